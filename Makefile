@@ -1,0 +1,85 @@
+# Two commands for a newcomer: `make run` and `make test`. Everything else is a part of those.
+# One line per step; what a step printed is in build/logs/, and shown when it fails.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+setup_dir := $(CURDIR)/host/xtask/setup
+step := @$(setup_dir)/step.sh
+cache := $(or $(AETHER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aether)
+
+# Absolute, because plugins are a workspace of their own and build from their own folder.
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export PATH := $(cache)/tools/bin:$(PATH)
+# What was missing is listed at the end of `make test`.
+export AETHER_SKIPS := $(abspath build/skips)
+# Set CARGO_FLAGS=--release (and PROFILE=release) for an optimised build.
+PROFILE := debug
+CARGO_FLAGS :=
+aether := $(CARGO_TARGET_DIR)/$(PROFILE)/aether
+
+.PHONY: help setup setup-test guests ui build run test bench fmt clean
+
+help:
+	@echo "make run     set up what is missing, build, start a server, two agents and a demo workload"
+	@echo "make test    everything CI runs"
+	@echo "make bench   measure the plugin runtime"
+	@echo "make build   plugins, web page and binaries; make setup, make fmt, make clean"
+
+setup:
+	@mkdir -p build && : >$(AETHER_SKIPS)
+	@echo "setup"
+	@$(setup_dir)/guest.sh
+	@$(setup_dir)/criu.sh
+	@$(setup_dir)/ui.sh
+
+setup-test: setup
+	@$(setup_dir)/test-tools.sh
+
+guests:
+	$(step) guests $(setup_dir)/guests.sh
+
+ui:
+	$(step) --needs npm --in host/ui ui npm run build
+
+build: guests ui
+	$(step) build cargo build --locked $(CARGO_FLAGS) -p aether-host -p aether-agent
+
+run: setup
+	@echo "build"
+	@$(MAKE) --no-print-directory build
+	@exec $(setup_dir)/with-tools.sh $(aether) up
+
+# Cheap checks first. The tests of the binaries need the plugins and the page, so those are built before.
+test: setup-test
+	@echo "check"
+	$(step) fmt cargo fmt --all --check
+	$(step) fmt-guests --in plugins cargo fmt --all --check
+	$(step) --needs cargo-deny deny cargo deny --log-level error --config .cargo/deny.toml check bans licenses sources
+	$(step) tidy cargo xtask tidy
+	@echo "build"
+	$(step) guests $(setup_dir)/guests.sh
+	$(step) --needs npm --in host/ui ui npm run build
+	$(step) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(step) clippy-guests $(setup_dir)/guests.sh clippy -- -D warnings
+	$(step) build cargo build --locked --workspace --bins
+	@echo "test"
+	$(step) --needs npm --in host/ui --tell 'Tests? ' ui-unit npm test
+	$(step) policy $(aether) policy test policies/default
+	$(step) --needs cargo-nextest --tell '^ +Summary' nextest $(setup_dir)/with-tools.sh cargo nextest run --locked --workspace --no-fail-fast
+	$(step) --needs "$$($(setup_dir)/browser.sh || echo chromium)" --in host/ui --tell '[0-9]+ (passed|skipped|flaky)' \
+		e2e $(setup_dir)/with-tools.sh npm run e2e
+	@$(setup_dir)/summary.sh
+
+bench:
+	cargo bench --locked -p aether-runtime
+
+fmt:
+	cargo fmt --all
+	cd plugins && cargo fmt --all
+
+clean:
+	cargo clean --quiet
+	rm -rf build plugins/target host/ui/dist

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# Finds or fetches a CRIU that really checkpoints and restores on this kernel.
+#
+#   criu.sh          one line about what was found or done
+#   criu.sh --path   the path of the binary to use, or nothing (never fetches)
+#
+# `criu check` is not proof: releases before 4 pass it on recent kernels and then fail to dump the vDSO. So a candidate
+# counts only once a process of our own has gone through dump and restore. Nothing is installed into the system: the
+# packages of a newer Debian are unpacked into a prefix of their own and run by that prefix's dynamic loader.
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+prefix=$cache/criu
+wrapper=$prefix/bin/criu
+suites=(trixie forky)
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+loses="process.checkpoint, process.restore and process.migrate are refused on this machine."
+
+# The first error of a CRIU log that is the reason; a refused RLIMIT_NOFILE is logged as one in every run, and harmless.
+first_error() { grep Error "$1" 2>/dev/null | grep -v RLIMIT_NOFILE | head -n 1 || true; }
+
+# proves BINARY: a detached process is dumped (and is gone), then restored (and is back under its pid).
+# The reason of a failure is left in $why.
+why=
+proves() {
+  local binary=$1 dir pid code=1
+  dir=$(mktemp -d)
+  mkdir "$dir/images"
+  setsid sleep 300 </dev/null >/dev/null 2>&1 9>&- &
+  pid=$!
+  # setsid execs in place when it is no group leader, so the pid is the sleeper's; wait until it has become one.
+  until [ "$(cat "/proc/$pid/comm" 2>/dev/null || echo gone)" != setsid ] && [ -d "/proc/$pid" ]; do :; done
+  if ! "$binary" check >"$dir/check" 2>&1; then
+    why=$(tail -n 1 "$dir/check")
+  elif ! "$binary" dump -t "$pid" -D "$dir/images" -o dump.log >/dev/null 2>&1; then
+    why=$(first_error "$dir/images/dump.log")
+  else
+    wait "$pid" 2>/dev/null || true
+    if ! "$binary" restore -d -D "$dir/images" -o restore.log >/dev/null 2>&1; then
+      why=$(first_error "$dir/images/restore.log")
+    elif [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != sleep ]; then
+      why="the restored process did not come back under its pid"
+    else
+      code=0
+    fi
+  fi
+  kill -KILL "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || true
+  rm -rf "$dir"
+  return $code
+}
+
+# The mirror that this machine's own apt uses for Debian; empty on other systems.
+mirror() {
+  apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+    awk '$1 == "Debian" { print $2; found = 1; exit } $2 ~ /\/debian\/?$/ && !any { any = $2 } END { if (!found && any) print any }'
+}
+
+# fetch SUITE URI: criu of SUITE and all it links against, into $prefix. Private apt state: the system's is not touched.
+fetch() {
+  local suite=$1 uri=$2 work loader packages
+  work=$(mktemp -d "$cache/criu.XXXXXX")
+  mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,debs,root/bin,root/usr/lib/criu}
+  : >"$work/apt/status"
+  echo "deb [signed-by=$keyring] $uri $suite main" >"$work/apt/sources.list"
+  cat >"$work/apt.conf" <<EOF
+Dir::State "$work/apt";
+Dir::State::lists "$work/apt/lists";
+Dir::State::status "$work/apt/status";
+Dir::Cache "$work/apt/cache";
+Dir::Etc::sourcelist "$work/apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+EOF
+  (
+    set -e
+    cd "$work/debs"
+    export APT_CONFIG=$work/apt.conf
+    apt-get update -qq
+    # With an empty status file, the simulated install is the whole closure, libc and its loader included.
+    packages=$(apt-get install --simulate --no-install-recommends criu | awk '$1 == "Inst" { print $2 }')
+    [ -n "$packages" ]
+    # shellcheck disable=SC2086 # a list of package names
+    apt-get download -qq $packages
+    for package in *.deb; do dpkg -x "$package" "$work/root"; done
+  ) >"$cache/criu-fetch.log" 2>&1 || { rm -rf "$work"; return 1; }
+  loader=$(find "$work/root/usr/lib" -name 'ld-linux*.so.*' -printf '%P\n' -quit)
+  [ -n "$loader" ] && [ -x "$work/root/usr/sbin/criu" ] || { rm -rf "$work"; return 1; }
+  cat >"$work/root/bin/criu" <<EOF
+#!/bin/sh
+# The system's C library is too old for this criu, so it runs with its own. Children are not affected.
+# Its plugins are its own too: the system's criu may have left some of another version.
+export CRIU_LIBS_DIR="\${CRIU_LIBS_DIR:-$prefix/usr/lib/criu}"
+exec "$prefix/usr/lib/$loader" --library-path "$prefix/usr/lib/$(dirname "$loader")" --argv0 criu "$prefix/usr/sbin/criu" "\$@"
+EOF
+  chmod +x "$work/root/bin/criu"
+  rm -rf "$prefix" "$work/root/usr/share"
+  mv "$work/root" "$prefix"
+  rm -rf "$work"
+}
+
+# The first candidate that exists: an explicit choice, the one fetched before, the system's.
+candidates() {
+  if [ -n "${AETHER_CRIU:-}" ]; then
+    echo "$AETHER_CRIU"
+  else
+    [ ! -x "$wrapper" ] || echo "$wrapper"
+    command -v criu || true
+  fi
+}
+
+if [ "${1:-}" = --path ]; then
+  candidates | head -n 1
+  exit
+fi
+
+if [ "$(id -u)" != 0 ]; then
+  missing criu "run as root, or give the agent CAP_CHECKPOINT_RESTORE and CAP_SYS_PTRACE." "$loses"
+  exit
+fi
+
+# One setup at a time: two would unpack into the same prefix.
+exec 9>"$cache/criu.lock"
+flock 9
+
+for candidate in $(candidates); do
+  if proves "$candidate" 2>/dev/null; then
+    ok criu "$("$candidate" --version | awk '/^Version/ { print $2 }') works ($candidate)"
+    exit
+  fi
+done
+if [ -n "${AETHER_CRIU:-}" ]; then
+  missing criu "AETHER_CRIU=$AETHER_CRIU cannot dump and restore here (${why:-no reason given}); unset it to have one fetched." "$loses"
+  exit
+fi
+
+uri=
+if command -v apt-get >/dev/null && [ -r "$keyring" ]; then uri=$(mirror); fi
+if [ -z "$uri" ]; then
+  missing criu "install CRIU 4.1 or newer so that it is on PATH (it is fetched by itself only on Debian)." "$loses"
+  exit
+fi
+for suite in "${suites[@]}"; do
+  if fetch "$suite" "$uri" && proves "$wrapper" 2>/dev/null; then
+    ok criu "$("$wrapper" --version | awk '/^Version/ { print $2 }') fetched from Debian $suite and proved ($wrapper)"
+    exit
+  fi
+done
+missing criu "it could not be fetched or does not work here (${why:-see $cache/criu-fetch.log}); install CRIU 4.1 or newer so that it is on PATH." "$loses"

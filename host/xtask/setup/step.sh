@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs one step of the build or of the checks: one line when it is done, its output only when it fails.
+#
+#   step.sh [--needs TOOL] [--in FOLDER] [--tell PATTERN] NAME COMMAND...
+#
+# --needs   without TOOL the step is left out and says so; with CI=true that is a failure
+# --tell    lines of the output that match PATTERN are shown on success as well
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+folder=$root tell=
+while :; do
+  case $1 in
+    --needs)
+      if ! command -v "$2" >/dev/null; then
+        skipped=$2
+      fi
+      shift 2 ;;
+    --in) folder=$root/$2; shift 2 ;;
+    --tell) tell=$2; shift 2 ;;
+    *) break ;;
+  esac
+done
+name=$1
+shift
+if [ -n "${skipped:-}" ]; then
+  missing "$name" "it needs $skipped." "this step is skipped."
+  exit
+fi
+
+log=$root/build/logs/$name.log
+mkdir -p "$(dirname "$log")"
+started=$SECONDS
+cd "$folder"
+if "$@" >"$log" 2>&1; then
+  printf '  %-10s ok (%s s)\n' "$name" $((SECONDS - started))
+  [ -z "$tell" ] || grep -E "$tell" "$log" | sed 's/^ */    /' || true
+else
+  code=$?
+  tail -n 200 "$log" >&2
+  printf '  %-10s FAILED (%s s): %s; all of it in build/logs/%s.log\n' "$name" $((SECONDS - started)) "$*" "$name" >&2
+  exit $code
+fi
