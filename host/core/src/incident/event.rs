@@ -1,0 +1,132 @@
+//! What happens to an incident, and what it asks of the world.
+
+use super::state::{Approval, Reading};
+use crate::{
+    artifact::{Artifact, Flags, SummaryEvent, SummaryReading},
+    decision::{BlastRadius, Fault, Judgement, Proposal, Risk},
+    finding::Finding,
+    id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId},
+    order::{Direction, IdempotencyKey, Outcome},
+    plan::{PlanHash, World},
+    policy::Posture,
+    subject::{Subject, Target},
+    time::Time,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// The decisions that led here, for evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    pub decision: DecisionId,
+    pub component: Digest,
+    pub name: String,
+}
+
+/// The first event of every incident.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Opening {
+    pub incident: IncidentId,
+    pub finding: Finding,
+    pub subject: Subject,
+    pub workloads: Vec<Subject>,
+    pub readings: Vec<SummaryReading>,
+    pub events: Vec<SummaryEvent>,
+    /// The window that the scorers looked at.
+    pub window_ms: u64,
+    pub decisions: Vec<Context>,
+    pub unknown: Vec<String>,
+    pub flags: Flags,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannerAnswer {
+    pub by: Context,
+    pub outcome: Result<Vec<Proposal>, Fault>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateAnswer {
+    pub by: Context,
+    pub outcome: Result<Judgement, Fault>,
+}
+
+/// What the gates were told besides the proposal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateContext {
+    pub blast: BlastRadius,
+    pub posture: Posture,
+    pub bundle: Digest,
+    /// Who asked for it, when a person did: their approval does not count.
+    pub requester: Option<PrincipalId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Opened(Box<Opening>),
+    /// The same shape was seen again while this incident is open.
+    Recurred { risk: Risk },
+    /// The planners answered; `world` is what was known when they did.
+    Proposed { answers: Vec<PlannerAnswer>, world: World, posture: Posture },
+    Judged { answers: Vec<GateAnswer>, context: GateContext, before: Vec<Reading> },
+    Approved(Approval),
+    Denied(Approval),
+    /// An approver takes the approval back, before the first dispatch.
+    Withdrawn { by: PrincipalId },
+    TimerFired { timer: TimerKind },
+    Reserved { key: IdempotencyKey, fence: u64, execute_by: Time },
+    ReservationRefused { key: IdempotencyKey, code: String, reason: String },
+    /// The agent refused the order before doing anything.
+    DispatchRefused { key: IdempotencyKey, code: String, reason: String },
+    Accepted { key: IdempotencyKey, journal: u64 },
+    Finished { key: IdempotencyKey, outcome: Outcome },
+    /// The success conditions as read just now.
+    Read { readings: Vec<Reading> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerKind {
+    Approval,
+    Step { step: u32, direction: Direction },
+    Watch,
+}
+
+/// One step to be written into the ledger before it is dispatched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reservation {
+    pub key: IdempotencyKey,
+    pub plan: PlanHash,
+    pub step: u32,
+    pub direction: Direction,
+    pub verb: String,
+    pub node: NodeId,
+    pub target: Target,
+    pub inputs: BTreeMap<String, String>,
+}
+
+/// What the driver must do. `Record` is committed with the event; the rest is performed after.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    Record(Box<Artifact>),
+    /// Ask the planner slot; answer with [`Event::Proposed`].
+    Plan,
+    /// Ask the gates about the proposal; answer with [`Event::Judged`].
+    Judge,
+    /// Tell approvers that the plan waits.
+    AskApproval { plan: PlanHash },
+    /// Ask the guard and the ledger; answer with `Reserved` or `ReservationRefused`.
+    Reserve(Reservation),
+    /// Sign and send. Repeating it is harmless.
+    Dispatch { reservation: Reservation, fence: u64, execute_by: Time },
+    /// Read the success conditions each tick; answer with [`Event::Read`].
+    Watch,
+    Arm { timer: TimerKind, at: Time },
+    Disarm { timer: TimerKind },
+    /// A person has to look.
+    Tell { message: String },
+    /// The incident is closed: release its targets, clear its timers.
+    Close,
+}

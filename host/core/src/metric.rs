@@ -1,0 +1,48 @@
+//! The names of metrics and events that cross a boundary, in one place: OpenTelemetry's where it has one, ours under
+//! `aether.` where it has none.
+
+/// Share of CPU time not idle, over all logical CPUs. Unit `1`. Subject: node.
+pub const CPU_UTILIZATION: &str = "system.cpu.utilization";
+/// Logical CPUs. Unit `{cpu}`. Subject: node.
+pub const CPU_COUNT: &str = "system.cpu.logical.count";
+/// Run-queue load average over one minute. Unit `{thread}`. Subject: node.
+pub const LOAD_1M: &str = "system.cpu.load_average.1m";
+/// Share of memory that is not available. Unit `1`. Subject: node.
+pub const MEMORY_UTILIZATION: &str = "system.memory.utilization";
+/// Memory available without swapping. Unit `By`. Subject: node.
+pub const MEMORY_AVAILABLE: &str = "system.linux.memory.available";
+/// Bytes read and written, attribute `disk.io.direction`. Cumulative. Unit `By`. Subject: node.
+pub const DISK_IO: &str = "system.disk.io";
+/// Seconds during which a disk was busy, attribute `system.device`. Cumulative. Unit `s`. Subject: node.
+pub const DISK_IO_TIME: &str = "system.disk.io_time";
+/// Used share of the file system that holds the agent's state. Unit `1`. Subject: node.
+pub const FILESYSTEM_UTILIZATION: &str = "system.filesystem.utilization";
+/// Bytes received and sent, attribute `network.io.direction`. Cumulative. Unit `By`. Subject: node.
+pub const NETWORK_IO: &str = "system.network.io";
+/// Share of time in which some task waited, attribute `resource` (cpu, io, memory), from PSI avg10. Unit `1`. Subject: node.
+pub const PRESSURE_SOME: &str = "aether.system.pressure.some";
+/// Seconds since boot. Unit `s`. Subject: node.
+pub const UPTIME: &str = "system.uptime";
+
+/// CPU seconds used, attribute `cpu.mode`. Cumulative. Unit `s`. Subject: workload.
+pub const PROCESS_CPU_TIME: &str = "process.cpu.time";
+/// Resident memory. Unit `By`. Subject: workload.
+pub const PROCESS_MEMORY: &str = "process.memory.usage";
+/// What the workload says of its own progress (the first number on the last line of its progress file). Unit `{step}`. Subject: workload.
+pub const WORKLOAD_PROGRESS: &str = "aether.workload.progress";
+/// Steps a second over the last few samples. Unit `{step}/s`. Subject: workload.
+pub const WORKLOAD_PROGRESS_RATE: &str = "aether.workload.progress.rate";
+/// 1 while the workload's process runs, 0 while it is stopped or gone. Unit `1`. Subject: workload.
+pub const WORKLOAD_RUNNING: &str = "aether.workload.running";
+
+/// Spot price of the node's instance type. Unit `{USD}/h`. Subject: node.
+pub const MARKET_PRICE: &str = "aether.market.price";
+/// Event: the provider recommends to rebalance away from this node (the spot instance is at elevated risk of interruption).
+pub const MARKET_REBALANCE: &str = "aether.market.rebalance";
+/// Event: the provider will reclaim this node. Attribute `deadline` is a time in UTC milliseconds.
+pub const MARKET_TERMINATION: &str = "aether.market.termination";
+
+/// Batches waiting in the agent's spool. Unit `{batch}`. Subject: node.
+pub const SPOOL_DEPTH: &str = "aether.agent.spool.depth";
+/// Batches that the agent's spool dropped, since its start. Cumulative. Unit `{batch}`. Subject: node.
+pub const SPOOL_LOST: &str = "aether.agent.spool.lost";

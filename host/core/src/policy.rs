@@ -1,0 +1,72 @@
+//! A policy bundle: which component stands in which slot, with what config, limits and fixtures. Data, no code.
+//! On disk it is a folder with `policy.toml` and `fixtures/`; this is its parsed form.
+
+use crate::{
+    combine::CombiningRule,
+    decision::{Limits, Role},
+    id::{Digest, SlotId},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// `policy.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    pub name: String,
+    pub version: String,
+    #[serde(default)]
+    pub summary: String,
+    /// In order of evaluation.
+    pub slots: BTreeMap<SlotId, Slot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    pub role: Role,
+    pub rule: CombiningRule,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The component's file name without `.wasm`.
+    pub component: String,
+    /// BLAKE3 of the component. A bundle that names one loads just that; without one the digest found is pinned when
+    /// the bundle is activated, and told.
+    pub digest: Option<Digest>,
+    /// Handed to `configure` as JSON.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub config: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What the host itself allows, whatever the gates say. The default is conservative.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Posture {
+    /// Plans are made, gated, approved and dispatched, and agents check all preconditions, but nothing is changed.
+    pub dry_run: bool,
+    /// Plans that change anything need at least one approval, even where every gate allows.
+    pub approval_required: bool,
+    /// The highest class that may run live; anything above it stays a dry run.
+    pub highest_live_class: crate::catalogue::SafetyClass,
+    /// Below this confidence of the finding, a plan is proposed and never run.
+    pub least_confidence_percent: u8,
+}
+
+impl Default for Posture {
+    fn default() -> Self {
+        Self {
+            dry_run: true,
+            approval_required: true,
+            highest_live_class: crate::catalogue::SafetyClass::Reversible,
+            least_confidence_percent: 50,
+        }
+    }
+}
