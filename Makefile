@@ -31,7 +31,7 @@ help:
 setup:
 	@mkdir -p build && : >$(AETHER_SKIPS)
 	@echo "setup"
-	@$(setup_dir)/guest.sh
+	@$(setup_dir)/rust.sh
 	@$(setup_dir)/criu.sh
 	@$(setup_dir)/ui.sh
 
@@ -68,7 +68,7 @@ test: setup-test
 	@echo "test"
 	$(step) --needs npm --in host/ui --tell 'Tests? ' ui-unit npm test
 	$(step) policy $(aether) policy test policies/default
-	$(step) --needs cargo-nextest --tell '^ +Summary' nextest $(setup_dir)/with-tools.sh cargo nextest run --locked --workspace --no-fail-fast
+	$(step) --needs cargo-nextest --tell '^ +Summary' nextest $(setup_dir)/with-tools.sh cargo nextest run --locked --workspace
 	$(step) --needs "$$($(setup_dir)/browser.sh || echo chromium)" --in host/ui --tell '[0-9]+ (passed|skipped|flaky)' \
 		e2e $(setup_dir)/with-tools.sh npm run e2e
 	@$(setup_dir)/summary.sh

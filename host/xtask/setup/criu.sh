@@ -52,6 +52,7 @@ proves() {
 
 # The mirror that this machine's own apt uses for Debian; empty on other systems.
 mirror() {
+  # shellcheck disable=SC2016 # apt's own placeholders
   apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
     awk '$1 == "Debian" { print $2; found = 1; exit } $2 ~ /\/debian\/?$/ && !any { any = $2 } END { if (!found && any) print any }'
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034 # sourced; not every step uses everything
 # What every setup step shares: where things are kept, and how a step speaks.
 #
 # A step prints one line. It is `ok` (present already, or made just now) or `missing`: one sentence that says what to

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes `cargo build --target wasm32-unknown-unknown` able to link a component: the target's standard library, and the
+# Checks that this workspace can be compiled, and makes `cargo build --target wasm32-unknown-unknown` able to link a component: the target's standard library, and the
 # component linker that ships inside a rustup toolchain. The Makefile tells cargo about the linker.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -7,8 +7,18 @@
 target=wasm32-unknown-unknown
 loses="no plugin can be built, so there is nothing that scores, plans or gates."
 
-if ! command -v rustc >/dev/null; then
-  missing rust "install Rust 1.95 or newer with rustup." "nothing can be built."
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")
+if ! command -v rustc >/dev/null || ! command -v cargo >/dev/null; then
+  missing rust "install Rust $wanted or newer with rustup." "nothing can be built."
+  exit
+fi
+present=$(rustc --version | cut -d' ' -f2)
+if [ "$(printf '%s\n' "$wanted" "$present" | sort -V | head -n 1)" != "$wanted" ]; then
+  missing rust "Rust $wanted or newer is wanted and this is $present; run \`rustup update\`." "nothing can be built."
+  exit
+fi
+if ! command -v cc >/dev/null; then
+  missing cc "install a C compiler (package build-essential)." "SQLite, zstd and ring cannot be built, so nothing can."
   exit
 fi
 host=$(rustc -vV | sed -n 's/^host: //p')
