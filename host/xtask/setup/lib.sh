@@ -13,9 +13,12 @@ mkdir -p "$cache"
 
 ok() { printf '  %-10s %s\n' "$1" "$2"; }
 
-# missing WHAT WHAT_TO_DO WHAT_FAILS: tells, remembers for the summary at the end of `make test`, and goes on.
-missing() {
-  printf '  %-10s missing: %s Without it, %s\n' "$1" "$2" "$3" >&2
+# missing WHAT WHAT_TO_DO WHAT_FAILS: a tool that could not be had.
+missing() { absent "$1" "missing: $2 Without it, $3"; }
+
+# absent NAME WHY: tells, remembers for the summary at the end of `make test`, and goes on, unless this is CI.
+absent() {
+  printf '  %-10s %s\n' "$1" "$2" >&2
   [ -z "${AETHER_SKIPS:-}" ] || printf '%s\n' "$1" >>"$AETHER_SKIPS"
   [ "${CI:-}" != true ] || exit 1
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks that this workspace can be compiled, and makes `cargo build --target wasm32-unknown-unknown` able to link a component: the target's standard library, and the
-# component linker that ships inside a rustup toolchain. The Makefile tells cargo about the linker.
+# Checks that this workspace can be compiled, and makes `cargo build --target wasm32-unknown-unknown` able to link a
+# component: the target's standard library, and the component linker that ships inside a rustup toolchain. guests.sh
+# tells cargo about the linker.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 

@@ -24,7 +24,7 @@ done
 name=$1
 shift
 if [ -n "${skipped:-}" ]; then
-  missing "$name" "it needs $skipped." "this step is skipped."
+  absent "$name" "skipped: it needs $skipped"
   exit
 fi
 

@@ -7,4 +7,4 @@ skips=()
 [ ! -s "${AETHER_SKIPS:?}" ] || mapfile -t skips < <(sort -u "$AETHER_SKIPS")
 echo "summary"
 grep -hE '^ +Summary' "$root/build/logs/nextest.log" | tail -n 1 || true
-printf '  skipped for want of a tool: %s%s\n' "${#skips[@]}" "${skips[*]:+ (${skips[*]})}"
+printf '  missing or skipped: %s%s\n' "${#skips[@]}" "${skips[*]:+ (${skips[*]})}"
