@@ -20,5 +20,5 @@ mod state;
 mod tests;
 
 pub use event::{Context, Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, Reservation, TimerKind};
-// pub use kernel::step;
+pub use kernel::{ApprovalRefused, step};
 pub use state::{Approval, Incident, Phase, Rank, Reading, Resolution, StepRecord, StepStage};
