@@ -28,7 +28,7 @@ if [ -n "${skipped:-}" ]; then
   exit
 fi
 
-log=$root/build/logs/$name.log
+log=${AETHER_LOGS:-$root/build/logs}/$name.log
 mkdir -p "$(dirname "$log")"
 started=$SECONDS
 cd "$folder"
@@ -38,6 +38,6 @@ if "$@" >"$log" 2>&1; then
 else
   code=$?
   tail -n 200 "$log" >&2
-  printf '  %-10s FAILED (%s s): %s; all of it in build/logs/%s.log\n' "$name" $((SECONDS - started)) "$*" "$name" >&2
+  printf '  %-10s FAILED (%s s): %s; all of it in %s\n' "$name" $((SECONDS - started)) "$*" "$log" >&2
   exit $code
 fi

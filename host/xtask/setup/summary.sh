@@ -6,5 +6,5 @@
 skips=()
 [ ! -s "${AETHER_SKIPS:?}" ] || mapfile -t skips < <(sort -u "$AETHER_SKIPS")
 echo "summary"
-grep -hE '^ +Summary' "$root/build/logs/nextest.log" | tail -n 1 || true
+grep -hE '^ +Summary' "${AETHER_LOGS:-$root/build/logs}/nextest.log" | tail -n 1 || true
 printf '  missing or skipped: %s%s\n' "${#skips[@]}" "${skips[*]:+ (${skips[*]})}"
