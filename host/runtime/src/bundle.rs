@@ -1,0 +1,1 @@
+//! Policy bundles on disk.

@@ -1,0 +1,362 @@
+//! From bytes to something that can be asked: load, describe, activate.
+
+use crate::{
+    Environment, WIT_VERSION,
+    bindings::exports::aether::plugin::{gating, planning, plugin, routing, scoring},
+    engine::{Engine, Inner, grants_history},
+    evaluate::{self, Evaluation},
+    host::{Source, State},
+};
+use aether_core::{
+    decision::{Description, Fault, Limits, Question, Role},
+    id::{Digest, is_name},
+    plan::canonical,
+};
+use serde_json::{Map, Value};
+use std::{collections::BTreeSet, sync::Arc};
+use wasmtime::component::InstancePre;
+
+/// Declared inputs of one component.
+const INPUTS_MAX: usize = 256;
+
+/// Why bytes are not a component that this host takes. Nothing was changed; what ran before goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the component is {given} bytes, over the limit of {maximum}")]
+    TooLarge { given: usize, maximum: usize },
+    #[error(
+        "this is not a WebAssembly file: it begins with {found}. Give the `.wasm` that the guest's build wrote, not its source or text form"
+    )]
+    NotWasm { found: String },
+    #[error(
+        "this is a core WebAssembly module, not a component: link it with `wasm-component-ld`, or wrap it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    #[error("the component is not well formed: {0}")]
+    Malformed(String),
+    #[error(
+        "the component exports none of the worlds of aether:plugin@{WIT_VERSION} (risk-scorer, remediation-planner, policy-gate, router); it exports: {}",
+        listed(.exports)
+    )]
+    UnknownWorld { exports: Vec<String> },
+    #[error("the component exports more than one role ({}): split it, so that each can be granted and swapped alone", listed(.roles))]
+    SeveralWorlds { roles: Vec<String> },
+    #[error(
+        "the component was built for aether:plugin@{found}, and this host speaks {WIT_VERSION}: build it again with this release's `wit/`"
+    )]
+    Version { found: String },
+    #[error("the component exports `{role}` but not `aether:plugin/plugin@{WIT_VERSION}` (describe, configure)")]
+    NoPlugin { role: String },
+    #[error(
+        "the component imports {}, which the world `{world}` does not grant. Granted: {}",
+        listed(.refused),
+        listed(.granted)
+    )]
+    Imports { world: &'static str, refused: Vec<String>, granted: Vec<String> },
+    #[error("the component does not compile")]
+    Compile(#[source] wasmtime::Error),
+    #[error("the component's exports do not have the types of the world `{world}`")]
+    Types { world: &'static str, source: wasmtime::Error },
+    #[error("the component failed when it was asked to describe itself: {}", .0.message)]
+    Describe(Fault),
+    #[error("the component describes itself wrongly: {0}")]
+    Description(String),
+}
+
+impl LoadError {
+    /// Stable, for tests, metrics and the API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            LoadError::TooLarge { .. } => "component.too-large",
+            LoadError::NotWasm { .. } => "component.not-wasm",
+            LoadError::CoreModule => "component.core-module",
+            LoadError::Malformed(_) => "component.malformed",
+            LoadError::UnknownWorld { .. } => "component.unknown-world",
+            LoadError::SeveralWorlds { .. } => "component.several-worlds",
+            LoadError::Version { .. } => "component.version",
+            LoadError::NoPlugin { .. } => "component.no-plugin",
+            LoadError::Imports { .. } => "component.imports",
+            LoadError::Compile(_) => "component.compile",
+            LoadError::Types { .. } => "component.types",
+            LoadError::Describe(_) => "component.describe",
+            LoadError::Description(_) => "component.description",
+        }
+    }
+}
+
+/// Why a component does not take this configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    #[error("the limit `{field}` is {given}, outside {least} to {maximum}")]
+    Limit { field: &'static str, given: u64, least: u64, maximum: u64 },
+    #[error("`{component}` refuses its config: {message}")]
+    Config { component: String, message: String },
+    #[error("`{component}` failed while it took its config: {}", .fault.message)]
+    Fault { component: String, fault: Fault },
+}
+
+impl ActivateError {
+    /// Stable, for tests, metrics and the API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ActivateError::Limit { .. } => "activate.limit",
+            ActivateError::Config { .. } => "activate.config",
+            ActivateError::Fault { .. } => "activate.fault",
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+}
+
+/// A loaded component: checked, compiled, and known by what it says of itself. Cheap to clone.
+#[derive(Clone)]
+pub struct Component(Arc<Loaded>);
+
+pub(crate) struct Loaded {
+    pub(crate) engine: Engine,
+    pub(crate) digest: Digest,
+    pub(crate) role: Role,
+    pub(crate) description: Description,
+    pub(crate) pre: InstancePre<State>,
+    pub(crate) plugin: plugin::GuestIndices,
+    pub(crate) verb: VerbIndices,
+}
+
+/// The one interface that makes a component's role.
+pub(crate) enum VerbIndices {
+    Score(scoring::GuestIndices),
+    Plan(planning::GuestIndices),
+    Judge(gating::GuestIndices),
+    Route(routing::GuestIndices),
+}
+
+impl Component {
+    pub(crate) fn load(engine: &Engine, bytes: &[u8]) -> Result<Self, LoadError> {
+        let maximum = engine.0.settings.component_bytes;
+        if bytes.len() > maximum {
+            return Err(LoadError::TooLarge { given: bytes.len(), maximum });
+        }
+        let (imports, exports) = names(bytes)?;
+        let role = role(&exports)?;
+        let granted = granted(role);
+        let refused: Vec<String> = imports.into_iter().filter(|name| !granted.contains(name)).collect();
+        if !refused.is_empty() {
+            return Err(LoadError::Imports { world: role.world(), refused, granted });
+        }
+        let inner: &Inner = &engine.0;
+        let compiled = wasmtime::component::Component::new(&inner.engine, bytes).map_err(LoadError::Compile)?;
+        let types = |source| LoadError::Types { world: role.world(), source };
+        let pre = inner.linker(role).instantiate_pre(&compiled).map_err(types)?;
+        let plugin = plugin::GuestIndices::new(&pre).map_err(types)?;
+        let verb = match role {
+            Role::RiskScorer => VerbIndices::Score(scoring::GuestIndices::new(&pre).map_err(types)?),
+            Role::RemediationPlanner => VerbIndices::Plan(planning::GuestIndices::new(&pre).map_err(types)?),
+            Role::PolicyGate => VerbIndices::Judge(gating::GuestIndices::new(&pre).map_err(types)?),
+            Role::Router => VerbIndices::Route(routing::GuestIndices::new(&pre).map_err(types)?),
+        };
+        let nothing = String::new();
+        let description = Description {
+            name: nothing.clone(),
+            version: nothing.clone(),
+            summary: nothing.clone(),
+            inputs: vec![],
+            config_schema: nothing,
+        };
+        let mut loaded =
+            Loaded { engine: engine.clone(), digest: Digest::of(bytes), role, description, pre, plugin, verb };
+        loaded.description = evaluate::describe(&loaded).map_err(LoadError::Describe)?;
+        check(&loaded.description).map_err(LoadError::Description)?;
+        Ok(Self(Arc::new(loaded)))
+    }
+
+    /// BLAKE3 of the bytes.
+    pub fn digest(&self) -> &Digest {
+        &self.0.digest
+    }
+
+    pub fn role(&self) -> Role {
+        self.0.role
+    }
+
+    pub fn description(&self) -> &Description {
+        &self.0.description
+    }
+
+    /// Gives the component its configuration and limits, once; the component itself says whether the config will do.
+    pub fn activate(&self, config: &Map<String, Value>, limits: &Limits) -> Result<Prepared, ActivateError> {
+        check_limits(limits)?;
+        let text = String::from_utf8_lossy(&canonical(config)).into_owned();
+        let digest = Digest::of(text.as_bytes());
+        let prepared = Prepared(Arc::new(Active {
+            loaded: Arc::clone(&self.0),
+            config: text,
+            config_digest: digest,
+            limits: limits.clone(),
+        }));
+        let component = || self.0.description.name.clone();
+        match evaluate::configure(&prepared) {
+            Ok(Ok(())) => Ok(prepared),
+            Ok(Err(message)) => Err(ActivateError::Config { component: component(), message }),
+            Err(fault) => Err(ActivateError::Fault { component: component(), fault }),
+        }
+    }
+}
+
+/// A component with its configuration and limits, ready to be asked from any number of threads.
+#[derive(Clone)]
+pub struct Prepared(pub(crate) Arc<Active>);
+
+pub(crate) struct Active {
+    pub(crate) loaded: Arc<Loaded>,
+    pub(crate) config: String,
+    pub(crate) config_digest: Digest,
+    pub(crate) limits: Limits,
+}
+
+impl Prepared {
+    /// Asks the component in a fresh store. Blocks for at most the pool's wait and the deadline.
+    pub fn evaluate(&self, question: &Question, environment: Environment) -> Evaluation {
+        evaluate::evaluate(&self.0.loaded, &self.0.config, &self.0.limits, question, Source::Live(environment)).0
+    }
+
+    pub fn component(&self) -> Component {
+        Component(Arc::clone(&self.0.loaded))
+    }
+
+    pub fn digest(&self) -> &Digest {
+        &self.0.loaded.digest
+    }
+
+    pub fn role(&self) -> Role {
+        self.0.loaded.role
+    }
+
+    pub fn description(&self) -> &Description {
+        &self.0.loaded.description
+    }
+
+    /// BLAKE3 of the canonical JSON (RFC 8785) of the config.
+    pub fn config_digest(&self) -> &Digest {
+        &self.0.config_digest
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+}
+
+/// Names of all imports and exports of a component, read without compiling it.
+fn names(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), LoadError> {
+    use wasmparser::{Encoding, Parser, Payload};
+    if !bytes.starts_with(b"\0asm") {
+        let found = match bytes.get(..4.min(bytes.len())) {
+            None | Some([]) => "nothing".to_owned(),
+            Some(start) => format!("`{}`", start.escape_ascii()),
+        };
+        return Err(LoadError::NotWasm { found });
+    }
+    let malformed = |error: wasmparser::BinaryReaderError| LoadError::Malformed(error.to_string());
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    let mut depth = 0u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => return Err(LoadError::CoreModule),
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((imports, exports))
+}
+
+/// Which world these exports make.
+fn role(exports: &[String]) -> Result<Role, LoadError> {
+    let interface = |role: Role| match role {
+        Role::RiskScorer => "scoring",
+        Role::RemediationPlanner => "planning",
+        Role::PolicyGate => "gating",
+        Role::Router => "routing",
+    };
+    let mut found = Vec::new();
+    let mut names = BTreeSet::new();
+    for export in exports {
+        let Some((name, version)) = export.strip_prefix("aether:plugin/").and_then(|rest| rest.split_once('@')) else {
+            continue;
+        };
+        if version != WIT_VERSION {
+            return Err(LoadError::Version { found: version.to_owned() });
+        }
+        names.insert(name);
+        found.extend(Role::ALL.into_iter().filter(|role| interface(*role) == name));
+    }
+    match found[..] {
+        [] => Err(LoadError::UnknownWorld { exports: exports.to_vec() }),
+        [role] if names.contains("plugin") => Ok(role),
+        [role] => Err(LoadError::NoPlugin { role: role.world().to_owned() }),
+        _ => Err(LoadError::SeveralWorlds { roles: found.iter().map(|role| role.world().to_owned()).collect() }),
+    }
+}
+
+/// The imports that a role's world grants.
+fn granted(role: Role) -> Vec<String> {
+    let mut names = vec!["types", "log", "assets"];
+    if grants_history(role) {
+        names.push("history");
+    }
+    names.into_iter().map(|name| format!("aether:plugin/{name}@{WIT_VERSION}")).collect()
+}
+
+fn check(description: &Description) -> Result<(), String> {
+    let Description { name, version, summary, inputs, config_schema } = description;
+    if !is_name(name) {
+        return Err(format!("its name `{name}` is not 1 to 63 of `a-z 0-9 - .`"));
+    }
+    if version.is_empty() || version.len() > 64 {
+        return Err("its version is not 1 to 64 bytes".into());
+    }
+    if summary.len() > 1_024 {
+        return Err("its summary is over 1,024 bytes".into());
+    }
+    if inputs.len() > INPUTS_MAX {
+        return Err(format!("it declares {} inputs, over the limit of {INPUTS_MAX}", inputs.len()));
+    }
+    for input in inputs {
+        evaluate::check_input(input)?;
+    }
+    match serde_json::from_str::<Value>(config_schema) {
+        Ok(Value::Object(_)) => Ok(()),
+        Ok(_) => Err("its config schema is not a JSON object".into()),
+        Err(error) => Err(format!("its config schema is not JSON: {error}")),
+    }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ActivateError> {
+    let Limits { fuel, deadline_ms, memory_bytes, output_bytes, log_lines, log_line_bytes, host_calls } = limits;
+    let maximum = Limits::MAXIMUM;
+    for (field, least, given, maximum) in [
+        ("fuel", 1, *fuel, maximum.fuel),
+        ("deadline_ms", 1, *deadline_ms, maximum.deadline_ms),
+        ("memory_bytes", 1, *memory_bytes, maximum.memory_bytes),
+        ("output_bytes", 1, *output_bytes, maximum.output_bytes),
+        ("log_lines", 0, u64::from(*log_lines), u64::from(maximum.log_lines)),
+        ("log_line_bytes", 0, u64::from(*log_line_bytes), u64::from(maximum.log_line_bytes)),
+        ("host_calls", 0, u64::from(*host_calls), u64::from(maximum.host_calls)),
+    ] {
+        if given < least || given > maximum {
+            return Err(ActivateError::Limit { field, given, least, maximum });
+        }
+    }
+    Ok(())
+}

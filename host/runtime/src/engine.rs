@@ -1,0 +1,237 @@
+//! One wasmtime engine for the process: its pool, its watchdog, and what every component is compiled with.
+
+use crate::{
+    component::{Component, LoadError},
+    host::State,
+    limit::TABLE_ELEMENTS,
+};
+use aether_core::decision::{Limits, Role};
+use std::{
+    sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+use wasmtime::{
+    Config, InstanceAllocationStrategy, PoolingAllocationConfig,
+    component::{HasSelf, Linker},
+};
+
+/// Memories of one component; Python's runtime has the most seen (2).
+const MEMORIES_PER_COMPONENT: u32 = 4;
+const TABLES_PER_COMPONENT: u32 = 8;
+/// Core instances of one component; Python's runtime has the most seen (80).
+const INSTANCES_PER_COMPONENT: u32 = 100;
+/// Bookkeeping that wasmtime keeps for one component instance; a component that needs more is refused when it is loaded.
+const INSTANCE_BYTES: usize = 1 << 20;
+/// Bytes of each memory that are zeroed by hand instead of being given back to the kernel, which is slower for small ones.
+const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+const WATCHDOG_TICK: Duration = Duration::from_millis(5);
+
+/// What one process gives to components altogether.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// Evaluations at one time; more wait. Each reserves address space (4 GiB a memory), not memory.
+    pub concurrency: u32,
+    /// How long an evaluation waits for room before it is [`Overloaded`](aether_core::decision::FaultKind::Overloaded).
+    pub pool_wait: Duration,
+    /// The largest component that is looked at.
+    pub component_bytes: usize,
+    /// Of a guest's calls. A deeper recursion is a fault.
+    pub stack_bytes: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self { concurrency: 16, pool_wait: Duration::from_secs(1), component_bytes: 32 << 20, stack_bytes: 256 << 10 }
+    }
+}
+
+impl EngineSettings {
+    /// What no configuration can exceed.
+    pub const MAXIMUM: EngineSettings = EngineSettings {
+        concurrency: 256,
+        pool_wait: Duration::from_secs(30),
+        component_bytes: 128 << 20,
+        stack_bytes: 1 << 20,
+    };
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the runtime's setting `{field}` is {given}, outside 1 to {maximum}")]
+    Setting { field: &'static str, given: u128, maximum: u128 },
+    #[error("the WebAssembly engine could not be set up; check the limits on address space (ulimit -v) and on threads")]
+    Engine(#[source] wasmtime::Error),
+    #[error("the watchdog thread could not be started")]
+    Watchdog(#[source] std::io::Error),
+}
+
+/// Loads components and lends them room to run. Cheap to clone; the last clone ends the watchdog.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) engine: wasmtime::Engine,
+    pub(crate) settings: EngineSettings,
+    pub(crate) pool: Pool,
+    /// For scorers and planners, which may look back, and for gates and routers, which may not.
+    with_history: Linker<State>,
+    without_history: Linker<State>,
+    _watchdog: Watchdog,
+}
+
+impl Engine {
+    pub fn new(settings: EngineSettings) -> Result<Self, Error> {
+        let maximum = EngineSettings::MAXIMUM;
+        for (field, given, maximum) in [
+            ("concurrency", u128::from(settings.concurrency), u128::from(maximum.concurrency)),
+            ("pool_wait_ms", settings.pool_wait.as_millis(), maximum.pool_wait.as_millis()),
+            ("component_bytes", settings.component_bytes as u128, maximum.component_bytes as u128),
+            ("stack_bytes", settings.stack_bytes as u128, maximum.stack_bytes as u128),
+        ] {
+            if given == 0 || given > maximum {
+                return Err(Error::Setting { field, given, maximum });
+            }
+        }
+        let engine = wasmtime::Engine::new(&config(&settings)).map_err(Error::Engine)?;
+        let with_history = linker(&engine, true).map_err(Error::Engine)?;
+        let without_history = linker(&engine, false).map_err(Error::Engine)?;
+        let watchdog = Watchdog::start(engine.clone()).map_err(Error::Watchdog)?;
+        let pool = Pool::new(settings.concurrency, settings.pool_wait);
+        Ok(Self(Arc::new(Inner { engine, settings, pool, with_history, without_history, _watchdog: watchdog })))
+    }
+
+    /// Checks `bytes` and compiles them. In this order, each with an error of its own: size, that it is a component,
+    /// which world it exports and of which version, that it imports only what that world grants, that it compiles; then
+    /// it is asked to describe itself. Takes milliseconds to seconds: a server calls it off its request threads.
+    pub fn load(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+        Component::load(self, bytes)
+    }
+}
+
+impl Inner {
+    pub(crate) fn linker(&self, role: Role) -> &Linker<State> {
+        if grants_history(role) { &self.with_history } else { &self.without_history }
+    }
+
+    /// The epoch deadline of an evaluation that may take `deadline_ms`.
+    pub(crate) fn ticks(deadline_ms: u64) -> u64 {
+        // One more, because the tick under way may end at once.
+        deadline_ms.div_ceil(u64::try_from(WATCHDOG_TICK.as_millis()).unwrap_or(1)).saturating_add(1)
+    }
+}
+
+/// Whether a role's world imports `history`.
+pub(crate) fn grants_history(role: Role) -> bool {
+    match role {
+        Role::RiskScorer | Role::RemediationPlanner => true,
+        Role::PolicyGate | Role::Router => false,
+    }
+}
+
+fn config(settings: &EngineSettings) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    let memory_bytes = usize::try_from(Limits::MAXIMUM.memory_bytes).unwrap_or(usize::MAX);
+    pool.total_component_instances(settings.concurrency)
+        .total_core_instances(settings.concurrency * INSTANCES_PER_COMPONENT)
+        .total_memories(settings.concurrency * MEMORIES_PER_COMPONENT)
+        .total_tables(settings.concurrency * TABLES_PER_COMPONENT)
+        .max_core_instances_per_component(INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_component_instance_size(INSTANCE_BYTES)
+        .max_core_instance_size(INSTANCE_BYTES)
+        .max_memory_size(memory_bytes)
+        .table_elements(TABLE_ELEMENTS)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .consume_fuel(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(settings.stack_bytes)
+        // The same bits on every machine: one NaN, and no instruction whose result is the processor's choice.
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .wasm_multi_memory(true)
+        .memory_init_cow(true);
+    config
+}
+
+fn linker(engine: &wasmtime::Engine, history: bool) -> wasmtime::Result<Linker<State>> {
+    use crate::bindings::aether::plugin;
+    let mut linker = Linker::new(engine);
+    plugin::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    plugin::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    plugin::assets::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    if history {
+        plugin::history::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    }
+    Ok(linker)
+}
+
+/// Ticks the epoch from a thread of its own, so that no busy executor delays it, and ends with the engine.
+struct Watchdog {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().name("aether-watchdog".into()).spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(WATCHDOG_TICK) {
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It only ever waits for this channel.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A full pool makes wasmtime's `instantiate` an error, so nobody gets that far without a place.
+pub(crate) struct Pool {
+    free: Mutex<u32>,
+    freed: Condvar,
+    wait: Duration,
+}
+
+/// A place in the pool, given back when dropped.
+pub(crate) struct Place<'a>(&'a Pool);
+
+impl Pool {
+    fn new(places: u32, wait: Duration) -> Self {
+        Self { free: Mutex::new(places), freed: Condvar::new(), wait }
+    }
+
+    /// Waits its turn; none if there was no room in time.
+    pub(crate) fn enter(&self) -> Option<Place<'_>> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut free, _) =
+            self.freed.wait_timeout_while(free, self.wait, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free = free.checked_sub(1)?;
+        Some(Place(self))
+    }
+
+    pub(crate) fn wait(&self) -> Duration {
+        self.wait
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}

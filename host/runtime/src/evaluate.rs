@@ -1,0 +1,335 @@
+//! One evaluation: a fresh store, the config, the question, and whatever comes of it as an answer or a typed fault.
+
+use crate::{
+    clock,
+    component::{Loaded, Prepared, VerbIndices},
+    convert::{self, Invalid},
+    engine::Inner,
+    host::{Environment, Source, State},
+    limit::Hit,
+    metric,
+};
+use aether_core::{
+    decision::{Answer, Description, Fault, FaultKind, HostCall, Limits, LogLine, Question},
+    observation::{EventInput, Input, MetricInput},
+};
+use std::time::Duration;
+use wasmtime::{Store, Trap, WasmBacktrace};
+
+/// What came of one question, with what it cost. All but `duration` is the same on every run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    pub outcome: Result<Answer, Fault>,
+    /// Used, the configuration included.
+    pub fuel: u64,
+    /// The most that all memories and tables took at one time.
+    pub memory_bytes: u64,
+    /// Without the wait for the pool.
+    pub duration: Duration,
+    pub log: Vec<LogLine>,
+    pub host_calls: Vec<HostCall>,
+}
+
+/// What a guest's function gave: a value, or an error on the way.
+type Called<T> = Result<T, Failure>;
+
+enum Failure {
+    /// wasmtime's words.
+    Engine(wasmtime::Error),
+    /// The guest's own `err`.
+    Refused(String),
+    /// The answer breaks the contract.
+    Invalid(Invalid),
+}
+
+impl From<wasmtime::Error> for Failure {
+    fn from(error: wasmtime::Error) -> Self {
+        Failure::Engine(error)
+    }
+}
+
+/// Asks `loaded` the question. Gives back the source, which a replay looks at.
+pub(crate) fn evaluate(
+    loaded: &Loaded,
+    config: &str,
+    limits: &Limits,
+    question: &Question,
+    source: Source,
+) -> (Evaluation, Option<Source>) {
+    if question.role() != loaded.role {
+        let message = format!(
+            "a {} was asked the question of a {}; nothing was evaluated",
+            loaded.role.world(),
+            question.role().world()
+        );
+        return (nothing(Fault { kind: FaultKind::Refused, message }), Some(source));
+    }
+    let Some((outcome, run)) = in_store(loaded, limits, source, |store| ask(loaded, config, question, store)) else {
+        let fault = overloaded(loaded);
+        count(loaded, FaultKind::Overloaded.into_label(), None);
+        return (nothing(fault), None);
+    };
+    let outcome_label = outcome.as_ref().err().map_or("ok", |fault| fault.kind.into_label());
+    let State { meter, log, host_calls, source, .. } = run.state;
+    let evaluation = Evaluation {
+        outcome,
+        fuel: run.fuel,
+        memory_bytes: meter.peak_bytes(),
+        duration: run.duration,
+        log,
+        host_calls,
+    };
+    count(loaded, outcome_label, Some(&evaluation));
+    (evaluation, Some(source))
+}
+
+/// Asks a component what it is.
+pub(crate) fn describe(loaded: &Loaded) -> Result<Description, Fault> {
+    let limits = Limits::default();
+    let called = in_store(loaded, &limits, Source::Live(Environment::default()), |store| {
+        let instance = loaded.pre.instantiate(&mut *store)?;
+        let plugin = loaded.plugin.load(&mut *store, &instance)?;
+        Ok(convert::description(plugin.call_describe(&mut *store)?))
+    });
+    called.map_or_else(|| Err(overloaded(loaded)), |(outcome, _)| outcome)
+}
+
+/// Hands a component its config and throws the instance away. The inner error is the component's own.
+pub(crate) fn configure(prepared: &Prepared) -> Result<Result<(), String>, Fault> {
+    let active = &prepared.0;
+    let loaded = &active.loaded;
+    let called = in_store(loaded, &active.limits, Source::Live(Environment::default()), |store| {
+        let instance = loaded.pre.instantiate(&mut *store)?;
+        let plugin = loaded.plugin.load(&mut *store, &instance)?;
+        Ok(plugin.call_configure(&mut *store, &active.config)?)
+    });
+    called.map_or_else(|| Err(overloaded(loaded)), |(outcome, _)| outcome)
+}
+
+/// A declared input must be one that a recorder can serve.
+pub(crate) fn check_input(input: &Input) -> Result<(), String> {
+    match input {
+        Input::Metric(MetricInput { name, unit, window_ms, step_ms, aggregation: _ }) => {
+            if name.is_empty() || name.len() > 256 || unit.len() > 64 {
+                return Err(format!("the name or unit of its input `{name}` is empty or too long"));
+            }
+            if *step_ms == 0 || window_ms < step_ms {
+                return Err(format!(
+                    "its input `{name}` has a window of {window_ms} ms in steps of {step_ms} ms: a step is at least 1 ms, a window at least one step"
+                ));
+            }
+            if window_ms / step_ms > 100_000 {
+                return Err(format!("its input `{name}` has more than 100,000 steps in its window"));
+            }
+        }
+        Input::Events(EventInput { name, window_ms, at_most }) => {
+            if name.is_empty() || name.len() > 256 {
+                return Err(format!("the name of its input `{name}` is empty or too long"));
+            }
+            if *window_ms == 0 || *at_most == 0 || *at_most > 10_000 {
+                return Err(format!(
+                    "its input `{name}` asks for {at_most} events of {window_ms} ms: 1 to 10,000 events of at least 1 ms"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a store leaves behind.
+struct Run {
+    state: State,
+    fuel: u64,
+    duration: Duration,
+}
+
+/// Runs `call` in a fresh store with all limits on; none if the pool had no room in time.
+fn in_store<T>(
+    loaded: &Loaded,
+    limits: &Limits,
+    source: Source,
+    call: impl FnOnce(&mut Store<State>) -> Called<T>,
+) -> Option<(Result<T, Fault>, Run)> {
+    let inner: &Inner = &loaded.engine.0;
+    let Some(_place) = inner.pool.enter() else {
+        metrics::counter!(metric::LIMIT_HITS, "limit" => "pool").increment(1);
+        return None;
+    };
+    let begun = clock::now();
+    let mut store = Store::new(&inner.engine, State::new(limits, source));
+    store.limiter(|state| &mut state.meter);
+    store.set_epoch_deadline(Inner::ticks(limits.deadline_ms));
+    store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
+    let called = match store.set_fuel(limits.fuel) {
+        Ok(()) => call(&mut store),
+        Err(error) => Err(Failure::Engine(error)),
+    };
+    let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+    let state = store.into_data();
+    let duration = clock::now().saturating_duration_since(begun);
+    let outcome = called.map_err(|failure| fault(failure, limits, state.meter.hit()));
+    Some((outcome, Run { state, fuel, duration }))
+}
+
+/// Configures the instance and asks it.
+fn ask(loaded: &Loaded, config: &str, question: &Question, store: &mut Store<State>) -> Called<Answer> {
+    let instance = loaded.pre.instantiate(&mut *store)?;
+    let plugin = loaded.plugin.load(&mut *store, &instance)?;
+    plugin.call_configure(&mut *store, config)?.map_err(Failure::Refused)?;
+    match (&loaded.verb, question) {
+        (VerbIndices::Score(indices), Question::Score(observation)) => {
+            let guest = indices.load(&mut *store, &instance)?;
+            let answer = guest.call_score(&mut *store, &convert::observation(observation))?;
+            let assessment = convert::assessment(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
+            Ok(Answer::Assessment(assessment))
+        }
+        (VerbIndices::Plan(indices), Question::Plan { finding, evidence, candidates, catalogue }) => {
+            let guest = indices.load(&mut *store, &instance)?;
+            let candidates: Vec<_> = candidates.iter().map(convert::candidate).collect();
+            let catalogue: Vec<_> = catalogue.iter().map(convert::verb).collect();
+            let finding = convert::finding(finding);
+            let evidence = convert::observation(evidence);
+            let answer = guest.call_plan(&mut *store, &finding, &evidence, &candidates, &catalogue)?;
+            let proposals = convert::proposals(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
+            Ok(Answer::Proposals(proposals))
+        }
+        (VerbIndices::Judge(indices), Question::Judge(question)) => {
+            let guest = indices.load(&mut *store, &instance)?;
+            let answer = guest.call_judge(&mut *store, &convert::gate_question(question))?;
+            let judgement = convert::judgement(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
+            Ok(Answer::Judgement(judgement))
+        }
+        (VerbIndices::Route(indices), Question::Route(question)) => {
+            let guest = indices.load(&mut *store, &instance)?;
+            let answer = guest.call_route(&mut *store, &convert::routing_question(question))?;
+            let choices = convert::choices(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
+            Ok(Answer::Choices(choices))
+        }
+        // `evaluate` compared the roles before it made a store.
+        (VerbIndices::Score(_) | VerbIndices::Plan(_) | VerbIndices::Judge(_) | VerbIndices::Route(_), _) => {
+            Err(Failure::Invalid(Invalid("asked another role's question".into())))
+        }
+    }
+}
+
+/// What stopped an evaluation, in the host's words. Deterministic: no addresses, no times.
+fn fault(failure: Failure, limits: &Limits, hit: Option<Hit>) -> Fault {
+    let (kind, limit, message) = match failure {
+        Failure::Refused(message) => {
+            (FaultKind::Refused, None, format!("the component answered with an error: {message}"))
+        }
+        Failure::Invalid(Invalid(message)) => {
+            (FaultKind::BadOutput, None, format!("the component's answer breaks the contract: {message}"))
+        }
+        Failure::Engine(error) => engine_fault(&error, limits, hit),
+    };
+    if let Some(limit) = limit {
+        metrics::counter!(metric::LIMIT_HITS, "limit" => limit).increment(1);
+    }
+    Fault { kind, message }
+}
+
+fn engine_fault(
+    error: &wasmtime::Error,
+    limits: &Limits,
+    hit: Option<Hit>,
+) -> (FaultKind, Option<&'static str>, String) {
+    match hit {
+        Some(Hit::Memory) => {
+            let message = format!("wanted more than {} bytes of memory and tables", limits.memory_bytes);
+            return (FaultKind::OutOfMemory, Some("memory"), message);
+        }
+        Some(Hit::LogLines) => {
+            let message = format!("wrote more than {} log lines", limits.log_lines);
+            return (FaultKind::HostCall, Some("log-lines"), message);
+        }
+        Some(Hit::HostCalls) => {
+            let message = format!("made more than {} host calls", limits.host_calls);
+            return (FaultKind::HostCall, Some("host-calls"), message);
+        }
+        None => {}
+    }
+    // wasmtime attaches a backtrace to what goes wrong while the guest runs, its calls into the host included. Without
+    // one the guest had returned, and its answer could not be read.
+    let running = error.downcast_ref::<WasmBacktrace>().is_some();
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => (FaultKind::OutOfFuel, Some("fuel"), format!("used up its fuel of {}", limits.fuel)),
+        Some(Trap::Interrupt) => {
+            let message = format!("took longer than {} ms and was stopped by the watchdog", limits.deadline_ms);
+            (FaultKind::TimedOut, Some("deadline"), message)
+        }
+        Some(Trap::StackOverflow) => (FaultKind::StackOverflow, Some("stack"), "ran out of stack".into()),
+        Some(trap) if running => (FaultKind::Trapped, None, trap.to_string()),
+        _ if running => (FaultKind::HostCall, None, format!("a host call failed: {}", root(error))),
+        _ => {
+            let message = format!(
+                "its answer could not be read: {} (strings and lists together are limited to {} bytes)",
+                root(error),
+                limits.output_bytes
+            );
+            (FaultKind::BadOutput, Some("output"), message)
+        }
+    }
+}
+
+/// The innermost cause, which alone says what happened.
+fn root(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string()
+}
+
+fn overloaded(loaded: &Loaded) -> Fault {
+    let pool = &loaded.engine.0.pool;
+    let message = format!(
+        "no room for another evaluation within {} ms: nothing was evaluated; raise the runtime's concurrency if this recurs",
+        pool.wait().as_millis()
+    );
+    Fault { kind: FaultKind::Overloaded, message }
+}
+
+fn nothing(fault: Fault) -> Evaluation {
+    Evaluation {
+        outcome: Err(fault),
+        fuel: 0,
+        memory_bytes: 0,
+        duration: Duration::ZERO,
+        log: vec![],
+        host_calls: vec![],
+    }
+}
+
+fn count(loaded: &Loaded, outcome: &'static str, evaluation: Option<&Evaluation>) {
+    let component = loaded.digest.short().to_owned();
+    let name = loaded.description.name.clone();
+    let role = loaded.role.world();
+    metrics::counter!(metric::EVALUATIONS, "component" => component.clone(), "name" => name.clone(), "role" => role, "outcome" => outcome)
+        .increment(1);
+    if let Some(evaluation) = evaluation {
+        // Exact up to 2^53, far above any fuel limit.
+        #[allow(clippy::cast_precision_loss, reason = "a histogram's value")]
+        metrics::histogram!(metric::FUEL, "component" => component.clone(), "name" => name.clone(), "role" => role)
+            .record(evaluation.fuel as f64);
+        metrics::histogram!(metric::DURATION, "component" => component, "name" => name, "role" => role)
+            .record(evaluation.duration.as_secs_f64());
+    }
+}
+
+/// A fault's kind as a label.
+trait IntoLabel {
+    fn into_label(self) -> &'static str;
+}
+
+impl IntoLabel for FaultKind {
+    fn into_label(self) -> &'static str {
+        match self {
+            FaultKind::OutOfFuel => "out_of_fuel",
+            FaultKind::TimedOut => "timed_out",
+            FaultKind::OutOfMemory => "out_of_memory",
+            FaultKind::StackOverflow => "stack_overflow",
+            FaultKind::Trapped => "trapped",
+            FaultKind::BadOutput => "bad_output",
+            FaultKind::HostCall => "host_call",
+            FaultKind::Refused => "refused",
+            FaultKind::Overloaded => "overloaded",
+        }
+    }
+}
