@@ -31,8 +31,9 @@ pub fn scores<'a>(answers: impl IntoIterator<Item = (&'a str, Result<&'a Assessm
     for (name, answer) in answers {
         match answer {
             Ok(Assessment::Risk(risk)) => {
-                let graver = worst
-                    .is_none_or(|w| risk.level > w.level || (risk.level == w.level && risk.score.total_cmp(&w.score).is_gt()));
+                let graver = worst.is_none_or(|w| {
+                    risk.level > w.level || (risk.level == w.level && risk.score.total_cmp(&w.score).is_gt())
+                });
                 if graver {
                     worst = Some(risk);
                 }
@@ -69,7 +70,9 @@ pub fn judgements<'a>(answers: impl IntoIterator<Item = (&'a str, Result<&'a Jud
             (Some(Verdict::Deny), _) | (_, Verdict::Deny) => Verdict::Deny,
             (Some(Verdict::Allow), given) => given,
             (Some(demand @ Verdict::RequireApproval(_)), Verdict::Allow) => demand,
-            (Some(Verdict::RequireApproval(a)), Verdict::RequireApproval(b)) => Verdict::RequireApproval(strictest(a, b)),
+            (Some(Verdict::RequireApproval(a)), Verdict::RequireApproval(b)) => {
+                Verdict::RequireApproval(strictest(a, b))
+            }
         });
     }
     let verdict = verdict.unwrap_or_else(|| {
@@ -79,10 +82,12 @@ pub fn judgements<'a>(answers: impl IntoIterator<Item = (&'a str, Result<&'a Jud
     Judgement { verdict, reasons }
 }
 
-/// A demand that satisfies both. Of two role names the one ranked higher by [`crate::incident::Rank`] stands.
+/// A demand that satisfies both. Of two role names the one ranked higher by [`crate::incident::Rank`] stands; a name
+/// that is no rank asks for the highest.
 fn strictest(a: Demand, b: Demand) -> Demand {
     use crate::incident::Rank;
-    let role = if Rank::parse(&a.role) >= Rank::parse(&b.role) { a.role } else { b.role };
+    let rank = |demand: &Demand| Rank::parse(&demand.role).unwrap_or(Rank::Admin);
+    let role = if rank(&a) >= rank(&b) { a.role } else { b.role };
     Demand {
         approvers: a.approvers.max(b.approvers),
         role,

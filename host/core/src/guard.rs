@@ -1,13 +1,7 @@
 //! Fleet-wide safety that no single incident can see: one action per target, a limit of attempts per shape, a limit of
 //! actions at once. Asked before every reservation. It limits what is begun; it never stands in the way of undoing.
 
-use crate::{
-    id::IncidentId,
-    order::Direction,
-    plan::Shape,
-    subject::SubjectRef,
-    time::Time,
-};
+use crate::{id::IncidentId, order::Direction, plan::Shape, subject::SubjectRef, time::Time};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -87,8 +81,12 @@ impl Guard {
                 return Err(Stop::TooManyAtOnce { limit: self.limits.concurrent });
             }
             let since = now.minus_ms(self.limits.attempt_window_ms);
+            // All shapes, so that the map holds no more than what was tried within the window.
+            self.attempts.retain(|_, attempts| {
+                attempts.retain(|at| *at >= since);
+                !attempts.is_empty()
+            });
             let attempts = self.attempts.entry(shape.clone()).or_default();
-            attempts.retain(|at| *at >= since);
             if attempts.len() >= usize::try_from(self.limits.attempts).unwrap_or(usize::MAX) {
                 let (attempts, window_ms) = (self.limits.attempts, self.limits.attempt_window_ms);
                 return Err(Stop::TooManyAttempts { attempts, window_ms });

@@ -12,19 +12,22 @@ use crate::{
     id::{Digest, NodeId, SnapshotId},
     order::{Direction, IdempotencyKey},
     subject::{SubjectKind, SubjectRef, Target},
-    value::Value,
+    value::{MAX_EXACT, Value},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
 use utoipa::ToSchema;
 
-/// Canonical JSON (RFC 8785) of a document of ours.
+/// Canonical JSON (RFC 8785) of a document of ours. Numbers are checked where they enter; one that is not finite all
+/// the same becomes `null`, as in all other JSON that we write, because the kernel must not fall over a reading.
 ///
 /// # Panics
-/// Never for the types of this crate that are canonicalised: string keys, finite numbers (checked where they enter).
+/// Never for the types of this crate: their keys are strings.
 pub fn canonical<T: Serialize>(document: &T) -> Vec<u8> {
-    serde_json_canonicalizer::to_vec(document).expect("documents have string keys and finite numbers")
+    serde_json_canonicalizer::to_vec(document)
+        .or_else(|_| serde_json_canonicalizer::to_vec(&serde_json::to_value(document)?))
+        .expect("documents have string keys")
 }
 
 /// BLAKE3 of a plan's canonical bytes, as hexadecimal digits.
@@ -105,6 +108,9 @@ pub struct Plan {
 pub const STEPS_MAXIMUM: usize = 64;
 /// How long a step may take when its verb names no time.
 pub const STEP_TIMEOUT_DEFAULT_MS: u64 = 120_000;
+
+/// The longest watch after a plan: a day.
+pub const WATCH_MAXIMUM_MS: u64 = 86_400_000;
 
 impl Plan {
     pub const SCHEMA_VERSION: u32 = 1;
@@ -199,8 +205,10 @@ pub enum Refusal {
     AlreadyThere { target: Target, node: NodeId },
     #[error("the agent on `{node}` cannot do `{capability}`: {reason}")]
     Incapable { node: NodeId, capability: String, reason: String },
-    #[error("the condition on `{0}` has no bound, or one that is not a number")]
+    #[error("the condition on `{0}` has no bound, or a number that canonical JSON does not carry exactly")]
     Condition(String),
+    #[error("the watch window is longer than {WATCH_MAXIMUM_MS} ms")]
+    Watch,
     #[error("the target {0} appears twice")]
     TargetTwice(Target),
 }
@@ -220,6 +228,7 @@ impl Refusal {
             Refusal::AlreadyThere { .. } => "proposal.already-there",
             Refusal::Incapable { .. } => "proposal.incapable",
             Refusal::Condition(_) => "proposal.condition",
+            Refusal::Watch => "proposal.watch",
             Refusal::TargetTwice(_) => "proposal.target-twice",
         }
     }
@@ -261,6 +270,9 @@ pub fn resolve(proposal: &Proposal, world: &World) -> Result<Resolved, Refusal> 
         return Err(Refusal::TooManySteps);
     }
     check_conditions(&proposal.success)?;
+    if proposal.watch_ms > WATCH_MAXIMUM_MS {
+        return Err(Refusal::Watch);
+    }
     let nodes: std::collections::BTreeSet<&NodeId> = steps.iter().map(|step| &step.node).collect();
     let count = |kind| targets.iter().filter(|target| target.kind == kind).count();
     let blast = BlastCount {
@@ -280,7 +292,8 @@ fn check_conditions(conditions: &[Condition]) -> Result<(), Refusal> {
     for condition in conditions {
         let bounds = [condition.minimum, condition.maximum];
         let none = bounds.iter().all(Option::is_none);
-        if none || bounds.iter().flatten().any(|bound| !bound.is_finite()) {
+        let inexact = condition.fresh_within_ms > MAX_EXACT || condition.target.generation > MAX_EXACT;
+        if none || inexact || bounds.iter().flatten().any(|bound| !bound.is_finite()) {
             return Err(Refusal::Condition(condition.metric.clone()));
         }
     }
@@ -291,17 +304,13 @@ fn check_conditions(conditions: &[Condition]) -> Result<(), Refusal> {
 fn after(condition: &Condition, moved: &[Target]) -> Condition {
     let mut condition = condition.clone();
     if moved.contains(&condition.target) {
-        condition.target.generation += 1;
+        condition.target.generation = condition.target.generation.saturating_add(1);
     }
     condition
 }
 
 /// checkpoint on the source, restore and confirm on the target node, and only then retire the source.
-fn migrate(
-    proposed: &crate::decision::ProposedStep,
-    world: &World,
-    first: usize,
-) -> Result<Vec<Step>, Refusal> {
+fn migrate(proposed: &crate::decision::ProposedStep, world: &World, first: usize) -> Result<Vec<Step>, Refusal> {
     let target = &proposed.target;
     let workload = (target.kind == SubjectKind::Workload)
         .then(|| world.workloads.get(&crate::id::WorkloadId(target.id.clone())))
@@ -344,12 +353,11 @@ fn migrate(
         on_failure,
         compensation,
     };
-    let undo = |verb: &str, node: &NodeId| Compensation { verb: verb.into(), node: node.clone(), arguments: BTreeMap::new() };
-    let mut checkpoint =
-        step(verb::CHECKPOINT, source, plain, OnFailure::Compensate, Some(undo(verb::RESUME, source)));
+    let undo =
+        |verb: &str, node: &NodeId| Compensation { verb: verb.into(), node: node.clone(), arguments: BTreeMap::new() };
+    let mut checkpoint = step(verb::CHECKPOINT, source, plain, OnFailure::Compensate, Some(undo(verb::RESUME, source)));
     checkpoint.preconditions.clone_from(&proposed.preconditions);
-    let restore =
-        step(verb::RESTORE, &to, linked.clone(), OnFailure::Compensate, Some(undo(verb::DISCARD, &to)));
+    let restore = step(verb::RESTORE, &to, linked.clone(), OnFailure::Compensate, Some(undo(verb::DISCARD, &to)));
     let confirm = step(verb::CONFIRM, &to, short(linked), OnFailure::Compensate, None);
     // By now the copy is known to progress: a source that cannot be retired is for a person, not for an undo.
     let retire = step(verb::RETIRE, source, BTreeMap::new(), OnFailure::Stop, None);

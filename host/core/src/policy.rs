@@ -70,3 +70,10 @@ impl Default for Posture {
         }
     }
 }
+
+impl Posture {
+    /// Whether a plan of `class` is run dry.
+    pub fn makes_dry(&self, class: crate::catalogue::SafetyClass) -> bool {
+        self.dry_run || class > self.highest_live_class
+    }
+}

@@ -60,6 +60,9 @@ pub struct GateContext {
     pub bundle: Digest,
     /// Who asked for it, when a person did: their approval does not count.
     pub requester: Option<PrincipalId>,
+    /// The plan that was begun last on the same trouble. It makes another attempt another plan: with a hash, an
+    /// approval and idempotency keys of its own.
+    pub parent: Option<PlanHash>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,23 +70,57 @@ pub struct GateContext {
 pub enum Event {
     Opened(Box<Opening>),
     /// The same shape was seen again while this incident is open.
-    Recurred { risk: Risk },
+    Recurred {
+        risk: Risk,
+    },
     /// The planners answered; `world` is what was known when they did.
-    Proposed { answers: Vec<PlannerAnswer>, world: World, posture: Posture },
-    Judged { answers: Vec<GateAnswer>, context: GateContext, before: Vec<Reading> },
+    Proposed {
+        answers: Vec<PlannerAnswer>,
+        world: World,
+        posture: Posture,
+    },
+    Judged {
+        answers: Vec<GateAnswer>,
+        context: GateContext,
+        before: Vec<Reading>,
+    },
     Approved(Approval),
     Denied(Approval),
     /// An approver takes the approval back, before the first dispatch.
-    Withdrawn { by: PrincipalId },
-    TimerFired { timer: TimerKind },
-    Reserved { key: IdempotencyKey, fence: u64, execute_by: Time },
-    ReservationRefused { key: IdempotencyKey, code: String, reason: String },
+    Withdrawn {
+        by: PrincipalId,
+    },
+    TimerFired {
+        timer: TimerKind,
+    },
+    Reserved {
+        key: IdempotencyKey,
+        fence: u64,
+        execute_by: Time,
+    },
+    ReservationRefused {
+        key: IdempotencyKey,
+        code: String,
+        reason: String,
+    },
     /// The agent refused the order before doing anything.
-    DispatchRefused { key: IdempotencyKey, code: String, reason: String },
-    Accepted { key: IdempotencyKey, journal: u64 },
-    Finished { key: IdempotencyKey, outcome: Outcome },
+    DispatchRefused {
+        key: IdempotencyKey,
+        code: String,
+        reason: String,
+    },
+    Accepted {
+        key: IdempotencyKey,
+        journal: u64,
+    },
+    Finished {
+        key: IdempotencyKey,
+        outcome: Outcome,
+    },
     /// The success conditions as read just now.
-    Read { readings: Vec<Reading> },
+    Read {
+        readings: Vec<Reading>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -116,17 +153,30 @@ pub enum Effect {
     /// Ask the gates about the proposal; answer with [`Event::Judged`].
     Judge,
     /// Tell approvers that the plan waits.
-    AskApproval { plan: PlanHash },
+    AskApproval {
+        plan: PlanHash,
+    },
     /// Ask the guard and the ledger; answer with `Reserved` or `ReservationRefused`.
     Reserve(Reservation),
     /// Sign and send. Repeating it is harmless.
-    Dispatch { reservation: Reservation, fence: u64, execute_by: Time },
+    Dispatch {
+        reservation: Reservation,
+        fence: u64,
+        execute_by: Time,
+    },
     /// Read the success conditions each tick; answer with [`Event::Read`].
     Watch,
-    Arm { timer: TimerKind, at: Time },
-    Disarm { timer: TimerKind },
+    Arm {
+        timer: TimerKind,
+        at: Time,
+    },
+    Disarm {
+        timer: TimerKind,
+    },
     /// A person has to look.
-    Tell { message: String },
+    Tell {
+        message: String,
+    },
     /// The incident is closed: release its targets, clear its timers.
     Close,
 }

@@ -9,8 +9,8 @@ use crate::{
     artifact::{Artifact, Body, Evidence, Kind, Status, TimelineEntry},
     catalogue::SafetyClass,
     combine,
-    decision::{Demand, OnFailure, Reason, Verdict},
-    id::{ArtifactId, Digest},
+    decision::{Condition, Demand, OnFailure, Reason, Verdict},
+    id::{ArtifactId, Digest, PrincipalId},
     order::{Direction, IdempotencyKey, Outcome, OutcomeStatus},
     plan::{self, Plan, World},
     policy::Posture,
@@ -27,6 +27,8 @@ const POSTURE_DEMAND: Demand = Demand {
 };
 /// How long a plan that needs no approval may take until its last step begins.
 const EXECUTE_WITHIN_MS: u64 = 900_000;
+/// The longest that a gate can leave a plan waiting for its approval, or approved and waiting for its last step: a week.
+const WITHIN_MAXIMUM_MS: u64 = 7 * 86_400_000;
 /// Entries of the timeline that are kept; the first and the newest matter most, so later ones beyond it are dropped.
 const TIMELINE_MAXIMUM: usize = 200;
 
@@ -47,10 +49,12 @@ impl Incident {
             plan: None,
             hash: None,
             demand: None,
+            requester: None,
             execute_by: None,
             approvals: vec![],
             steps: vec![],
             before: vec![],
+            after: vec![],
             timeline: vec![],
             failure: None,
             artifacts: 0,
@@ -104,13 +108,16 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
             }
         }
         (Phase::AwaitingApproval { approve_by: _ }, Event::Withdrawn { by }) => {
-            incident.approvals.retain(|approval| approval.by != *by);
-            incident.note(now, format!("{by} took the approval back"));
+            if incident.take_back(by) {
+                incident.note(now, format!("{by} took the approval back"));
+            }
         }
         (Phase::AwaitingApproval { approve_by }, Event::TimerFired { timer: TimerKind::Approval }) => {
             if now >= approve_by {
                 let why = "no sufficient approval came in time".to_string();
                 incident.not_executed(now, Resolution::Expired, Status::Refused, why, out);
+            } else {
+                out.push(Effect::Arm { timer: TimerKind::Approval, at: approve_by });
             }
         }
 
@@ -124,12 +131,10 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
         }
         (Phase::Verifying { since, until, held_since: _ }, Event::TimerFired { timer: TimerKind::Watch }) => {
             if now >= until {
-                let seen: Vec<Reading> = incident
-                    .success()
-                    .iter()
-                    .map(|condition| Reading { condition: condition.clone(), value: None, sampled_at: None })
-                    .collect();
+                let seen = incident.last_read();
                 incident.verified(now, since, false, &seen, out);
+            } else {
+                out.push(Effect::Arm { timer: TimerKind::Watch, at: until });
             }
         }
 
@@ -154,8 +159,27 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
 }
 
 impl Incident {
-    fn success(&self) -> &[crate::decision::Condition] {
+    fn success(&self) -> &[Condition] {
         self.plan.as_ref().map_or(&[], |plan| &plan.success)
+    }
+
+    /// Each condition of success as it was last read; without a value where it never was.
+    fn last_read(&self) -> Vec<Reading> {
+        let unread = |condition: &Condition| Reading { condition: condition.clone(), value: None, sampled_at: None };
+        self.success()
+            .iter()
+            .map(|condition| {
+                let read = self.after.iter().find(|reading| reading.condition == *condition);
+                read.cloned().unwrap_or_else(|| unread(condition))
+            })
+            .collect()
+    }
+
+    /// Whether `by` had approved; afterwards that counts no more.
+    fn take_back(&mut self, by: &PrincipalId) -> bool {
+        let before = self.approvals.len();
+        self.approvals.retain(|approval| approval.by != *by);
+        self.approvals.len() < before
     }
 
     fn note(&mut self, at: Time, text: String) {
@@ -309,7 +333,7 @@ impl Incident {
     ) {
         let (Some(resolved), Some(planner)) = (self.resolved.clone(), self.planner.clone()) else { return };
         let mut judgement = combine::judgements(answers.iter().map(|a| (a.by.name.as_str(), a.outcome.as_ref())));
-        let dry_run = is_dry_run(&context.posture, resolved.class);
+        let dry_run = context.posture.makes_dry(resolved.class);
         let plan = Plan {
             schema_version: Plan::SCHEMA_VERSION,
             shape: self.shape.clone(),
@@ -322,7 +346,7 @@ impl Incident {
             planner,
             gates: answers.iter().map(|answer| answer.by.component.clone()).collect(),
             policy_bundle: context.bundle.clone(),
-            parent: None,
+            parent: context.parent.clone(),
         };
         let live = !dry_run && plan.class > SafetyClass::ReadOnly;
         if live && context.posture.approval_required && judgement.verdict == Verdict::Allow {
@@ -332,6 +356,10 @@ impl Incident {
                 code: "posture.approval-required".into(),
                 text: "the host's posture asks for an approval of every live change".into(),
             });
+        }
+        if let Verdict::RequireApproval(demand) = &mut judgement.verdict {
+            demand.approve_within_ms = demand.approve_within_ms.min(WITHIN_MAXIMUM_MS);
+            demand.execute_within_ms = demand.execute_within_ms.min(WITHIN_MAXIMUM_MS);
         }
         if dry_run {
             judgement.reasons.push(Reason {
@@ -365,6 +393,7 @@ impl Incident {
         let verdict = judgement.verdict.clone();
         let denial = judgement.reasons.iter().map(|r| r.text.as_str()).collect::<Vec<_>>().join("; ");
         self.judgement = Some(judgement);
+        self.requester = context.requester.clone();
         self.before = before.to_vec();
         match verdict {
             Verdict::Deny => self.close(now, Resolution::DeniedByGate, format!("denied: {denial}"), None, out),
@@ -407,7 +436,8 @@ impl Incident {
     /// Why an approval would not count, as the API tells the person before it is journaled.
     pub fn check_approval(&self, now: Time, approve_by: Time, approval: &Approval) -> Result<(), ApprovalRefused> {
         let demand = self.demand.as_ref().ok_or(ApprovalRefused::NotAwaited)?;
-        let needed = Rank::parse(&demand.role).unwrap_or(Rank::Admin);
+        // A gate can ask for more than an approver, never for less.
+        let needed = Rank::parse(&demand.role).unwrap_or(Rank::Admin).max(Rank::Approver);
         if self.hash.as_ref() != Some(&approval.plan) {
             return Err(ApprovalRefused::OtherPlan);
         }
@@ -416,6 +446,9 @@ impl Incident {
         }
         if approval.rank < needed {
             return Err(ApprovalRefused::Rank { needed });
+        }
+        if self.requester.as_ref() == Some(&approval.by) {
+            return Err(ApprovalRefused::Requester);
         }
         if demand.comment && approval.comment.as_deref().is_none_or(|comment| comment.trim().is_empty()) {
             return Err(ApprovalRefused::CommentNeeded);
@@ -437,8 +470,7 @@ impl Incident {
             return self.executed(now, out);
         }
         if self.execute_by.is_some_and(|execute_by| now >= execute_by) {
-            let why = "the time to execute ran out before the next step could begin".to_string();
-            return self.undo(now, step, why, out);
+            return self.refused_step(now, step, TOO_LATE.into(), out);
         }
         let Some(reservation) = self.reservation(step, Direction::Forward) else { return };
         self.phase = Phase::Executing { step, stage: StepStage::Reserving };
@@ -450,14 +482,23 @@ impl Incident {
         let timer = TimerKind::Step { step, direction: Direction::Forward };
         match (stage, event) {
             (StepStage::Reserving, Event::Reserved { key, fence, execute_by }) if *key == reservation.key => {
+                // The ledger may have answered late (a host that was down): the approval's own bound stands.
+                let execute_by = self.execute_by.map_or(*execute_by, |bound| bound.min(*execute_by));
+                if now >= execute_by {
+                    return self.refused_step(now, step, TOO_LATE.into(), out);
+                }
                 self.steps.push(record_of(&reservation));
-                let at = self.step_deadline(step, *execute_by);
-                self.phase = Phase::Executing {
-                    step,
-                    stage: StepStage::Dispatched { fence: *fence, execute_by: *execute_by },
-                };
-                out.push(Effect::Dispatch { reservation, fence: *fence, execute_by: *execute_by });
+                let at = self.step_deadline(step, execute_by);
+                self.phase = Phase::Executing { step, stage: StepStage::Dispatched { fence: *fence, execute_by } };
+                out.push(Effect::Dispatch { reservation, fence: *fence, execute_by });
                 out.push(Effect::Arm { timer, at });
+            }
+            // Before the first dispatch an approval can still be taken back.
+            (StepStage::Reserving, Event::Withdrawn { by }) if step == 0 => {
+                if self.take_back(by) {
+                    let why = format!("{by} took the approval back before anything was begun");
+                    self.not_executed(now, Resolution::DeniedByPerson, Status::Refused, why, out);
+                }
             }
             (StepStage::Reserving, Event::ReservationRefused { key, code: _, reason }) if *key == reservation.key => {
                 self.refused_step(now, step, format!("step {} was not begun: {reason}", step + 1), out);
@@ -468,14 +509,18 @@ impl Incident {
             ) if *key == reservation.key => {
                 self.phase = Phase::Executing { step, stage: StepStage::Accepted { fence, execute_by } };
             }
-            (
-                StepStage::Dispatched { fence: _, execute_by: _ },
-                Event::DispatchRefused { key, code, reason },
-            ) if *key == reservation.key => {
+            (StepStage::Dispatched { fence: _, execute_by: _ }, Event::DispatchRefused { key, code, reason })
+                if *key == reservation.key =>
+            {
                 out.push(Effect::Disarm { timer });
                 let now_refused = refusal(now, code, reason);
                 self.finish(&reservation.key, now_refused);
-                self.refused_step(now, step, format!("{} refused {}: {reason}", reservation.node, reservation.verb), out);
+                self.refused_step(
+                    now,
+                    step,
+                    format!("{} refused {}: {reason}", reservation.node, reservation.verb),
+                    out,
+                );
             }
             (
                 StepStage::Dispatched { fence: _, execute_by: _ } | StepStage::Accepted { fence: _, execute_by: _ },
@@ -487,22 +532,23 @@ impl Incident {
                 self.note(now, format!("{} on {}: {}", reservation.verb, reservation.node, outcome.message));
                 match outcome.status {
                     OutcomeStatus::Succeeded => self.begin_step(now, step + 1, out),
-                    OutcomeStatus::Failed => match self.on_failure(step) {
-                        OnFailure::Compensate => self.undo(now, step, outcome.message.clone(), out),
-                        OnFailure::Stop => self.stuck(now, Resolution::Stuck, outcome.message.clone(), out),
-                    },
+                    OutcomeStatus::Failed => self.failed_step(now, step, outcome.message.clone(), out),
                     OutcomeStatus::Unknown => self.stuck(now, Resolution::Unknown, outcome.message.clone(), out),
                 }
             }
             (
                 StepStage::Dispatched { fence: _, execute_by } | StepStage::Accepted { fence: _, execute_by },
                 Event::TimerFired { timer: fired },
-            ) if *fired == timer && now >= self.step_deadline(step, execute_by) => {
+            ) if *fired == timer => {
+                let at = self.step_deadline(step, execute_by);
+                if now < at {
+                    return out.push(Effect::Arm { timer, at });
+                }
                 let why = format!("{} gave no outcome for {} in time", reservation.node, reservation.verb);
                 self.finish(&reservation.key, silence(now, &why));
                 self.stuck(now, Resolution::Unknown, why, out);
             }
-            // Of another key, another timer, or before its time.
+            // Of another key or another timer.
             (
                 StepStage::Reserving | StepStage::Dispatched { .. } | StepStage::Accepted { .. },
                 Event::Opened(_)
@@ -576,7 +622,11 @@ impl Incident {
             (
                 StepStage::Dispatched { fence: _, execute_by } | StepStage::Accepted { fence: _, execute_by },
                 Event::TimerFired { timer: fired },
-            ) if *fired == timer && now >= self.step_deadline(step, execute_by) => {
+            ) if *fired == timer => {
+                let at = self.step_deadline(step, execute_by);
+                if now < at {
+                    return out.push(Effect::Arm { timer, at });
+                }
                 let why = format!("{} gave no outcome for {} in time", reservation.node, reservation.verb);
                 self.finish(&reservation.key, silence(now, &why));
                 self.stuck(now, Resolution::Stuck, why, out);
@@ -601,7 +651,24 @@ impl Incident {
         }
     }
 
+    /// The step that is under way, forward or back.
+    fn current(&self) -> Option<super::event::Reservation> {
+        match &self.phase {
+            Phase::Executing { step, stage: _ } => self.reservation(*step, Direction::Forward),
+            Phase::Compensating { step, stage: _, left: _ } => self.reservation(*step, Direction::Compensate),
+            Phase::Planning
+            | Phase::Gating
+            | Phase::AwaitingApproval { approve_by: _ }
+            | Phase::Verifying { .. }
+            | Phase::Closed { resolution: _ } => None,
+        }
+    }
+
     fn on_failure(&self, step: u32) -> OnFailure {
+        // Nothing was changed, so nothing can be stuck.
+        if self.flags.dry_run {
+            return OnFailure::Compensate;
+        }
         usize::try_from(step)
             .ok()
             .and_then(|step| self.plan.as_ref()?.steps.get(step))
@@ -614,16 +681,23 @@ impl Incident {
         }
     }
 
-    /// A step that was surely not begun: undo those before it, if any.
+    fn failed_step(&mut self, now: Time, step: u32, why: String, out: &mut Vec<Effect>) {
+        match self.on_failure(step) {
+            OnFailure::Compensate => self.undo(now, step, why, out),
+            OnFailure::Stop => self.stuck(now, Resolution::Stuck, why, out),
+        }
+    }
+
+    /// A step that was surely not begun. A later one has failed by that, as the plan that was approved says.
     fn refused_step(&mut self, now: Time, step: u32, why: String, out: &mut Vec<Effect>) {
         if step == 0 {
             self.failure = Some(why.clone());
             return self.not_executed(now, Resolution::Refused, Status::Refused, why, out);
         }
-        self.undo(now, step, why, out);
+        self.failed_step(now, step, why, out);
     }
 
-    /// Undoes what succeeded before `failed`, newest first.
+    /// Undoes what succeeded before `failed`, newest first. What a dry run did not do, it does not undo.
     fn undo(&mut self, now: Time, failed: u32, why: String, out: &mut Vec<Effect>) {
         self.note(now, format!("undoing: {why}"));
         self.failure = Some(why);
@@ -636,7 +710,9 @@ impl Incident {
         };
         let undoable: Vec<u32> = (0..failed)
             .rev()
-            .filter(|step| done(*step) && self.reservation(*step, Direction::Compensate).is_some())
+            .filter(|step| {
+                !self.flags.dry_run && done(*step) && self.reservation(*step, Direction::Compensate).is_some()
+            })
             .collect();
         self.undo_next(now, undoable, out);
     }
@@ -644,7 +720,9 @@ impl Incident {
     fn undo_next(&mut self, now: Time, mut left: Vec<u32>, out: &mut Vec<Effect>) {
         if left.is_empty() {
             let why = self.failure.clone().unwrap_or_default();
-            self.record_execution(now, Status::Failed, format!("failed and undone: {why}"), out);
+            let undone = self.steps.iter().any(|record| record.direction == Direction::Compensate);
+            let how = if undone { "failed and undone" } else { "failed, with nothing done that had to be undone" };
+            self.record_execution(now, Status::Failed, format!("{how}: {why}"), out);
             return self.close(now, Resolution::Undone, why, None, out);
         }
         let step = left.remove(0);
@@ -656,15 +734,18 @@ impl Incident {
     fn stuck(&mut self, now: Time, resolution: Resolution, why: String, out: &mut Vec<Effect>) {
         let status = if resolution == Resolution::Unknown { Status::Unknown } else { Status::Failed };
         self.record_execution(now, status, why.clone(), out);
-        let places: Vec<String> = self
+        let mut places: Vec<String> = self
             .steps
             .iter()
             .filter(|record| record.outcome.as_ref().is_none_or(|o| o.status != OutcomeStatus::Succeeded))
             .map(|record| format!("{} on {}", record.verb, record.node))
             .collect();
+        // A step whose reservation was refused has no record.
+        let current = self.current().map(|step| format!("{} on {}", step.verb, step.node));
+        places.extend(current.filter(|current| !places.contains(current)));
         let action = format!(
             "Look at {} and at the workload's processes on both nodes. Nothing will be tried again by itself.",
-            if places.is_empty() { "the last step".to_string() } else { places.join(", ") }
+            places.join(", ")
         );
         out.push(Effect::Tell { message: format!("{}: {why}", self.id) });
         self.close(now, resolution, why, Some(action), out);
@@ -695,6 +776,7 @@ impl Incident {
         out: &mut Vec<Effect>,
     ) {
         let complete = self.success().iter().all(|condition| readings.iter().any(|r| r.condition == *condition));
+        self.after = readings.to_vec();
         let holds = complete && readings.iter().all(|reading| reading.holds(now, since));
         let held_since = holds.then(|| held_since.unwrap_or(now));
         let watch = self.plan.as_ref().map_or(0, |plan| plan.watch_ms);
@@ -806,13 +888,10 @@ impl Incident {
     }
 }
 
+const TOO_LATE: &str = "the time to execute ran out before the next step could begin";
+
 /// Beyond the watch itself: samples have to be taken, batched and sent first.
 const WATCH_GRACE_MS: u64 = 30_000;
-
-/// Whether a plan of `class` is run dry under `posture`.
-pub(crate) fn is_dry_run(posture: &Posture, class: SafetyClass) -> bool {
-    posture.dry_run || class > posture.highest_live_class
-}
 
 fn record_of(reservation: &super::event::Reservation) -> StepRecord {
     StepRecord {
@@ -861,4 +940,6 @@ pub enum ApprovalRefused {
     CommentNeeded,
     #[error("you have approved this plan already; another person has to")]
     Twice,
+    #[error("you asked for this plan yourself; another person has to approve it")]
+    Requester,
 }

@@ -100,13 +100,28 @@ pub enum Phase {
     Planning,
     /// The gates have the proposal.
     Gating,
-    AwaitingApproval { approve_by: Time },
-    Executing { step: u32, stage: StepStage },
+    AwaitingApproval {
+        approve_by: Time,
+    },
+    Executing {
+        step: u32,
+        stage: StepStage,
+    },
     /// Undoing `step`; `left` are still to be undone after it, in order.
-    Compensating { step: u32, stage: StepStage, left: Vec<u32> },
+    Compensating {
+        step: u32,
+        stage: StepStage,
+        left: Vec<u32>,
+    },
     /// Since when, and until when success must show. `held_since`: all conditions have held since then.
-    Verifying { since: Time, until: Time, held_since: Option<Time> },
-    Closed { resolution: Resolution },
+    Verifying {
+        since: Time,
+        until: Time,
+        held_since: Option<Time>,
+    },
+    Closed {
+        resolution: Resolution,
+    },
 }
 
 /// How an incident ended. Every failure ends undone, unknown or stuck.
@@ -154,12 +169,16 @@ pub struct Incident {
     /// Of `plan`; kept so that it is computed once.
     pub hash: Option<PlanHash>,
     pub demand: Option<Demand>,
+    /// Who asked for the plan, when a person did: their approval does not count.
+    pub requester: Option<PrincipalId>,
     /// After this no further step begins.
     pub execute_by: Option<Time>,
     pub approvals: Vec<Approval>,
     pub steps: Vec<StepRecord>,
     /// Success conditions as read before the first step.
     pub before: Vec<Reading>,
+    /// Success conditions as last read after the last step.
+    pub after: Vec<Reading>,
     pub timeline: Vec<TimelineEntry>,
     /// Why it is being undone or ended.
     pub failure: Option<String>,
@@ -183,7 +202,9 @@ impl Incident {
             Phase::Planning => vec![Effect::Plan],
             Phase::Gating => vec![Effect::Judge],
             Phase::AwaitingApproval { approve_by } => {
-                vec![Effect::Arm { timer: TimerKind::Approval, at: *approve_by }]
+                let ask = self.hash.clone().map(|plan| Effect::AskApproval { plan });
+                let arm = Effect::Arm { timer: TimerKind::Approval, at: *approve_by };
+                ask.into_iter().chain([arm]).collect()
             }
             Phase::Executing { step, stage } => self.pending_step(*step, Direction::Forward, stage),
             Phase::Compensating { step, stage, left: _ } => self.pending_step(*step, Direction::Compensate, stage),

@@ -1,0 +1,5 @@
+//! Proof of the kernel: stories with goldens, properties over arbitrary journals, and the frozen form of what outlives
+//! a process.
+
+mod fixtures;
+mod stories;
