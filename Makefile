@@ -57,7 +57,8 @@ test: setup-test
 	@echo "check"
 	$(step) fmt cargo fmt --all --check
 	$(step) fmt-guests --in plugins cargo fmt --all --check
-	$(step) --needs cargo-deny deny cargo deny --log-level error --config .cargo/deny.toml check bans licenses sources
+	$(step) --needs cargo-deny deny cargo deny --config .cargo/deny.toml check bans licenses sources
+	$(step) --needs cargo-deny --in plugins deny-guests cargo deny --config ../.cargo/deny.toml check bans licenses sources
 	$(step) tidy cargo xtask tidy
 	@echo "build"
 	$(step) guests $(setup_dir)/guests.sh
@@ -66,7 +67,10 @@ test: setup-test
 	$(step) clippy-guests $(setup_dir)/guests.sh clippy -- -D warnings
 	$(step) build cargo build --locked --workspace --bins
 	@echo "test"
-	$(step) --needs npm --in host/ui --tell 'Tests? ' ui-unit npm test
+	$(step) --needs npm --in host/ui ui-check npm run check
+	$(step) --needs npm --in host/ui --tell 'Tests +[0-9]' ui-unit npm test
+	$(step) --needs cargo-nextest --in plugins --tell '^ +Summary' guest-unit env CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/guests \
+		cargo nextest run --locked --workspace --no-tests=pass
 	$(step) policy $(aether) policy test policies/default
 	$(step) --needs cargo-nextest --tell '^ +Summary' nextest $(setup_dir)/with-tools.sh cargo nextest run --locked --workspace
 	$(step) --needs "$$($(setup_dir)/browser.sh || echo chromium)" --in host/ui --tell '[0-9]+ (passed|skipped|flaky)' \
