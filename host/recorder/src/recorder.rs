@@ -1,0 +1,755 @@
+//! The recorder itself: takes batches, seals them, answers reads.
+//!
+//! Locks, in the order in which they may nest: `sealing` (held across awaits, one seal at a time), then `origins`,
+//! then `pending`. The window's shards are never locked together with these.
+
+use crate::{
+    Error, Position, Rejected, Settings,
+    admission, counters,
+    positions::{EpochRecord, Origin, Taken},
+    range::{RangeAnswer, RangeQuery, RangeSeries, downsample},
+    resample::{Grid, resample},
+    segment::{self, Content, Wanted},
+    shelf::{Entry, Shelf, path_of},
+    window::{Limits, Source, Window, merge},
+};
+use aether_core::{
+    id::NodeId,
+    observation::{Column, Input, ObservedEvent},
+    subject::SubjectRef,
+    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey},
+    time::Time,
+};
+use object_store::ObjectStore;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+use tokio::sync::{Notify, watch};
+
+/// Origins that can be remembered.
+const ORIGINS_LIMIT: usize = 100_000;
+/// Every so many segments, one names the positions of all origins; a start reads footers back to that one.
+const COMPLETE_EVERY: u64 = 64;
+/// Segments that a query reads at a time.
+const READ_AHEAD: usize = 4;
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Taken, and visible in the hot window.
+    New,
+    /// Had before: acknowledge it when [`Recorder::safe`] says so, and do nothing else.
+    Duplicate,
+}
+
+/// What one seal did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sealed {
+    pub batches: usize,
+    pub samples: u64,
+    pub events: u64,
+    /// Size of the new segment; 0 when there was nothing to seal.
+    pub bytes: u64,
+    pub path: Option<String>,
+}
+
+/// One series of the hot window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesInfo {
+    pub key: SeriesKey,
+    pub samples: usize,
+    pub first: Time,
+    pub last: Time,
+    /// Where its newest sample comes from.
+    pub origin: NodeId,
+}
+
+/// The recorder in numbers. Counts are since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub series: usize,
+    pub samples: usize,
+    pub hot_bytes: usize,
+    /// Of the hot window.
+    pub oldest: Option<Time>,
+    pub newest: Option<Time>,
+    /// From here on the hot window holds everything; what is older has to be read from segments.
+    pub complete_from: Option<Time>,
+    pub unsealed_batches: usize,
+    pub unsealed_bytes: usize,
+    pub segments: usize,
+    pub segment_bytes: u64,
+    pub last_sealed: Option<Time>,
+    /// Why the last seal failed, if it did. Nothing is lost by it: the batches wait for the next one.
+    pub seal_error: Option<String>,
+    pub evicted_samples: u64,
+    /// Samples that found no room in the hot window; they are sealed all the same.
+    pub hidden_samples: u64,
+    /// Samples that were no finite number.
+    pub dropped_samples: u64,
+    pub duplicate_batches: u64,
+    pub rejected_batches: u64,
+    /// Batches that senders said they lost.
+    pub lost_batches: u64,
+    /// Files in the segments' folder that could not be read as segments.
+    pub unreadable_segments: u64,
+}
+
+/// The flight recorder. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Recorder {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    shelf: Shelf,
+    window: Window,
+    origins: Mutex<HashMap<NodeId, Known>>,
+    pending: Mutex<Vec<Arc<Batch>>>,
+    unsealed_bytes: AtomicUsize,
+    unsealed_batches: AtomicUsize,
+    index: Mutex<Index>,
+    /// One seal or one pass of retention at a time.
+    sealing: tokio::sync::Mutex<()>,
+    wanted: Notify,
+    counts: Counts,
+}
+
+struct Known {
+    origin: Origin,
+    source: Arc<Source>,
+}
+
+#[derive(Default)]
+struct Index {
+    /// By number.
+    segments: Vec<Entry>,
+    bytes: u64,
+    next: u64,
+    /// The newest segment that names every origin. Retention leaves it and what follows it.
+    complete: Option<u64>,
+    last_sealed: Option<Time>,
+    seal_error: Option<String>,
+}
+
+impl Index {
+    fn push(&mut self, entry: Entry) {
+        self.bytes = self.bytes.saturating_add(entry.bytes);
+        self.next = self.next.max(entry.number.saturating_add(1));
+        self.segments.push(entry);
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    dropped: AtomicU64,
+    duplicates: AtomicU64,
+    rejected: AtomicU64,
+    lost: AtomicU64,
+    unreadable: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panicking holder left is whole: each critical section changes one thing at a time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Recorder {
+    /// Opens the recorder on its segments: rebuilds the positions of all origins from footers, and the hot window from
+    /// the segments that reach into it. A file that cannot be read is left out with a warning and counted.
+    pub async fn open(settings: Settings, store: Arc<dyn ObjectStore>, now: Time) -> Result<Self, Error> {
+        settings.check()?;
+        let shelf = Shelf::new(store);
+        let (entries, foreign) = shelf.list().await?;
+        let inner = Inner {
+            window: Window::new(Limits {
+                window_ms: settings.hot_window_ms,
+                samples_per_series: settings.hot_samples_limit,
+                series: settings.hot_series_limit,
+                bytes: settings.hot_bytes_limit,
+                events_per_subject: settings.hot_events_limit,
+            }),
+            settings,
+            shelf,
+            origins: Mutex::default(),
+            pending: Mutex::default(),
+            unsealed_bytes: AtomicUsize::new(0),
+            unsealed_batches: AtomicUsize::new(0),
+            index: Mutex::default(),
+            sealing: tokio::sync::Mutex::default(),
+            wanted: Notify::new(),
+            counts: Counts::default(),
+        };
+        inner.counts.unreadable.store(foreign, Relaxed);
+        inner.restore_positions(&entries).await;
+        inner.restore_window(&entries, now).await;
+        {
+            let mut index = lock(&inner.index);
+            index.next = 1;
+            entries.into_iter().for_each(|entry| index.push(entry));
+        }
+        inner.report_levels();
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Takes a batch: visible in the hot window at once, safe when [`Recorder::safe`] says so.
+    ///
+    /// A batch of an origin, epoch and sequence that was had before is a duplicate, whatever it holds. A malformed one is
+    /// refused whole, and its sequence counts as settled. Samples that are no finite number are dropped and counted.
+    pub fn append(&self, mut batch: Batch, now: Time) -> Result<Appended, Rejected> {
+        let inner = &self.inner;
+        if lock(&inner.origins).get(&batch.origin).is_some_and(|o| o.origin.has(batch.epoch, batch.sequence)) {
+            return Ok(inner.duplicate());
+        }
+        let checked = admission::admit(&mut batch, &inner.settings, now);
+        let dropped = match checked.and_then(|dropped| inner.check_series(&batch).map(|()| dropped)) {
+            Ok(dropped) => dropped,
+            Err(rejected) => {
+                if aether_core::id::is_name(batch.origin.as_str())
+                    && let Some(known) = inner.known(&mut lock(&inner.origins), &batch.origin)
+                {
+                    known.origin.refuse(batch.epoch, batch.sequence);
+                }
+                return Err(inner.rejected(rejected));
+            }
+        };
+        let weight = admission::weigh(&batch);
+        let unsealed_bytes = inner.unsealed_bytes.load(Relaxed);
+        let limit = inner.settings.unsealed_bytes_limit;
+        if unsealed_bytes.saturating_add(weight) > limit {
+            inner.wanted.notify_one();
+            return Err(inner.rejected(Rejected::Full { unsealed_bytes, limit }));
+        }
+
+        let batch = Arc::new(batch);
+        let source = {
+            let mut origins = lock(&inner.origins);
+            let Some(known) = inner.known(&mut origins, &batch.origin) else {
+                let text = format!("{ORIGINS_LIMIT} origins are known, which is the limit");
+                return Err(inner.rejected(Rejected::Malformed { code: "telemetry.too_many_origins", text }));
+            };
+            match known.origin.take(batch.epoch, batch.sequence) {
+                Taken::New => {}
+                Taken::Duplicate => return Ok(inner.duplicate()),
+                Taken::Scattered => {
+                    let text = "this epoch has too many gaps: the sender must say what it still holds".to_owned();
+                    return Err(inner.rejected(Rejected::Malformed { code: "telemetry.too_many_gaps", text }));
+                }
+            }
+            // Under the lock of the positions, so that no seal sees one without the other.
+            inner.unsealed_bytes.fetch_add(weight, Relaxed);
+            inner.unsealed_batches.fetch_add(1, Relaxed);
+            lock(&inner.pending).push(Arc::clone(&batch));
+            Arc::clone(&known.source)
+        };
+        if unsealed_bytes.saturating_add(weight) >= inner.settings.seal_bytes {
+            inner.wanted.notify_one();
+        }
+        for series in &batch.series {
+            inner.window.insert(&source, &series.key, &series.samples, now);
+        }
+        for event in &batch.events {
+            inner.window.insert_event(event, now);
+        }
+        inner.counts.dropped.fetch_add(dropped, Relaxed);
+        if dropped > 0 {
+            counters::dropped(dropped);
+        }
+        counters::samples(count(batch.series.iter().map(|s| s.samples.len()).sum()));
+        Ok(Appended::New)
+    }
+
+    /// The sender holds nothing below `oldest` in this epoch. What is missing below is lost, and no longer holds up
+    /// [`Recorder::safe`]. To be called at the start of a session, and when the sender tells that its spool dropped
+    /// something. Answers how many batches are thereby newly known to be lost.
+    ///
+    /// A sender that is never asked counts as holding from the first sequence that comes: right for one that sends in
+    /// order, wrong for one that sends its newest first.
+    pub fn sender_holds_from(&self, origin: &NodeId, epoch: u64, oldest: u64) -> u64 {
+        let lost = match self.inner.known(&mut lock(&self.inner.origins), origin) {
+            Some(known) => known.origin.holds_from(epoch, oldest),
+            None => 0,
+        };
+        if lost > 0 {
+            self.inner.counts.lost.fetch_add(lost, Relaxed);
+            counters::lost(lost);
+            tracing::warn!(node.id = %origin, lost, "batches were lost before they came here");
+        }
+        lost
+    }
+
+    /// The position in the origin's current epoch up to which everything is sealed and synced (or lost, or refused):
+    /// what may be acknowledged. `None` until there is one.
+    pub fn safe(&self, origin: &NodeId) -> watch::Receiver<Option<Position>> {
+        match self.inner.known(&mut lock(&self.inner.origins), origin) {
+            Some(known) => known.origin.watch(),
+            None => watch::Sender::new(None).subscribe(),
+        }
+    }
+
+    /// Resolves when so much is unsealed that the seal should not wait for its interval. For one driver.
+    pub async fn seal_wanted(&self) {
+        self.inner.wanted.notified().await;
+    }
+
+    /// Writes what is unsealed as one segment, synced. When that fails, everything stays for the next try, and the
+    /// status says why. Cancelling it is as safe as a failure, save that a segment already written is found on the next
+    /// start rather than on the next seal.
+    pub async fn seal(&self, now: Time) -> Result<Sealed, Error> {
+        let inner = &self.inner;
+        let _one = inner.sealing.lock().await;
+        inner.window.sweep(now);
+        let began = tokio::time::Instant::now();
+        let result = inner.seal(now).await;
+        match &result {
+            Ok(sealed) if sealed.path.is_none() => {}
+            Ok(_) => {
+                counters::sealed(Some(began.elapsed().as_secs_f64()));
+                lock(&inner.index).seal_error = None;
+            }
+            Err(error) => {
+                counters::sealed(None);
+                lock(&inner.index).seal_error = Some(chain(error));
+            }
+        }
+        inner.report_levels();
+        result
+    }
+
+    /// Removes the oldest segments until the rest is within `retain_bytes` and `retain_ms`. Answers how many went.
+    pub async fn enforce_retention(&self, now: Time) -> Result<usize, Error> {
+        let inner = &self.inner;
+        let _one = inner.sealing.lock().await;
+        let horizon = now.minus_ms(inner.settings.retain_ms);
+        let mut removed = 0;
+        loop {
+            let (entry, limit) = {
+                let mut index = lock(&inner.index);
+                let over = index.bytes > inner.settings.retain_bytes;
+                let oldest = |from: u64, index: &Index| {
+                    let due = index.segments.iter().filter(|e| e.number < from && (over || e.to < horizon));
+                    due.min_by_key(|e| (e.to, e.number)).cloned()
+                };
+                match index.complete.and_then(|from| oldest(from, &index)) {
+                    Some(entry) => (entry, if over { "bytes" } else { "age" }),
+                    None => {
+                        if oldest(u64::MAX, &index).is_some() {
+                            // It holds positions that are nowhere else. The next seal writes them anew; then it may go.
+                            index.complete = None;
+                        }
+                        break;
+                    }
+                }
+            };
+            inner.shelf.remove(&entry).await?;
+            let mut index = lock(&inner.index);
+            index.bytes = index.bytes.saturating_sub(entry.bytes);
+            index.segments.retain(|e| e.path != entry.path);
+            drop(index);
+            counters::removed(limit);
+            removed += 1;
+        }
+        inner.report_levels();
+        Ok(removed)
+    }
+
+    /// The declared metrics of a subject on their grids, for an evaluation at `at`: by input, then by attributes; series
+    /// without a value in the window are left out. The unit must be the declared one. From the hot window alone.
+    pub fn columns(&self, subject: &SubjectRef, inputs: &[Input], at: Time) -> Vec<Column> {
+        let mut columns = Vec::new();
+        for (number, input) in (0u32..).zip(inputs) {
+            let Input::Metric(metric) = input else { continue };
+            let grid = Grid::new(metric.window_ms, metric.step_ms, at);
+            if grid.points == 0 {
+                continue;
+            }
+            let after = grid.after().minus_ms(grid.look_back_ms(metric.aggregation));
+            for view in self.inner.window.views(subject, &metric.name, Some(&metric.unit), after, grid.end()) {
+                let values = resample(&grid, metric.aggregation, &view.samples);
+                if values.iter().any(|v| !v.is_nan()) {
+                    columns.push(Column { input: number, attributes: view.attributes, start: grid.start, step_ms: grid.step_ms, values });
+                }
+            }
+        }
+        columns
+    }
+
+    /// The declared events of a subject in `(at - window, at]`: by input, then by time, the newest `at_most` of each.
+    pub fn events(&self, subject: &SubjectRef, inputs: &[Input], at: Time) -> Vec<ObservedEvent> {
+        let mut out = Vec::new();
+        for (number, input) in (0u32..).zip(inputs) {
+            let Input::Events(wanted) = input else { continue };
+            let mut found = self.inner.window.events(Some(subject), at.minus_ms(wanted.window_ms), at);
+            found.retain(|e| e.name == wanted.name);
+            let skip = found.len().saturating_sub(usize::try_from(wanted.at_most).unwrap_or(usize::MAX));
+            out.extend(found.into_iter().skip(skip).map(|e| ObservedEvent { input: number, at: e.at, attributes: e.attributes }));
+        }
+        out
+    }
+
+    /// The newest sample of each series of the metric, in order of unit and attributes.
+    pub fn latest(&self, subject: &SubjectRef, metric: &str) -> Vec<(SeriesKey, Sample)> {
+        let views = self.inner.window.views(subject, metric, None, Time(i64::MIN), Time(i64::MAX));
+        let key = |unit, attributes| SeriesKey { subject: subject.clone(), metric: metric.to_owned(), unit, attributes };
+        views.into_iter().filter_map(|v| Some((key(v.unit, v.attributes), *v.samples.last()?))).collect()
+    }
+
+    /// The series of the hot window, of one subject or of all, in order.
+    pub fn series(&self, subject: Option<&SubjectRef>) -> Vec<SeriesInfo> {
+        let mut out = Vec::new();
+        self.inner.window.each_series(subject, |key, samples, origin| {
+            if let (Some(first), Some(last)) = (samples.first(), samples.last()) {
+                out.push(SeriesInfo { key, samples: samples.len(), first: first.at, last: last.at, origin });
+            }
+        });
+        out.sort_by(|a, b| a.key.cmp(&b.key));
+        out
+    }
+
+    /// A stretch of time for a chart, from the hot window alone.
+    pub fn range(&self, query: &RangeQuery) -> Vec<RangeSeries> {
+        let bucket_ms = query.bucket_ms();
+        let (after, until) = (query.from.minus_ms(1), query.to.minus_ms(1));
+        let views = self.inner.window.views(&query.subject, &query.metric, None, after, until);
+        let key = |unit, attributes| SeriesKey { subject: query.subject.clone(), metric: query.metric.clone(), unit, attributes };
+        let series = |v: crate::window::View| RangeSeries { buckets: downsample(&v.samples, bucket_ms), key: key(v.unit, v.attributes), bucket_ms };
+        views.into_iter().map(series).collect()
+    }
+
+    /// As [`Recorder::range`], from sealed segments too where the hot window does not reach back.
+    pub async fn range_deep(&self, query: &RangeQuery) -> Result<RangeAnswer, Error> {
+        let inner = &self.inner;
+        let complete_from = inner.window.complete_from();
+        let mut answer = RangeAnswer { series: Vec::new(), cut: false, unreadable: 0 };
+        if query.from >= complete_from {
+            answer.series = self.range(query);
+            return Ok(answer);
+        }
+        // Newest first, so that what the byte limit cuts off is the oldest.
+        let mut entries: Vec<Entry> =
+            lock(&inner.index).segments.iter().filter(|e| e.to >= query.from && e.from < query.to && e.from < complete_from).cloned().collect();
+        entries.sort_by_key(|e| std::cmp::Reverse((e.to, e.number)));
+        let mut bytes = 0u64;
+        entries.retain(|e| {
+            bytes = bytes.saturating_add(e.bytes);
+            answer.cut |= bytes > inner.settings.query_bytes_limit;
+            !answer.cut
+        });
+        if answer.cut {
+            counters::cut();
+        }
+        // Oldest batch first, so that the later word for one time stands.
+        entries.sort_by_key(|e| e.number);
+        let wanted = Wanted { subject: Some(query.subject.clone()), name: Some(query.metric.clone()) };
+        let mut runs: BTreeMap<SeriesKey, BTreeMap<NodeId, BTreeMap<Time, f64>>> = BTreeMap::new();
+        let mut add = |key: SeriesKey, origin: NodeId, samples: Vec<Sample>| {
+            let inside = samples.into_iter().filter(|s| (query.from..query.to).contains(&s.at));
+            runs.entry(key).or_default().entry(origin).or_default().extend(inside.map(|s| (s.at, s.value)));
+        };
+        for few in entries.chunks(READ_AHEAD) {
+            let reads = futures::future::join_all(few.iter().map(|e| inner.shelf.rows(e, &wanted))).await;
+            for (entry, rows) in few.iter().zip(reads) {
+                match rows {
+                    Ok(rows) => rows.series.into_iter().for_each(|(key, origin, samples)| add(key, origin, samples)),
+                    // Retention came first.
+                    Err(Error::Read { source: object_store::Error::NotFound { .. }, .. }) => {}
+                    Err(error) => {
+                        answer.unreadable += 1;
+                        inner.unreadable(entry, &error);
+                    }
+                }
+            }
+        }
+        let (after, until) = (query.from.minus_ms(1), query.to.minus_ms(1));
+        for (key, origin, samples) in inner.window.stretches(&query.subject, &query.metric, after, until) {
+            add(key, origin, samples);
+        }
+        let bucket_ms = query.bucket_ms();
+        for (key, origins) in runs {
+            let of_origin = |(origin, samples): (NodeId, BTreeMap<Time, f64>)| {
+                let samples: Vec<_> = samples.into_iter().map(|(at, value)| Sample { at, value }).collect();
+                (origin, samples.first().map(|s| s.at).unwrap_or_default(), samples)
+            };
+            let merged = merge(&origins.into_iter().map(of_origin).collect::<Vec<_>>());
+            let samples: Vec<_> = merged.into_iter().map(|(sample, _)| sample).collect();
+            if !samples.is_empty() {
+                answer.series.push(RangeSeries { key, bucket_ms, buckets: downsample(&samples, bucket_ms) });
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The hot window's events since `since` (inclusive), of one subject or of all, newest last.
+    pub fn recent_events(&self, subject: Option<&SubjectRef>, since: Time) -> Vec<DiscreteEvent> {
+        self.inner.window.events(subject, since.minus_ms(1), Time(i64::MAX))
+    }
+
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        let tally = inner.window.tally();
+        let span = inner.window.span();
+        let complete_from = inner.window.complete_from();
+        let index = lock(&inner.index);
+        Status {
+            series: tally.series.load(Relaxed),
+            samples: tally.samples.load(Relaxed),
+            hot_bytes: tally.bytes.load(Relaxed),
+            oldest: span.map(|s| s.0),
+            newest: span.map(|s| s.1),
+            complete_from: (complete_from.0 > i64::MIN).then_some(complete_from),
+            unsealed_batches: inner.unsealed_batches.load(Relaxed),
+            unsealed_bytes: inner.unsealed_bytes.load(Relaxed),
+            segments: index.segments.len(),
+            segment_bytes: index.bytes,
+            last_sealed: index.last_sealed,
+            seal_error: index.seal_error.clone(),
+            evicted_samples: tally.evicted.load(Relaxed),
+            hidden_samples: tally.hidden.load(Relaxed),
+            dropped_samples: inner.counts.dropped.load(Relaxed),
+            duplicate_batches: inner.counts.duplicates.load(Relaxed),
+            rejected_batches: inner.counts.rejected.load(Relaxed),
+            lost_batches: inner.counts.lost.load(Relaxed),
+            unreadable_segments: inner.counts.unreadable.load(Relaxed),
+        }
+    }
+}
+
+impl Inner {
+    fn duplicate(&self) -> Appended {
+        self.counts.duplicates.fetch_add(1, Relaxed);
+        counters::duplicate();
+        Appended::Duplicate
+    }
+
+    fn rejected(&self, rejected: Rejected) -> Rejected {
+        self.counts.rejected.fetch_add(1, Relaxed);
+        counters::rejected(rejected.code());
+        rejected
+    }
+
+    /// The origin, made known if there is room.
+    fn known<'a>(&self, origins: &'a mut HashMap<NodeId, Known>, id: &NodeId) -> Option<&'a mut Known> {
+        if !origins.contains_key(id) {
+            if origins.len() >= ORIGINS_LIMIT {
+                return None;
+            }
+            let known = Known { origin: Origin::default(), source: Arc::new(Source::new(id.clone())) };
+            origins.insert(id.clone(), known);
+        }
+        origins.get_mut(id)
+    }
+
+    /// Refuses a batch whose new series would take its origin over its limit.
+    fn check_series(&self, batch: &Batch) -> Result<(), Rejected> {
+        let source = lock(&self.origins).get(&batch.origin).map(|known| Arc::clone(&known.source));
+        let has = source.as_ref().map_or(0, |s| s.series.load(Relaxed));
+        let limit = self.settings.origin_series_limit;
+        if has.saturating_add(batch.series.len()) <= limit {
+            return Ok(());
+        }
+        let keys: BTreeSet<&SeriesKey> = batch.series.iter().map(|s| &s.key).collect();
+        let new = keys.into_iter().filter(|key| source.as_ref().is_none_or(|s| !self.window.knows(key, s))).count();
+        if has.saturating_add(new) <= limit {
+            return Ok(());
+        }
+        let text = format!(
+            "{} has {has} series and the batch brings {new} more, and {limit} is the limit: look for an attribute whose value always changes",
+            batch.origin
+        );
+        Err(Rejected::Malformed { code: "telemetry.too_many_series", text })
+    }
+
+    async fn seal(&self, now: Time) -> Result<Sealed, Error> {
+        let number = lock(&self.index).next;
+        let (batches, content) = {
+            let origins = lock(&self.origins);
+            let batches = lock(&self.pending).clone();
+            if batches.is_empty() {
+                return Ok(Sealed::default());
+            }
+            let complete = {
+                let index = lock(&self.index);
+                index.complete.is_none_or(|at| number.saturating_sub(at) >= COMPLETE_EVERY)
+            };
+            let content = content(number, now, &batches, &origins, complete);
+            (batches, content)
+        };
+        let to_encode = batches.clone();
+        let mut content = content;
+        let (entry, content) = loop {
+            let (path, this, rows) = (path_of(content.from, content.to, content.number), content.clone(), to_encode.clone());
+            let bytes =
+                tokio::task::spawn_blocking(move || segment::encode(&rows, &this)).await.map_err(|_| Error::Stopped)??;
+            let size = count(bytes.len());
+            if self.shelf.put(&path, bytes).await? {
+                break (Entry { number: content.number, from: content.from, to: content.to, bytes: size, path }, content);
+            }
+            // Left by a seal that was cut off after its write: take the next number, and leave that file alone.
+            content.number = content.number.saturating_add(1);
+        };
+
+        let mut by_epoch: BTreeMap<(&NodeId, u64), Vec<u64>> = BTreeMap::new();
+        for batch in &batches {
+            by_epoch.entry((&batch.origin, batch.epoch)).or_default().push(batch.sequence);
+        }
+        {
+            let mut origins = lock(&self.origins);
+            for ((origin, epoch), sequences) in by_epoch {
+                if let Some(known) = origins.get_mut(origin) {
+                    known.origin.settle(epoch, &sequences);
+                }
+            }
+            lock(&self.pending).drain(..batches.len());
+        }
+        self.unsealed_bytes.fetch_sub(batches.iter().map(|b| admission::weigh(b)).sum(), Relaxed);
+        self.unsealed_batches.fetch_sub(batches.len(), Relaxed);
+        let sealed = Sealed {
+            batches: batches.len(),
+            samples: content.samples,
+            events: content.events,
+            bytes: entry.bytes,
+            path: Some(entry.path.to_string()),
+        };
+        let mut index = lock(&self.index);
+        if content.complete {
+            index.complete = Some(entry.number);
+        }
+        index.last_sealed = Some(now);
+        index.push(entry);
+        Ok(sealed)
+    }
+
+    /// Rebuilds positions from footers, newest first, back to one that names every origin.
+    async fn restore_positions(&self, entries: &[Entry]) {
+        for entry in entries.iter().rev() {
+            let content = match self.shelf.content(entry).await {
+                Ok(content) => content,
+                Err(error) => {
+                    self.unreadable(entry, &error);
+                    continue;
+                }
+            };
+            let complete = content.complete;
+            let mut origins = lock(&self.origins);
+            for (id, records) in content.positions {
+                // A newer segment knows better.
+                if origins.contains_key(&id) || origins.len() >= ORIGINS_LIMIT {
+                    continue;
+                }
+                match Origin::restore(records) {
+                    Some(origin) => {
+                        let source = Arc::new(Source::new(id.clone()));
+                        origins.insert(id, Known { origin, source });
+                    }
+                    None => tracing::warn!(path = %entry.path, node.id = %id, "a damaged position is not used"),
+                }
+            }
+            drop(origins);
+            if complete {
+                lock(&self.index).complete = Some(entry.number);
+                break;
+            }
+        }
+    }
+
+    async fn restore_window(&self, entries: &[Entry], now: Time) {
+        let horizon = now.minus_ms(self.settings.hot_window_ms);
+        self.window.incomplete_before(horizon);
+        let recent: Vec<&Entry> = entries.iter().filter(|e| e.to >= horizon).collect();
+        for few in recent.chunks(READ_AHEAD) {
+            let wanted = Wanted::default();
+            let reads = futures::future::join_all(few.iter().map(|e| self.shelf.rows(e, &wanted))).await;
+            for (entry, rows) in few.iter().zip(reads) {
+                match rows {
+                    Ok(rows) => self.take_rows(rows, now),
+                    Err(error) => {
+                        self.unreadable(entry, &error);
+                        self.window.incomplete_before(entry.to.plus_ms(1));
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_rows(&self, rows: segment::Rows, now: Time) {
+        for (key, origin, samples) in rows.series {
+            let source = self.known(&mut lock(&self.origins), &origin).map(|known| Arc::clone(&known.source));
+            if let Some(source) = source {
+                self.window.insert(&source, &key, &samples, now);
+            }
+        }
+        for event in &rows.events {
+            self.window.insert_event(event, now);
+        }
+    }
+
+    fn unreadable(&self, entry: &Entry, error: &Error) {
+        self.counts.unreadable.fetch_add(1, Relaxed);
+        counters::unreadable();
+        tracing::warn!(path = %entry.path, error = chain(error), "a segment cannot be read: it is left out");
+    }
+
+    fn report_levels(&self) {
+        let tally = self.window.tally();
+        let (segments, bytes) = {
+            let index = lock(&self.index);
+            (index.segments.len(), index.bytes)
+        };
+        counters::levels(tally.series.load(Relaxed), tally.bytes.load(Relaxed), self.unsealed_bytes.load(Relaxed), segments, bytes);
+    }
+}
+
+/// What the footer of the segment of these batches says.
+fn content(number: u64, now: Time, batches: &[Arc<Batch>], origins: &HashMap<NodeId, Known>, complete: bool) -> Content {
+    let mut pending: BTreeMap<&NodeId, Vec<(u64, u64)>> = BTreeMap::new();
+    for batch in batches {
+        pending.entry(&batch.origin).or_default().push((batch.epoch, batch.sequence));
+    }
+    let mut positions: BTreeMap<NodeId, Vec<EpochRecord>> = BTreeMap::new();
+    for (id, known) in origins {
+        let of_origin = pending.get(id);
+        if complete || of_origin.is_some() {
+            let record = known.origin.record(of_origin.map_or(&[], Vec::as_slice));
+            if !record.is_empty() {
+                positions.insert(id.clone(), record);
+            }
+        }
+    }
+    let (from, to) = segment::span(batches).unwrap_or((now, now));
+    Content {
+        number,
+        sealed_at: now,
+        from,
+        to,
+        samples: count(batches.iter().flat_map(|b| &b.series).map(|s| s.samples.len()).sum()),
+        events: count(batches.iter().map(|b| b.events.len()).sum()),
+        covers: segment::covers(batches),
+        complete,
+        positions,
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// An error with its causes, for a log line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,697 @@
+//! The hot window: the newest samples and events of every subject, in memory, for scorers, charts and evidence.
+//!
+//! Sharded by subject; a read locks one shard for as long as it copies. It is a cache of what is also unsealed or
+//! sealed: dropping anything here loses nothing. Samples are kept per series *and origin*, because a workload's series
+//! comes from another agent after a migration; [`merge`] makes one series of them.
+
+use crate::counters;
+use aether_core::{
+    id::NodeId,
+    subject::SubjectRef,
+    telemetry::{DiscreteEvent, Sample, SeriesKey},
+    time::Time,
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+const SHARDS: usize = 64;
+/// An origin silent for longer than this has stopped telling of a series; when it begins again, that is a new stretch.
+pub(crate) const SILENCE_MS: u64 = 15_000;
+/// The window is not squeezed below this by memory: then new samples are left out instead.
+const LEAST_WINDOW_MS: u64 = 10_000;
+/// What a series costs beside its samples and texts, roughly.
+const SERIES_BYTES: usize = 256;
+const EVENT_BYTES: usize = 256;
+const SAMPLE_BYTES: usize = size_of::<Sample>();
+
+/// Bounds of the window.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) window_ms: u64,
+    pub(crate) samples_per_series: usize,
+    pub(crate) series: usize,
+    pub(crate) bytes: usize,
+    pub(crate) events_per_subject: usize,
+}
+
+/// One origin, and how many series of the window it feeds.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) id: NodeId,
+    pub(crate) series: AtomicUsize,
+}
+
+impl Source {
+    pub(crate) fn new(id: NodeId) -> Self {
+        Self { id, series: AtomicUsize::new(0) }
+    }
+}
+
+/// The samples of one series that one origin sent, in order of time.
+#[derive(Debug)]
+pub(crate) struct Run {
+    source: Arc<Source>,
+    samples: VecDeque<Sample>,
+    /// When the stretch began that the oldest kept sample is of: eviction must not make an old stretch look new.
+    since: Time,
+}
+
+impl Run {
+    fn new(source: Arc<Source>) -> Self {
+        Self { source, samples: VecDeque::new(), since: Time(i64::MAX) }
+    }
+
+    /// In order of time; a second value for one time replaces the first.
+    fn insert(&mut self, sample: Sample) {
+        match self.samples.back() {
+            Some(last) if last.at >= sample.at => {
+                let i = self.samples.partition_point(|s| s.at < sample.at);
+                match self.samples.get_mut(i).filter(|s| s.at == sample.at) {
+                    Some(same) => *same = sample,
+                    None => self.samples.insert(i, sample),
+                }
+            }
+            _ => self.samples.push_back(sample),
+        }
+        self.since = self.since.min(sample.at);
+    }
+
+    fn pop(&mut self) -> Option<Sample> {
+        let gone = self.samples.pop_front()?;
+        if let Some(next) = self.samples.front()
+            && next.at.since_ms(gone.at) > SILENCE_MS
+        {
+            self.since = next.at;
+        }
+        Some(gone)
+    }
+
+    fn bytes(&self) -> usize {
+        self.samples.capacity() * SAMPLE_BYTES
+    }
+}
+
+/// One series of one subject, from all its origins.
+#[derive(Debug)]
+struct Series {
+    unit: String,
+    attributes: BTreeMap<String, String>,
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, Default)]
+struct Subject {
+    /// By metric, each in order of unit and attributes.
+    metrics: BTreeMap<String, Vec<Series>>,
+    /// In order of time.
+    events: VecDeque<DiscreteEvent>,
+}
+
+type Shard = HashMap<SubjectRef, Subject>;
+
+/// What the window holds and what its limits have cost.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) series: AtomicUsize,
+    pub(crate) samples: AtomicUsize,
+    pub(crate) bytes: AtomicUsize,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) hidden: AtomicU64,
+}
+
+pub(crate) struct Window {
+    limits: Limits,
+    shards: Vec<RwLock<Shard>>,
+    hasher: RandomState,
+    tally: Tally,
+    /// The window as memory allows it now: at most `limits.window_ms`.
+    reach_ms: AtomicU64,
+    /// When memory last forced a squeeze.
+    squeezed_at: AtomicI64,
+    /// From here on the window holds everything it was given.
+    complete_from: AtomicI64,
+}
+
+/// A series as it is read.
+pub(crate) struct View {
+    pub(crate) unit: String,
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) samples: Vec<Sample>,
+}
+
+impl Window {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            reach_ms: AtomicU64::new(limits.window_ms),
+            limits,
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            tally: Tally::default(),
+            squeezed_at: AtomicI64::new(i64::MIN),
+            complete_from: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(crate) fn complete_from(&self) -> Time {
+        Time(self.complete_from.load(Relaxed))
+    }
+
+    pub(crate) fn incomplete_before(&self, at: Time) {
+        self.complete_from.fetch_max(at.0, Relaxed);
+    }
+
+    fn shard(&self, subject: &SubjectRef) -> &RwLock<Shard> {
+        let shards = u64::try_from(SHARDS).unwrap_or(1);
+        let i = usize::try_from(self.hasher.hash_one(subject) % shards).unwrap_or(0);
+        &self.shards[i]
+    }
+
+    fn read(&self, subject: &SubjectRef) -> RwLockReadGuard<'_, Shard> {
+        self.shard(subject).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+        shard.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this origin already feeds the series.
+    pub(crate) fn knows(&self, key: &SeriesKey, source: &Arc<Source>) -> bool {
+        let shard = self.read(&key.subject);
+        let found = shard.get(&key.subject).and_then(|s| s.metrics.get(&key.metric)).and_then(|all| {
+            all.binary_search_by(|s| (&s.unit, &s.attributes).cmp(&(&key.unit, &key.attributes))).ok().map(|i| &all[i])
+        });
+        found.is_some_and(|s| s.runs.iter().any(|r| Arc::ptr_eq(&r.source, source)))
+    }
+
+    pub(crate) fn insert(&self, source: &Arc<Source>, key: &SeriesKey, samples: &[Sample], now: Time) {
+        let horizon = now.minus_ms(self.reach_ms.load(Relaxed));
+        let fresh = &samples[samples.partition_point(|s| s.at < horizon)..];
+        if fresh.is_empty() {
+            return;
+        }
+        if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
+            self.squeeze(now);
+            if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
+                self.hide(fresh);
+                return;
+            }
+        }
+        let mut shard = Self::write(self.shard(&key.subject));
+        let subject = match shard.get_mut(&key.subject) {
+            Some(subject) => subject,
+            None => shard.entry(key.subject.clone()).or_default(),
+        };
+        let all = match subject.metrics.get_mut(&key.metric) {
+            Some(all) => all,
+            None => subject.metrics.entry(key.metric.clone()).or_default(),
+        };
+        let slot = all.binary_search_by(|s| (&s.unit, &s.attributes).cmp(&(&key.unit, &key.attributes)));
+        let known = slot.ok().and_then(|i| all[i].runs.iter().position(|r| Arc::ptr_eq(&r.source, source)).map(|run| (i, run)));
+        let (i, run) = match known {
+            Some(place) => place,
+            None => {
+                if self.tally.series.load(Relaxed) >= self.limits.series {
+                    drop(shard);
+                    self.hide(fresh);
+                    return;
+                }
+                let i = slot.unwrap_or_else(|i| {
+                    all.insert(i, Series { unit: key.unit.clone(), attributes: key.attributes.clone(), runs: Vec::new() });
+                    i
+                });
+                all[i].runs.push(Run::new(Arc::clone(source)));
+                source.series.fetch_add(1, Relaxed);
+                self.tally.series.fetch_add(1, Relaxed);
+                self.tally.bytes.fetch_add(SERIES_BYTES + text_bytes(key), Relaxed);
+                (i, all[i].runs.len() - 1)
+            }
+        };
+        let run = &mut all[i].runs[run];
+        let (bytes, count) = (run.bytes(), run.samples.len());
+        let mut evicted = 0u64;
+        for sample in fresh {
+            run.insert(*sample);
+            if run.samples.len() > self.limits.samples_per_series
+                && let Some(gone) = run.pop()
+            {
+                evicted += 1;
+                self.incomplete_before(gone.at.plus_ms(1));
+            }
+        }
+        shift(&self.tally.bytes, bytes, run.bytes());
+        shift(&self.tally.samples, count, run.samples.len());
+        drop(shard);
+        self.count_evicted(evicted, "series");
+    }
+
+    pub(crate) fn insert_event(&self, event: &DiscreteEvent, now: Time) {
+        if event.at < now.minus_ms(self.reach_ms.load(Relaxed)) {
+            return;
+        }
+        if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
+            self.squeeze(now);
+            if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
+                counters::hidden(1);
+                return;
+            }
+        }
+        let mut shard = Self::write(self.shard(&event.subject));
+        let events = &mut shard.entry(event.subject.clone()).or_default().events;
+        let i = events.partition_point(|e| (e.at, &e.name, &e.attributes) <= (event.at, &event.name, &event.attributes));
+        if i.checked_sub(1).and_then(|before| events.get(before)) == Some(event) {
+            // A segment written twice by a seal that was cut off.
+            return;
+        }
+        events.insert(i, event.clone());
+        self.tally.bytes.fetch_add(EVENT_BYTES, Relaxed);
+        if events.len() > self.limits.events_per_subject {
+            events.pop_front();
+            self.tally.bytes.fetch_sub(EVENT_BYTES, Relaxed);
+            counters::evicted(1, "events");
+        }
+    }
+
+    fn hide(&self, samples: &[Sample]) {
+        let count = u64::try_from(samples.len()).unwrap_or(u64::MAX);
+        self.tally.hidden.fetch_add(count, Relaxed);
+        counters::hidden(count);
+        if let Some(last) = samples.last() {
+            self.incomplete_before(last.at.plus_ms(1));
+        }
+    }
+
+    fn count_evicted(&self, count: u64, limit: &'static str) {
+        if count > 0 {
+            self.tally.evicted.fetch_add(count, Relaxed);
+            counters::evicted(count, limit);
+        }
+    }
+
+    /// Drops what has aged out, and lets a squeezed window grow again when there is room.
+    pub(crate) fn sweep(&self, now: Time) {
+        let reach = self.reach_ms.load(Relaxed);
+        if reach < self.limits.window_ms && self.tally.bytes.load(Relaxed) < self.limits.bytes / 2 {
+            self.reach_ms.store((reach + reach / 4 + 1).min(self.limits.window_ms), Relaxed);
+        }
+        self.drop_before(now.minus_ms(self.reach_ms.load(Relaxed)));
+    }
+
+    /// Shortens the window until its bytes are below 7/8 of their limit. At most once a second of the caller's clock.
+    fn squeeze(&self, now: Time) {
+        let last = self.squeezed_at.load(Relaxed);
+        if (last..last.saturating_add(1_000)).contains(&now.0) || self.squeezed_at.compare_exchange(last, now.0, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let mut reach = self.reach_ms.load(Relaxed);
+        loop {
+            let gone = self.drop_before(now.minus_ms(reach));
+            self.count_evicted(gone, "bytes");
+            if self.tally.bytes.load(Relaxed) < self.limits.bytes / 8 * 7 || reach <= LEAST_WINDOW_MS {
+                break;
+            }
+            reach = (reach / 4 * 3).max(LEAST_WINDOW_MS);
+            self.reach_ms.store(reach, Relaxed);
+        }
+        tracing::warn!(reach_ms = reach, "the hot window is full: it now reaches back less far");
+    }
+
+    fn drop_before(&self, horizon: Time) -> u64 {
+        self.incomplete_before(horizon);
+        let mut gone = 0u64;
+        for shard in &self.shards {
+            let mut shard = Self::write(shard);
+            shard.retain(|id, subject| {
+                subject.metrics.retain(|metric, all| {
+                    all.retain_mut(|series| {
+                        series.runs.retain_mut(|run| {
+                            let (bytes, count) = (run.bytes(), run.samples.len());
+                            while run.samples.front().is_some_and(|s| s.at < horizon) {
+                                run.pop();
+                                gone += 1;
+                            }
+                            if run.samples.capacity() / 4 > run.samples.len().max(16) {
+                                run.samples.shrink_to(run.samples.len() * 2);
+                            }
+                            let empty = run.samples.is_empty();
+                            shift(&self.tally.samples, count, run.samples.len());
+                            shift(&self.tally.bytes, bytes, if empty { 0 } else { run.bytes() });
+                            if empty {
+                                run.source.series.fetch_sub(1, Relaxed);
+                                self.tally.series.fetch_sub(1, Relaxed);
+                                let texts = id.id.len() + metric.len() + series.unit.len() + map_bytes(&series.attributes);
+                                self.tally.bytes.fetch_sub(SERIES_BYTES + texts, Relaxed);
+                            }
+                            !empty
+                        });
+                        !series.runs.is_empty()
+                    });
+                    !all.is_empty()
+                });
+                while subject.events.front().is_some_and(|e| e.at < horizon) {
+                    subject.events.pop_front();
+                    self.tally.bytes.fetch_sub(EVENT_BYTES, Relaxed);
+                }
+                !(subject.metrics.is_empty() && subject.events.is_empty())
+            });
+        }
+        gone
+    }
+
+    /// Every series of the metric (of that unit, if one is given), in order of unit and attributes, with its samples in
+    /// `(after, until]`. Series without any are left out.
+    pub(crate) fn views(&self, subject: &SubjectRef, metric: &str, unit: Option<&str>, after: Time, until: Time) -> Vec<View> {
+        let shard = self.read(subject);
+        let Some(all) = shard.get(subject).and_then(|s| s.metrics.get(metric)) else { return Vec::new() };
+        let wanted = all.iter().filter(|s| unit.is_none_or(|unit| unit == s.unit));
+        wanted
+            .filter_map(|series| {
+                let (samples, _) = read_runs(&series.runs, after, until)?;
+                Some(View { unit: series.unit.clone(), attributes: series.attributes.clone(), samples })
+            })
+            .collect()
+    }
+
+    /// The runs themselves, for a reader that has more of each elsewhere.
+    pub(crate) fn stretches(&self, subject: &SubjectRef, metric: &str, after: Time, until: Time) -> Vec<(SeriesKey, NodeId, Vec<Sample>)> {
+        let shard = self.read(subject);
+        let Some(all) = shard.get(subject).and_then(|s| s.metrics.get(metric)) else { return Vec::new() };
+        let mut out = Vec::new();
+        for series in all {
+            for run in &series.runs {
+                let samples = cut(&run.samples, after, until);
+                if !samples.is_empty() {
+                    let key = SeriesKey {
+                        subject: subject.clone(),
+                        metric: metric.to_owned(),
+                        unit: series.unit.clone(),
+                        attributes: series.attributes.clone(),
+                    };
+                    out.push((key, run.source.id.clone(), samples));
+                }
+            }
+        }
+        out
+    }
+
+    /// Calls `see` for each series (key, merged samples, newest origin), one shard after another.
+    pub(crate) fn each_series(&self, only: Option<&SubjectRef>, mut see: impl FnMut(SeriesKey, &[Sample], NodeId)) {
+        let mut visit = |id: &SubjectRef, subject: &Subject| {
+            for (metric, all) in &subject.metrics {
+                for series in all {
+                    if let Some((samples, origin)) = read_runs(&series.runs, Time(i64::MIN), Time(i64::MAX)) {
+                        let key = SeriesKey {
+                            subject: id.clone(),
+                            metric: metric.clone(),
+                            unit: series.unit.clone(),
+                            attributes: series.attributes.clone(),
+                        };
+                        see(key, &samples, origin);
+                    }
+                }
+            }
+        };
+        match only {
+            Some(id) => {
+                if let Some(subject) = self.read(id).get(id) {
+                    visit(id, subject);
+                }
+            }
+            None => {
+                for shard in &self.shards {
+                    for (id, subject) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {
+                        visit(id, subject);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Events with `after < at <= until`, in order of time.
+    pub(crate) fn events(&self, only: Option<&SubjectRef>, after: Time, until: Time) -> Vec<DiscreteEvent> {
+        let mut out = Vec::new();
+        let mut visit = |subject: &Subject| {
+            let from = subject.events.partition_point(|e| e.at <= after);
+            let to = subject.events.partition_point(|e| e.at <= until).max(from);
+            out.extend(subject.events.range(from..to).cloned());
+        };
+        match only {
+            Some(id) => {
+                if let Some(subject) = self.read(id).get(id) {
+                    visit(subject);
+                }
+            }
+            None => {
+                for shard in &self.shards {
+                    shard.read().unwrap_or_else(PoisonError::into_inner).values().for_each(&mut visit);
+                }
+                out.sort_by(|a, b| (a.at, &a.subject, &a.name, &a.attributes).cmp(&(b.at, &b.subject, &b.name, &b.attributes)));
+            }
+        }
+        out
+    }
+
+    /// The oldest and newest sample of all.
+    pub(crate) fn span(&self) -> Option<(Time, Time)> {
+        let mut span: Option<(Time, Time)> = None;
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let runs = shard.values().flat_map(|s| s.metrics.values()).flatten().flat_map(|s| &s.runs);
+            for (first, last) in runs.filter_map(|r| Some((r.samples.front()?.at, r.samples.back()?.at))) {
+                span = Some(span.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
+            }
+        }
+        span
+    }
+}
+
+fn text_bytes(key: &SeriesKey) -> usize {
+    key.subject.id.len() + key.metric.len() + key.unit.len() + map_bytes(&key.attributes)
+}
+
+fn map_bytes(map: &BTreeMap<String, String>) -> usize {
+    map.iter().map(|(k, v)| k.len() + v.len() + 64).sum()
+}
+
+fn shift(total: &AtomicUsize, before: usize, after: usize) {
+    if after >= before {
+        total.fetch_add(after - before, Relaxed);
+    } else {
+        total.fetch_sub(before - after, Relaxed);
+    }
+}
+
+/// The samples in `(after, until]`.
+fn cut(samples: &VecDeque<Sample>, after: Time, until: Time) -> Vec<Sample> {
+    let from = samples.partition_point(|s| s.at <= after);
+    let to = samples.partition_point(|s| s.at <= until).max(from);
+    samples.range(from..to).copied().collect()
+}
+
+fn read_runs(runs: &[Run], after: Time, until: Time) -> Option<(Vec<Sample>, NodeId)> {
+    if let [run] = runs {
+        let samples = cut(&run.samples, after, until);
+        return (!samples.is_empty()).then(|| (samples, run.source.id.clone()));
+    }
+    // Who has the word is settled over everything that is kept, so that the cut does not change it.
+    let all: Vec<_> = runs.iter().map(|r| (r.source.id.clone(), r.since, cut(&r.samples, Time(i64::MIN), Time(i64::MAX)))).collect();
+    let merged = merge(&all);
+    let from = merged.partition_point(|(s, _)| s.at <= after);
+    let to = merged.partition_point(|(s, _)| s.at <= until).max(from);
+    let (_, origin) = *merged.get(from..to)?.last()?;
+    Some((merged[from..to].iter().map(|(s, _)| *s).collect(), all[origin].0.clone()))
+}
+
+/// One series of what several origins sent: (origin, beginning of its first stretch, samples in order of time).
+///
+/// An origin's samples fall into stretches, parted by silences longer than [`SILENCE_MS`]. The stretch that began last
+/// has the word from its beginning until [`SILENCE_MS`] after its end; what others say meanwhile is not seen. So the
+/// agent that restored a workload speaks for it, also when the former one has not yet noticed; and when the workload
+/// moves back, the former one begins a new stretch and has the word again. Answers each sample with the index of its
+/// origin.
+pub(crate) fn merge(runs: &[(NodeId, Time, Vec<Sample>)]) -> Vec<(Sample, usize)> {
+    struct Stretch<'a> {
+        begin: Time,
+        origin: usize,
+        samples: &'a [Sample],
+    }
+    let mut stretches = Vec::new();
+    for (origin, (_, since, samples)) in runs.iter().enumerate() {
+        let parts = samples.chunk_by(|a, b| b.at.since_ms(a.at) <= SILENCE_MS);
+        for (i, part) in parts.enumerate() {
+            let Some(first) = part.first() else { continue };
+            let begin = if i == 0 { (*since).min(first.at) } else { first.at };
+            stretches.push(Stretch { begin, origin, samples: part });
+        }
+    }
+    // The newest beginning first; of two that begin together, the greater name has the word.
+    stretches.sort_by(|a, b| (b.begin, &runs[b.origin].0).cmp(&(a.begin, &runs[a.origin].0)));
+    let mut taken: Vec<(Time, Time, usize)> = Vec::new();
+    let mut out = Vec::new();
+    for stretch in stretches {
+        // Whatever is taken begins after this stretch does, so only ends have to be looked at. `taken` has its
+        // earliest at the end; one's own silence does not hide one's own word.
+        let mut mask = taken.iter().rev().filter(|t| t.2 != stretch.origin).peekable();
+        for sample in stretch.samples {
+            while mask.next_if(|t| t.1 < sample.at).is_some() {}
+            if mask.peek().is_none_or(|t| sample.at < t.0) {
+                out.push((*sample, stretch.origin));
+            }
+        }
+        if let Some(last) = stretch.samples.last() {
+            taken.push((stretch.begin, last.at.plus_ms(SILENCE_MS), stretch.origin));
+        }
+    }
+    out.sort_by_key(|(sample, _)| sample.at);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOW, key, sample};
+    use proptest::prelude::*;
+
+    fn limits() -> Limits {
+        Limits { window_ms: 600_000, samples_per_series: 1_000, series: 100, bytes: 1 << 20, events_per_subject: 3 }
+    }
+
+    fn source(id: &str) -> Arc<Source> {
+        Arc::new(Source::new(NodeId::new(id)))
+    }
+
+    fn values(window: &Window, key: &SeriesKey) -> Vec<f64> {
+        let views = window.views(&key.subject, &key.metric, None, Time(i64::MIN), Time(i64::MAX));
+        views.into_iter().flat_map(|v| v.samples).map(|s| s.value).collect()
+    }
+
+    /// One sample a second.
+    fn steady(from_s: i64, seconds: i64, value: f64) -> Vec<Sample> {
+        (from_s..from_s + seconds).map(|s| sample(NOW.0 + s * 1_000, value)).collect()
+    }
+
+    #[test]
+    fn the_agent_that_restored_a_workload_speaks_for_it_and_so_does_the_former_one_when_it_comes_back() {
+        let window = Window::new(limits());
+        let (a, b) = (source("node-a"), source("node-b"));
+        let key = key(SubjectRef::workload("counter"), "aether.workload.progress");
+        let later = NOW.plus_ms(300_000);
+        window.insert(&a, &key, &steady(0, 20, 1.0), later);
+        // node-a goes on telling of it for a while after node-b has it.
+        window.insert(&b, &key, &steady(15, 10, 2.0), later);
+        let mut seen = vec![1.0; 15];
+        seen.extend([2.0; 10]);
+        assert_eq!(values(&window, &key), seen);
+        window.insert(&a, &key, &steady(20, 10, 1.0), later);
+        assert_eq!(values(&window, &key), seen, "node-b has only just fallen silent");
+        window.insert(&a, &key, &steady(100, 3, 3.0), later);
+        seen.extend([3.0; 3]);
+        assert_eq!(values(&window, &key), seen, "back on node-a");
+    }
+
+    #[test]
+    fn eviction_does_not_make_an_old_stretch_look_new() {
+        let window = Window::new(limits());
+        let (a, b) = (source("node-a"), source("node-b"));
+        let key = key(SubjectRef::workload("counter"), "m");
+        window.insert(&a, &key, &steady(10, 590, 2.0), NOW.plus_ms(600_000));
+        window.insert(&b, &key, &steady(0, 600, 1.0), NOW.plus_ms(600_000));
+        assert_eq!(values(&window, &key), [vec![1.0; 10], vec![2.0; 590]].concat());
+        window.sweep(NOW.plus_ms(900_000));
+        assert_eq!(values(&window, &key), vec![2.0; 300], "node-a began later, though both now begin at the same time");
+    }
+
+    #[test]
+    fn late_samples_find_their_place_and_a_second_word_replaces_the_first() {
+        let window = Window::new(limits());
+        let (a, key) = (source("node-a"), key(SubjectRef::node("node-a"), "m"));
+        window.insert(&a, &key, &[sample(NOW.0 + 2, 2.0), sample(NOW.0 + 4, 4.0)], NOW);
+        window.insert(&a, &key, &[sample(NOW.0 + 1, 1.0), sample(NOW.0 + 3, 3.0), sample(NOW.0 + 4, 5.0)], NOW);
+        assert_eq!(values(&window, &key), [1.0, 2.0, 3.0, 5.0]);
+    }
+
+    #[test]
+    fn every_bound_holds_and_is_counted() {
+        let window = Window::new(limits());
+        let a = source("node-a");
+        let subject = SubjectRef::node("node-a");
+        window.insert(&a, &key(subject.clone(), "m"), &(0..1_500).map(|n| sample(NOW.0 + n, 1.0)).collect::<Vec<_>>(), NOW);
+        assert_eq!(window.tally().samples.load(Relaxed), 1_000);
+        assert_eq!(window.tally().evicted.load(Relaxed), 500);
+        assert_eq!(window.complete_from(), Time(NOW.0 + 500));
+        for n in 0..150 {
+            window.insert(&a, &key(subject.clone(), &format!("m{n}")), &[sample(NOW.0, 1.0)], NOW);
+        }
+        assert_eq!(window.tally().series.load(Relaxed), 100);
+        assert_eq!(window.tally().hidden.load(Relaxed), 51);
+        for n in 0..5 {
+            let event = DiscreteEvent { subject: subject.clone(), name: format!("e{n}"), at: NOW.plus_ms(n), attributes: BTreeMap::new() };
+            window.insert_event(&event, NOW);
+            window.insert_event(&event, NOW);
+        }
+        let names: Vec<_> = window.events(None, Time(0), Time(i64::MAX)).into_iter().map(|e| e.name).collect();
+        assert_eq!(names, ["e2", "e3", "e4"]);
+        window.sweep(NOW.plus_ms(10_000_000));
+        let tally = window.tally();
+        assert_eq!([&tally.series, &tally.samples, &tally.bytes].map(|n| n.load(Relaxed)), [0, 0, 0], "nothing is left, and the books agree");
+        assert_eq!(a.series.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn memory_shortens_the_window_and_it_grows_again() {
+        let window = Window::new(Limits { samples_per_series: 100_000, series: 1_000, ..limits() });
+        let a = source("node-a");
+        for second in 0..600 {
+            let now = NOW.plus_ms(second * 1_000);
+            for n in 0..200 {
+                window.insert(&a, &key(SubjectRef::node("node-a"), &format!("m{n}")), &[Sample { at: now, value: 1.0 }], now);
+            }
+            assert!(window.tally().bytes.load(Relaxed) < (1 << 20) + (1 << 15));
+        }
+        let now = NOW.plus_ms(600_000);
+        assert!(window.tally().evicted.load(Relaxed) > 0);
+        assert_eq!(window.tally().hidden.load(Relaxed), 0, "the newest always found room");
+        assert!(window.complete_from() > now.minus_ms(600_000));
+        assert!(window.complete_from() < now.minus_ms(LEAST_WINDOW_MS));
+        let squeezed = window.reach_ms.load(Relaxed);
+        window.sweep(now.plus_ms(3_600_000));
+        window.sweep(now.plus_ms(3_600_000));
+        assert!(window.reach_ms.load(Relaxed) > squeezed);
+    }
+
+    proptest! {
+        /// However samples are cut into batches and in which order those come, the same is seen.
+        #[test]
+        fn order_of_arrival_does_not_matter(
+            samples in proptest::collection::btree_map((0usize..2, 0i64..200), -1e3..1e3f64, 1..100),
+            pieces in proptest::collection::vec(0usize..7, 100),
+        ) {
+            let key = key(SubjectRef::workload("w"), "m");
+            let now = NOW.plus_ms(1_000_000);
+            let in_order = Window::new(Limits { window_ms: 10_000_000, ..limits() });
+            let scattered = Window::new(Limits { window_ms: 10_000_000, ..limits() });
+            let sources = [source("node-a"), source("node-b")];
+            let at = |s: &i64| sample(NOW.0 + s * 3_000, 0.0).at;
+            for ((origin, s), value) in &samples {
+                in_order.insert(&sources[*origin], &key, &[Sample { at: at(s), value: *value }], now);
+            }
+            for piece in (0..7).rev() {
+                for (((origin, s), value), _) in samples.iter().zip(&pieces).filter(|(_, p)| **p == piece) {
+                    scattered.insert(&sources[*origin], &key, &[Sample { at: at(s), value: *value }], now);
+                }
+            }
+            prop_assert_eq!(values(&in_order, &key), values(&scattered, &key));
+            let views = in_order.views(&key.subject, "m", None, Time(0), Time(i64::MAX));
+            prop_assert!(views[0].samples.windows(2).all(|w| w[0].at < w[1].at), "one value for one time");
+        }
+    }
+}
