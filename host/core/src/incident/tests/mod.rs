@@ -2,4 +2,6 @@
 //! a process.
 
 mod fixtures;
+mod properties;
+mod restarts;
 mod stories;
