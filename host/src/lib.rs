@@ -1,1 +1,16 @@
-//! x
+//! The control plane: everything around the pure core that waits, talks and stores.
+//!
+//! `control` drives the core, `fabric` speaks with participants, `store` holds the only SQL, `blobs` the only object
+//! store, `plugins` the slots, `api` what people and programs call, `auth` who may.
+
+pub mod api;
+pub mod auth;
+pub mod blobs;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod fabric;
+pub mod plugins;
+pub mod serve;
+pub mod store;

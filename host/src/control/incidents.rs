@@ -1,0 +1,641 @@
+//! One incident at a time behind one lock: step, commit, then perform. Events of different incidents run side by side;
+//! those of one are in order.
+
+use super::{Control, Notice, ask, locked, observe};
+use crate::{
+    clock,
+    fabric::{Events, FabricEvent},
+    store::Commit,
+};
+use aether_core::{
+    artifact::Artifact,
+    combine,
+    decision::{
+        Answer, BlastRadius, Candidate, Condition, Envelope, GateQuestion, Placement, PlanningFinding, Question, Risk,
+        Role, RoutingQuestion,
+    },
+    id::{IncidentId, NodeId, PrincipalId},
+    incident::{
+        Approval, ApprovalRefused, Effect, Event, GateAnswer, GateContext, Incident, Opening, Phase, PlannerAnswer,
+        Reservation, TimerKind, step,
+    },
+    observation::Observation,
+    order::{IdempotencyKey, Order},
+    plan::{PlanHash, Shape},
+    subject::SubjectRef,
+    time::Time,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+/// Tries to commit an event before the driver gives the event back.
+const COMMIT_TRIES: u32 = 5;
+const COMMIT_PAUSE: Duration = Duration::from_millis(200);
+/// Recent actions that gates are told of, and how far back.
+const RECENT_MAXIMUM: u32 = 50;
+const RECENT_WINDOW_MS: u64 = 86_400_000;
+
+/// An open incident with what the driver keeps beside it.
+pub(super) struct Live {
+    incident: Incident,
+    /// Of the last event in the journal.
+    number: u64,
+    timers: BTreeMap<TimerKind, Time>,
+}
+
+impl Live {
+    pub(super) fn new(incident: Incident, number: u64) -> Self {
+        Self { incident, number, timers: BTreeMap::new() }
+    }
+}
+
+/// Why a person's word changed nothing.
+#[derive(Debug, Error)]
+pub enum NotTaken {
+    #[error(transparent)]
+    Refused(#[from] ApprovalRefused),
+    #[error("the incident is closed")]
+    Closed,
+    #[error("execution has begun; an approval can be taken back only before the first step")]
+    Begun,
+    #[error("you have not approved this plan, so there is nothing to withdraw")]
+    NothingToWithdraw,
+    #[error("it could not be written down, so it does not count; try again")]
+    Store(#[source] crate::store::Error),
+}
+
+impl Control {
+    /// An open incident as it stands.
+    pub async fn incident(&self, id: &IncidentId) -> Option<Incident> {
+        let live = self.find(id)?;
+        let live = live.lock().await;
+        Some(live.incident.clone())
+    }
+
+    /// Takes an approval of exactly the plan that waits. Returns once it is in the journal.
+    pub async fn approve(&self, incident: &IncidentId, approval: Approval) -> Result<(), NotTaken> {
+        self.decide(incident, |incident, now| {
+            let Phase::AwaitingApproval { approve_by } = incident.phase else {
+                return Err(not_awaiting(incident));
+            };
+            incident.check_approval(now, approve_by, &approval)?;
+            Ok(Event::Approved(Approval { at: now, ..approval.clone() }))
+        })
+        .await
+    }
+
+    pub async fn deny(&self, incident: &IncidentId, denial: Approval) -> Result<(), NotTaken> {
+        self.decide(incident, |incident, now| {
+            let Phase::AwaitingApproval { approve_by: _ } = incident.phase else {
+                return Err(not_awaiting(incident));
+            };
+            if incident.hash.as_ref() != Some(&denial.plan) {
+                return Err(ApprovalRefused::OtherPlan.into());
+            }
+            Ok(Event::Denied(Approval { at: now, ..denial.clone() }))
+        })
+        .await
+    }
+
+    pub async fn withdraw(&self, incident: &IncidentId, plan: &PlanHash, by: &PrincipalId) -> Result<(), NotTaken> {
+        self.decide(incident, |incident, _| {
+            let Phase::AwaitingApproval { approve_by: _ } = incident.phase else {
+                return Err(if incident.is_acting() { NotTaken::Begun } else { not_awaiting(incident) });
+            };
+            if incident.hash.as_ref() != Some(plan) {
+                return Err(ApprovalRefused::OtherPlan.into());
+            }
+            if !incident.approvals.iter().any(|given| given.by == *by) {
+                return Err(NotTaken::NothingToWithdraw);
+            }
+            Ok(Event::Withdrawn { by: by.clone() })
+        })
+        .await
+    }
+
+    /// Checks and takes a person's word under the incident's lock, so that two words have one outcome.
+    async fn decide(
+        &self,
+        id: &IncidentId,
+        check: impl Fn(&Incident, Time) -> Result<Event, NotTaken>,
+    ) -> Result<(), NotTaken> {
+        let live = self.find(id).ok_or(NotTaken::Closed)?;
+        let mut live = live.lock().await;
+        let event = check(&live.incident, clock::now())?;
+        self.take(&mut live, event, vec![]).await.map_err(NotTaken::Store)
+    }
+
+    fn find(&self, id: &IncidentId) -> Option<Arc<Mutex<Live>>> {
+        self.0.live.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    fn all(&self) -> Vec<(IncidentId, Arc<Mutex<Live>>)> {
+        let live = self.0.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.iter().map(|(id, live)| (id.clone(), live.clone())).collect()
+    }
+
+    /// Open incidents by their subject.
+    pub(super) fn open_subjects(&self) -> BTreeMap<SubjectRef, IncidentId> {
+        let mut subjects = BTreeMap::new();
+        for (id, live) in self.all() {
+            if let Ok(live) = live.try_lock() {
+                subjects.insert(live.incident.shape.subject.clone(), id);
+            }
+        }
+        subjects
+    }
+
+    /// The open incident of this shape, if any.
+    pub(super) fn open_about(&self, shape: &Shape) -> Option<IncidentId> {
+        self.all().into_iter().find_map(|(id, live)| {
+            let live = live.try_lock().ok()?;
+            (live.incident.shape == *shape).then_some(id)
+        })
+    }
+
+    /// Opens an incident; false if it could not be committed.
+    pub(super) async fn begin(&self, opening: Opening, envelopes: Vec<Envelope>, now: Time) -> bool {
+        let id = opening.incident.clone();
+        let (incident, effects) = Incident::open(now, opening.clone());
+        let artifacts = recorded(&effects);
+        let event = Event::Opened(Box::new(opening));
+        let commit =
+            Commit { incident: &incident, number: 1, at: now, event: &event, artifacts: &artifacts, envelopes: &envelopes };
+        if let Err(error) = self.0.store.commit(commit).await {
+            tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "an incident could not be opened");
+            return false;
+        }
+        tracing::warn!(incident.id = %id, subject = %incident.shape.subject, cause = incident.shape.cause, "incident opened");
+        metrics::counter!("aether_incidents_opened_total").increment(1);
+        let live = Arc::new(Mutex::new(Live::new(incident, 1)));
+        self.0.live.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), live.clone());
+        self.notify(Notice::Incident(id));
+        let mut live = live.lock().await;
+        self.perform_all(&mut live, effects).await;
+        true
+    }
+
+    /// The trouble was seen again. Told once per incident and minute at most: the journal is not for every tick.
+    pub(super) async fn recur(&self, id: &IncidentId, risk: Risk) {
+        const EVERY_MS: u64 = 60_000;
+        let Some(live) = self.find(id) else { return };
+        let mut live = live.lock().await;
+        let told = live.incident.opened_at.plus_ms(u64::from(live.incident.recurrences + 1) * EVERY_MS);
+        if clock::now() >= told
+            && let Err(error) = self.take(&mut live, Event::Recurred { risk }, vec![]).await
+        {
+            tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "a recurrence could not be noted");
+        }
+    }
+
+    /// Feeds an event that nobody waits for.
+    pub(super) async fn feed(&self, id: &IncidentId, event: Event, envelopes: Vec<Envelope>) -> bool {
+        let Some(live) = self.find(id) else { return true };
+        let mut live = live.lock().await;
+        match self.take(&mut live, event, envelopes).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "an event could not be committed");
+                false
+            }
+        }
+    }
+
+    /// Steps, commits and performs. On an error nothing has changed.
+    async fn take(&self, live: &mut Live, event: Event, envelopes: Vec<Envelope>) -> Result<(), crate::store::Error> {
+        let effects = self.commit(live, &event, &envelopes).await?;
+        self.perform_all(live, effects).await;
+        Ok(())
+    }
+
+    async fn commit(
+        &self,
+        live: &mut Live,
+        event: &Event,
+        envelopes: &[Envelope],
+    ) -> Result<Vec<Effect>, crate::store::Error> {
+        let now = clock::now();
+        let mut after = live.incident.clone();
+        let effects = step(&mut after, now, event);
+        if effects.is_empty() && after == live.incident {
+            // Too late or twice: nothing to tell.
+            return Ok(effects);
+        }
+        let artifacts = recorded(&effects);
+        let number = live.number + 1;
+        let mut tries = 0;
+        loop {
+            let commit =
+                Commit { incident: &after, number, at: now, event, artifacts: &artifacts, envelopes };
+            match self.0.store.commit(commit).await {
+                Ok(()) => break,
+                Err(error) => {
+                    tries += 1;
+                    if tries >= COMMIT_TRIES {
+                        metrics::counter!("aether_control_commit_failures_total").increment(1);
+                        return Err(error);
+                    }
+                    tokio::time::sleep(COMMIT_PAUSE).await;
+                }
+            }
+        }
+        live.incident = after;
+        live.number = number;
+        self.notify(Notice::Incident(live.incident.id.clone()));
+        Ok(effects)
+    }
+
+    /// Performs effects, and what follows from them at once, in order.
+    async fn perform_all(&self, live: &mut Live, effects: Vec<Effect>) {
+        let mut queue: VecDeque<Effect> = effects.into();
+        while let Some(effect) = queue.pop_front() {
+            let Some(event) = self.perform(live, effect).await else { continue };
+            match self.commit(live, &event, &[]).await {
+                Ok(more) => queue.extend(more),
+                Err(error) => {
+                    let id = &live.incident.id;
+                    tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error,
+                        "an event could not be committed; the effect is performed again after a restart");
+                }
+            }
+        }
+    }
+
+    /// Performs one effect; gives back the event that follows from it at once, if any.
+    async fn perform(&self, live: &mut Live, effect: Effect) -> Option<Event> {
+        let id = live.incident.id.clone();
+        match effect {
+            Effect::Record(artifact) => {
+                tracing::info!(incident.id = %id, artifact = %artifact.id, "artifact recorded");
+            }
+            Effect::Plan => {
+                let (control, incident) = (self.clone(), live.incident.clone());
+                self.0.tasks.spawn(async move { control.plan(incident).await });
+            }
+            Effect::Judge => {
+                let (control, incident) = (self.clone(), live.incident.clone());
+                self.0.tasks.spawn(async move { control.judge(incident).await });
+            }
+            Effect::AskApproval { plan } => {
+                tracing::warn!(incident.id = %id, plan.hash = %plan, "a plan waits for approval");
+            }
+            Effect::Reserve(reservation) => return Some(self.reserve(live, reservation).await),
+            Effect::Dispatch { reservation, fence, execute_by } => {
+                self.dispatch(&live.incident, reservation, fence, execute_by).await;
+            }
+            // The tick reads conditions of every incident in verification.
+            Effect::Watch => {}
+            Effect::Arm { timer, at } => {
+                live.timers.insert(timer, at);
+            }
+            Effect::Disarm { timer } => {
+                live.timers.remove(&timer);
+            }
+            Effect::Tell { message } => {
+                tracing::error!(incident.id = %id, message, "a person has to look");
+                self.notify(Notice::Tell { incident: id, message });
+            }
+            Effect::Close => {
+                live.timers.clear();
+                locked(&self.0.guard).release(&id);
+                self.0.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                metrics::counter!("aether_incidents_closed_total").increment(1);
+                if let Err(error) = self.0.store.prune_decisions().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "old decisions could not be forgotten");
+                }
+            }
+        }
+        None
+    }
+
+    async fn reserve(&self, live: &Live, reservation: Reservation) -> Event {
+        let now = clock::now();
+        let id = &live.incident.id;
+        let key = reservation.key.clone();
+        let admitted = locked(&self.0.guard).admit(
+            now,
+            id,
+            &live.incident.shape,
+            &reservation.target.subject(),
+            reservation.direction,
+        );
+        if let Err(stop) = admitted {
+            return Event::ReservationRefused { key, code: stop.code().into(), reason: stop.to_string() };
+        }
+        let execute_by = now.plus_ms(self.0.settings.begin_within_ms);
+        match self.0.store.reserve(id, &reservation, now, execute_by).await {
+            Ok(reserved) => Event::Reserved { key, fence: reserved.fence, execute_by: reserved.execute_by },
+            Err(error) => {
+                tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "a step could not be reserved");
+                let reason = "the ledger could not take the reservation, so nothing was sent".to_string();
+                Event::ReservationRefused { key, code: "ledger".into(), reason }
+            }
+        }
+    }
+
+    /// Sends an order. If its node is away the order is sent when it comes back; the step's timer bounds the wait.
+    async fn dispatch(&self, incident: &Incident, reservation: Reservation, fence: u64, execute_by: Time) {
+        let Some(plan) = &incident.plan else { return };
+        let nonce = match clock::secret::<32>() {
+            Ok(bytes) => blake3::Hash::from(bytes).to_hex().to_string(),
+            Err(error) => {
+                tracing::error!(incident.id = %incident.id, %error, "no random bytes for a nonce; the order was not sent");
+                return;
+            }
+        };
+        let Reservation { key, plan: hash, step, direction, verb, node, target: _, inputs } = reservation;
+        let order =
+            Order { key: key.clone(), plan: hash, step, direction, node: node.clone(), fence, nonce, execute_by, inputs };
+        match self.0.fabric.dispatch(plan, order).await {
+            Ok(()) => tracing::info!(incident.id = %incident.id, %node, verb, key = %key, "order sent"),
+            Err(error) => {
+                tracing::warn!(incident.id = %incident.id, %node, verb, error = &error as &dyn std::error::Error,
+                    "the order could not be sent yet");
+            }
+        }
+    }
+
+    /// Performs again what was promised and not confirmed before this host started.
+    pub(super) async fn resume(&self) {
+        for (_, live) in self.all() {
+            let mut live = live.lock().await;
+            let effects = live.incident.pending();
+            self.perform_all(&mut live, effects).await;
+        }
+    }
+
+    pub(super) async fn fire_timers(&self) {
+        let now = clock::now();
+        for (id, live) in self.all() {
+            let due: Vec<TimerKind> = {
+                let mut live = live.lock().await;
+                let due: Vec<TimerKind> = live.timers.iter().filter(|(_, at)| **at <= now).map(|(t, _)| *t).collect();
+                for timer in &due {
+                    live.timers.remove(timer);
+                }
+                due
+            };
+            for timer in due {
+                if !self.feed(&id, Event::TimerFired { timer }, vec![]).await
+                    && let Some(live) = self.find(&id)
+                {
+                    // Not committed: it fires again.
+                    live.lock().await.timers.insert(timer, now);
+                }
+            }
+        }
+    }
+
+    /// The incidents in verification, with what is to be read.
+    pub(super) async fn watched(&self) -> Vec<(IncidentId, Vec<Condition>)> {
+        let mut watched = Vec::new();
+        for (id, live) in self.all() {
+            let live = live.lock().await;
+            if let (Phase::Verifying { .. }, Some(plan)) = (&live.incident.phase, &live.incident.plan) {
+                watched.push((id, plan.success.clone()));
+            }
+        }
+        watched
+    }
+
+    // ---- planners and gates ----------------------------------------------------------------------------------------
+
+    async fn plan(&self, incident: Incident) {
+        let at = clock::now();
+        let mut envelopes = Vec::new();
+        let world = self.0.fabric.world();
+        let candidates = self.candidates(&incident, at, &mut envelopes).await;
+        let finding = PlanningFinding {
+            id: incident.id.0.clone(),
+            subject: incident.opening.subject.clone(),
+            risk: incident.opening.finding.risk.clone(),
+            first_seen: incident.opening.finding.first_seen,
+            recurrences: incident.recurrences,
+            attempts: 0,
+            workloads: self.workloads_on(&incident),
+        };
+        let mut answers = Vec::new();
+        for slot in self.0.slots.of(Role::RemediationPlanner) {
+            for entry in &slot.entries {
+                let inputs = &entry.prepared.description().inputs;
+                let evidence = self.observation(&incident.opening.subject, inputs, at);
+                let candidates = candidates
+                    .iter()
+                    .map(|node| Candidate { node: node.clone(), free: vec![self.observation(node, inputs, at)] })
+                    .collect();
+                let catalogue = aether_core::catalogue::catalogue();
+                let question = Question::Plan { finding: finding.clone(), evidence, candidates, catalogue };
+                let envelope = self.ask(&slot.id, entry, at, question).await;
+                let outcome = ask::outcome(&envelope, |answer| match answer {
+                    Answer::Proposals(proposals) => Some(proposals.clone()),
+                    Answer::Assessment(_) | Answer::Judgement(_) | Answer::Choices(_) => None,
+                });
+                answers.push(PlannerAnswer { by: ask::context(&envelope), outcome });
+                envelopes.push(envelope);
+            }
+        }
+        let event = Event::Proposed { answers, world, posture: self.0.posture.clone() };
+        self.feed(&incident.id, event, envelopes).await;
+    }
+
+    /// What runs on the incident's subject now, if it is a node.
+    fn workloads_on(&self, incident: &Incident) -> Vec<aether_core::subject::Subject> {
+        let node = NodeId(incident.opening.subject.id.clone());
+        self.0.fabric.node(&node).map(|node| observe::workload_subjects(&node)).unwrap_or_default()
+    }
+
+    /// The other live nodes, best first as the routers rank them; those that no router named come last.
+    async fn candidates(
+        &self,
+        incident: &Incident,
+        at: Time,
+        envelopes: &mut Vec<Envelope>,
+    ) -> Vec<aether_core::subject::Subject> {
+        let others: Vec<_> = self
+            .0
+            .fabric
+            .nodes()
+            .iter()
+            .filter(|node| node.live && node.id.0 != incident.opening.subject.id)
+            .map(observe::node_subject)
+            .collect();
+        if others.is_empty() {
+            return others;
+        }
+        let workload = self.workloads_on(incident).into_iter().next().unwrap_or_else(|| incident.opening.subject.clone());
+        let mut answers = Vec::new();
+        for slot in self.0.slots.of(Role::Router) {
+            for entry in &slot.entries {
+                let inputs = &entry.prepared.description().inputs;
+                let nodes: Vec<Observation> = others.iter().map(|node| self.observation(node, inputs, at)).collect();
+                let placement = Placement { workload: workload.clone(), needs: BTreeMap::new(), nodes };
+                let question = Question::Route(RoutingQuestion::Placement(placement));
+                let envelope = self.ask(&slot.id, entry, at, question).await;
+                let outcome = ask::outcome(&envelope, |answer| match answer {
+                    Answer::Choices(choices) => Some(choices.clone()),
+                    Answer::Assessment(_) | Answer::Judgement(_) | Answer::Proposals(_) => None,
+                });
+                answers.extend(outcome.ok());
+                envelopes.push(envelope);
+            }
+        }
+        let ranked = combine::choices(answers);
+        let place = |id: &str| ranked.iter().position(|choice| choice.id == id).unwrap_or(usize::MAX);
+        let mut others = others;
+        others.sort_by_key(|node| (place(&node.id), node.id.clone()));
+        others
+    }
+
+    async fn judge(&self, incident: Incident) {
+        let (Some(resolved), Some(proposal)) = (incident.resolved.clone(), incident.proposal.clone()) else { return };
+        let at = clock::now();
+        let nodes = self.0.fabric.nodes().len();
+        let percent = if nodes == 0 { 0.0 } else { f64::from(resolved.blast.nodes) * 100.0 / nodes as f64 };
+        let blast = BlastRadius {
+            nodes: resolved.blast.nodes,
+            gpus: resolved.blast.gpus,
+            workloads: resolved.blast.workloads,
+            // Until pools are declared the whole fleet is one pool.
+            pool_percent: percent,
+            fleet_percent: percent,
+        };
+        let targets: Vec<_> = resolved.steps.iter().map(|step| step.target.clone()).collect();
+        let since = at.minus_ms(RECENT_WINDOW_MS);
+        let recent = self.0.store.recent_activity(&targets, since, RECENT_MAXIMUM).await;
+        let parent = self.0.store.last_begun_plan(&incident.shape).await;
+        let (recent, parent) = match (recent, parent) {
+            (Ok(recent), Ok(parent)) => (recent, parent),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(incident.id = %incident.id, error = &error as &dyn std::error::Error,
+                    "the ledger could not be read; the gates are asked again after a restart");
+                return;
+            }
+        };
+        let dry_run = self.0.posture.makes_dry(resolved.class);
+        let mut answers = Vec::new();
+        let mut envelopes = Vec::new();
+        for slot in self.0.slots.of(Role::PolicyGate) {
+            for entry in &slot.entries {
+                let question = Question::Judge(GateQuestion {
+                    at,
+                    utc_offset_minutes: self.0.settings.utc_offset_minutes,
+                    proposal: proposal.clone(),
+                    risk: incident.opening.finding.risk.clone(),
+                    class: resolved.class,
+                    blast: blast.clone(),
+                    recent: recent.clone(),
+                    dry_run,
+                });
+                let envelope = self.ask(&slot.id, entry, at, question).await;
+                let outcome = ask::outcome(&envelope, |answer| match answer {
+                    Answer::Judgement(judgement) => Some(judgement.clone()),
+                    Answer::Assessment(_) | Answer::Proposals(_) | Answer::Choices(_) => None,
+                });
+                answers.push(GateAnswer { by: ask::context(&envelope), outcome });
+                envelopes.push(envelope);
+            }
+        }
+        let context = GateContext {
+            blast,
+            posture: self.0.posture.clone(),
+            bundle: self.0.slots.digest().clone(),
+            requester: None,
+            parent,
+        };
+        let before = self.readings(&resolved.success);
+        self.feed(&incident.id, Event::Judged { answers, context, before }, envelopes).await;
+    }
+
+    // ---- what agents answer ----------------------------------------------------------------------------------------
+
+    pub(super) async fn take_fabric_events(self, mut events: Events) {
+        loop {
+            let event = tokio::select! {
+                () = self.0.stop.cancelled() => return,
+                event = events.recv() => event,
+            };
+            match event {
+                Some(event) => self.take_fabric_event(event).await,
+                None => return,
+            }
+        }
+    }
+
+    async fn take_fabric_event(&self, event: FabricEvent) {
+        match event {
+            FabricEvent::Connected(node) => {
+                self.notify(Notice::Node(node.clone()));
+                self.dispatch_again(&node).await;
+            }
+            FabricEvent::Lost { node, why } => {
+                tracing::warn!(%node, why, "session lost");
+                self.notify(Notice::Node(node));
+            }
+            FabricEvent::WorkloadsChanged(node) => self.notify(Notice::Node(node)),
+            FabricEvent::Telemetry(node) => self.notify(Notice::Telemetry(node)),
+            FabricEvent::OrderAccepted { node: _, key, journal_position } => {
+                self.feed_key(&key.clone(), Event::Accepted { key, journal: journal_position }).await;
+            }
+            FabricEvent::OrderProgress { node: _, key, permille, note } => {
+                tracing::debug!(key = %key, permille, note, "progress");
+            }
+            FabricEvent::OrderRefused { node, key, code, reason } => {
+                let event = Event::DispatchRefused { key: key.clone(), code, reason };
+                if self.feed_key(&key, event).await {
+                    self.0.fabric.acknowledge_outcome(&node, &key);
+                }
+            }
+            FabricEvent::OrderFinished { node, key, journal_position: _, outcome } => {
+                let event = Event::Finished { key: key.clone(), outcome };
+                if self.feed_key(&key, event).await {
+                    self.0.fabric.acknowledge_outcome(&node, &key);
+                }
+            }
+        }
+    }
+
+    /// Feeds what an agent says of a step. True once it need not be said again.
+    async fn feed_key(&self, key: &IdempotencyKey, event: Event) -> bool {
+        for (id, live) in self.all() {
+            let holds = live.lock().await.incident.steps.iter().any(|record| record.key == *key);
+            if holds {
+                return self.feed(&id, event, vec![]).await;
+            }
+        }
+        tracing::info!(key = %key, "an agent speaks of a step of no open incident; it is acknowledged");
+        true
+    }
+
+    /// A node is back: what it may have missed is sent again. The agent knows a repeat by its key.
+    async fn dispatch_again(&self, node: &NodeId) {
+        for (_, live) in self.all() {
+            let live = live.lock().await;
+            for effect in live.incident.pending() {
+                if let Effect::Dispatch { reservation, fence, execute_by } = effect
+                    && reservation.node == *node
+                {
+                    self.dispatch(&live.incident, reservation, fence, execute_by).await;
+                }
+            }
+        }
+    }
+}
+
+fn not_awaiting(incident: &Incident) -> NotTaken {
+    if incident.is_closed() { NotTaken::Closed } else { ApprovalRefused::NotAwaited.into() }
+}
+
+fn recorded(effects: &[Effect]) -> Vec<Artifact> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Record(artifact) => Some((**artifact).clone()),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,262 @@
+//! Drives the pure core: watches every live node, opens incidents, commits each event with its artifacts, performs
+//! the effects and feeds what comes of them back.
+//!
+//! ```text
+//! tick -> score every live node -> detector -> Opened --+
+//! fabric: accepted, finished, refused ------------------+-> step -> commit (SQL) -> effects
+//! API: approve, deny, withdraw -------------------------+                            |
+//! timers ------------------------------------------------+<-- planner, gates, ledger -+
+//! ```
+//! Effects are performed only after the event that caused them is committed. What was promised and not confirmed when a
+//! host stopped is performed again by the next one ([`Incident::pending`]), after a grace period in which agents come
+//! back and nothing is called lost. The driver decides nothing: rules are in `aether-core`, judgement in components.
+
+mod ask;
+mod incidents;
+mod observe;
+mod risks;
+#[cfg(test)]
+mod tests;
+
+pub use incidents::NotTaken;
+pub use risks::SubjectRisk;
+
+use crate::{fabric::Fabric, plugins::Slots, store::Store};
+use aether_core::{
+    finding::{Detector, Hysteresis},
+    guard::{Guard, GuardLimits},
+    id::{DecisionId, IncidentId, NodeId},
+    incident::Incident,
+    policy::Posture,
+    time::Time,
+};
+use aether_recorder::Recorder;
+use incidents::Live;
+use risks::Risks;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How the driver paces itself, and the safety rules that it hands to the core.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Between two evaluations of a node. Default 1,000; 100 to 60,000. Shorter costs evaluations, longer costs warning.
+    pub tick_ms: u64,
+    /// After a start, for so long nothing is remediated: agents are coming back. Default 10,000; at most 600,000.
+    pub grace_ms: u64,
+    /// An agent must begin an order within this, or refuse it. Default 60,000; 1,000 to 3,600,000. It also bounds how
+    /// long an order waits for an agent that is away.
+    pub begin_within_ms: u64,
+    /// Evaluations at one time. Default 2; 1 to 256.
+    pub evaluations: u32,
+    /// The operators' time zone for gates that know change windows. Default 0.
+    pub utc_offset_minutes: i32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { tick_ms: 1_000, grace_ms: 10_000, begin_within_ms: 60_000, evaluations: 2, utc_offset_minutes: 0 }
+    }
+}
+
+/// A setting outside its range.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`control.{field}` is {given}; it must be {least} to {most}")]
+pub struct OutOfRange {
+    pub field: &'static str,
+    pub given: u64,
+    pub least: u64,
+    pub most: u64,
+}
+
+impl Settings {
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        for (field, given, least, most) in [
+            ("tick_ms", self.tick_ms, 100, 60_000),
+            ("grace_ms", self.grace_ms, 0, 600_000),
+            ("begin_within_ms", self.begin_within_ms, 1_000, 3_600_000),
+            ("evaluations", u64::from(self.evaluations), 1, 256),
+        ] {
+            if given < least || given > most {
+                return Err(OutOfRange { field, given, least, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Something on which a page would look again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    Node(NodeId),
+    Incident(IncidentId),
+    /// New risks were told for the whole fleet.
+    Risks,
+    Telemetry(NodeId),
+    /// A person has to look.
+    Tell { incident: IncidentId, message: String },
+}
+
+/// Notices that a slow listener may lag behind before it is told that it missed some.
+const NOTICES_MAXIMUM: usize = 1_024;
+
+/// Everything that the driver works with.
+pub struct Parts {
+    pub settings: Settings,
+    pub posture: Posture,
+    pub hysteresis: Hysteresis,
+    pub guard: GuardLimits,
+    pub store: Store,
+    pub recorder: Recorder,
+    pub fabric: Fabric,
+    pub slots: Slots,
+}
+
+/// The driver. Cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    posture: Posture,
+    store: Store,
+    recorder: Recorder,
+    fabric: Fabric,
+    slots: Slots,
+    evaluating: Arc<Semaphore>,
+    detector: Mutex<Detector>,
+    guard: Mutex<Guard>,
+    live: RwLock<BTreeMap<IncidentId, Arc<tokio::sync::Mutex<Live>>>>,
+    risks: Risks,
+    notices: broadcast::Sender<Notice>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    started_at: Time,
+}
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Setting(#[from] OutOfRange),
+    #[error("the open incidents could not be read; nothing was changed")]
+    Store(#[from] crate::store::Error),
+    #[error("the journal of {0} does not begin with an opening; restore the database from a backup")]
+    Journal(IncidentId),
+}
+
+impl Control {
+    /// Reads the open incidents back and begins to drive. `stop` ends it; `tasks` is waited for by the caller.
+    pub async fn start(
+        parts: Parts,
+        events: crate::fabric::Events,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let Parts { settings, posture, hysteresis, guard, store, recorder, fabric, slots } = parts;
+        settings.check()?;
+        let now = crate::clock::now();
+        let mut detector = Detector::new(hysteresis);
+        for (shape, first_seen) in store.raised_findings().await? {
+            detector.restore(shape, first_seen);
+        }
+        let window = guard.attempt_window_ms;
+        let mut guard = Guard::new(guard);
+        for (shape, at) in store.attempts(now.minus_ms(window)).await? {
+            guard.restore_attempt(shape, at);
+        }
+        let mut live = BTreeMap::new();
+        for (id, journal) in store.open_journals().await? {
+            let number = journal.len() as u64;
+            let incident = Incident::fold(journal.iter().map(|(at, event)| (*at, event)))
+                .ok_or_else(|| Error::Journal(id.clone()))?;
+            if incident.is_acting() {
+                for step in incident.plan.iter().flat_map(|plan| &plan.steps) {
+                    guard.restore(&id, step.target.subject());
+                }
+            }
+            tracing::info!(incident.id = %id, phase = crate::store::phase_name(&incident.phase), "resuming an incident");
+            live.insert(id, Arc::new(tokio::sync::Mutex::new(Live::new(incident, number))));
+        }
+        let permits = usize::try_from(settings.evaluations).unwrap_or(1);
+        let control = Self(Arc::new(Inner {
+            settings,
+            posture,
+            store,
+            recorder,
+            fabric,
+            slots,
+            evaluating: Arc::new(Semaphore::new(permits)),
+            detector: Mutex::new(detector),
+            guard: Mutex::new(guard),
+            live: RwLock::new(live),
+            risks: Risks::default(),
+            notices: broadcast::channel(NOTICES_MAXIMUM).0,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+            started_at: now,
+        }));
+        tasks.spawn(control.clone().take_fabric_events(events));
+        tasks.spawn(control.clone().tick_until_stopped());
+        Ok(control)
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.0.notices.subscribe()
+    }
+
+    /// The newest word on every subject that is scored.
+    pub fn risks(&self) -> Vec<SubjectRisk> {
+        let open = self.open_subjects();
+        self.0.risks.all(&open)
+    }
+
+    /// A decision that is newer than any the store holds.
+    pub fn recent_decision(&self, id: &DecisionId) -> Option<aether_core::decision::Envelope> {
+        self.0.risks.decision(id)
+    }
+
+    pub fn posture(&self) -> &Posture {
+        &self.0.posture
+    }
+
+    pub fn slots(&self) -> &Slots {
+        &self.0.slots
+    }
+
+    fn notify(&self, notice: Notice) {
+        // Nobody listening is no error.
+        let _ = self.0.notices.send(notice);
+    }
+
+    async fn tick_until_stopped(self) {
+        let grace = Duration::from_millis(self.0.settings.grace_ms);
+        tokio::select! {
+            () = self.0.stop.cancelled() => return,
+            () = tokio::time::sleep(grace) => {}
+        }
+        self.resume().await;
+        let mut ticks = tokio::time::interval(Duration::from_millis(self.0.settings.tick_ms));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                () = self.0.stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            self.fire_timers().await;
+            self.read_conditions().await;
+            self.score_nodes().await;
+        }
+    }
+}
+
+/// The lock, whatever a panicking holder left: each of our sections leaves its data whole.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,232 @@
+//! Each tick: every live node is scored, findings are raised and cleared, and conditions that are watched are read.
+
+use super::{Control, Notice, ask, locked};
+use crate::{
+    clock,
+    fabric::{NodeView, WorkloadState},
+    plugins::Slot,
+};
+use aether_core::{
+    artifact::{Flags, SummaryEvent, SummaryReading},
+    combine::{self, Scored},
+    decision::{Answer, Assessment, Condition, Envelope, Fault, Question, Role},
+    finding::{Change, Finding},
+    id::IncidentId,
+    incident::{Event, Opening, Reading},
+    observation::{Input, Observation},
+    subject::{Subject, SubjectKind},
+    time::Time,
+};
+use std::collections::BTreeMap;
+
+/// Attribute of signals that belong to a drill; its value is the drill's name.
+pub const DRILL: &str = "drill";
+/// Events of one opening that are kept in its summary.
+const SUMMARY_EVENTS_MAXIMUM: usize = 20;
+
+impl Control {
+    pub(super) async fn score_nodes(&self) {
+        for node in self.0.fabric.nodes() {
+            if self.0.stop.is_cancelled() {
+                return;
+            }
+            let subject = node_subject(&node);
+            let now = clock::now();
+            if !node.live {
+                let why = "the node's agent has no live session, so nothing fresh is known".to_string();
+                self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), vec![]);
+                continue;
+            }
+            for slot in self.0.slots.of(Role::RiskScorer) {
+                self.score(&node, &subject, slot, now).await;
+            }
+        }
+        self.notify(Notice::Risks);
+    }
+
+    async fn score(&self, node: &NodeView, subject: &Subject, slot: &Slot, now: Time) {
+        let mut envelopes = Vec::with_capacity(slot.entries.len());
+        for entry in &slot.entries {
+            let observation = self.observation(subject, &entry.prepared.description().inputs, now);
+            envelopes.push(self.ask(&slot.id, entry, now, Question::Score(observation)).await);
+        }
+        let answers: Vec<(String, Result<Assessment, Fault>)> = envelopes
+            .iter()
+            .map(|envelope| {
+                let assessment = ask::outcome(envelope, |answer| match answer {
+                    Answer::Assessment(assessment) => Some(assessment.clone()),
+                    Answer::Proposals(_) | Answer::Judgement(_) | Answer::Choices(_) => None,
+                });
+                (envelope.component_name.clone(), assessment)
+            })
+            .collect();
+        let scored = combine::scores(answers.iter().map(|(name, answer)| (name.as_str(), answer.as_ref())));
+        let change = locked(&self.0.detector).observe(&subject.subject(), now, &scored);
+        self.0.risks.tell(subject.subject(), now, scored.clone(), envelopes.clone());
+        match change {
+            None => {}
+            Some(Change::Raised(finding)) => {
+                let unknown = answers.iter().filter_map(|(name, answer)| said_nothing(name, answer)).collect();
+                self.open(node, subject, finding, envelopes, unknown, now).await;
+            }
+            Some(Change::Continues(shape)) => {
+                if let (Scored::Risk(risk), Some(incident)) = (scored, self.open_about(&shape)) {
+                    self.recur(&incident, risk).await;
+                }
+            }
+            Some(Change::Cleared(shape)) => {
+                tracing::info!(subject = %shape.subject, cause = shape.cause, "the finding has cleared");
+                if let Err(error) = self.0.store.clear_finding(&shape.subject).await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a cleared finding could not be forgotten");
+                }
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        node: &NodeView,
+        subject: &Subject,
+        finding: Finding,
+        envelopes: Vec<Envelope>,
+        unknown: Vec<String>,
+        now: Time,
+    ) {
+        let (readings, events, window_ms) = summarise(&self.0.slots, &envelopes);
+        let drilled = |attributes: &BTreeMap<String, String>| attributes.contains_key(DRILL);
+        let drill = events.iter().any(|event| drilled(&event.attributes))
+            || readings.iter().any(|reading| drilled(&reading.attributes));
+        let incident = IncidentId(clock::id("inc"));
+        let opening = Opening {
+            incident: incident.clone(),
+            finding: finding.clone(),
+            subject: subject.clone(),
+            workloads: workload_subjects(node),
+            readings,
+            events,
+            window_ms,
+            decisions: envelopes.iter().map(ask::context).collect(),
+            unknown,
+            flags: Flags { drill, ..Flags::default() },
+        };
+        if self.begin(opening, envelopes, now).await {
+            let raised = self.0.store.raise_finding(&finding.shape, finding.first_seen, &incident).await;
+            if let Err(error) = raised {
+                tracing::error!(error = &error as &dyn std::error::Error, "a raised finding could not be noted");
+            }
+        } else {
+            // It could not be committed: the next tick raises it again.
+            locked(&self.0.detector).forget(&finding.shape.subject);
+        }
+    }
+
+    /// Reads the success conditions of incidents in verification.
+    pub(super) async fn read_conditions(&self) {
+        for (id, conditions) in self.watched().await {
+            let readings = self.readings(&conditions);
+            self.feed(&id, Event::Read { readings }, vec![]).await;
+        }
+    }
+
+    /// The newest sample of each condition's metric.
+    pub(super) fn readings(&self, conditions: &[Condition]) -> Vec<Reading> {
+        conditions
+            .iter()
+            .map(|condition| {
+                let samples = self.0.recorder.latest(&condition.target.subject(), &condition.metric);
+                let newest = samples.into_iter().map(|(_, sample)| sample).max_by_key(|sample| sample.at);
+                let newest = newest.filter(|sample| sample.value.is_finite());
+                Reading {
+                    condition: condition.clone(),
+                    value: newest.map(|sample| sample.value),
+                    sampled_at: newest.map(|sample| sample.at),
+                }
+            })
+            .collect()
+    }
+}
+
+fn said_nothing(name: &str, answer: &Result<Assessment, Fault>) -> Option<String> {
+    match answer {
+        Ok(Assessment::Risk(_)) => None,
+        Ok(Assessment::Insufficient(missing)) => Some(format!("{name}: {missing}")),
+        Err(fault) => Some(format!("{name}: {}", fault.message)),
+    }
+}
+
+/// A node as components see it: its labels say what its agent can do.
+pub(super) fn node_subject(node: &NodeView) -> Subject {
+    let mut labels: BTreeMap<String, String> = node
+        .capabilities
+        .iter()
+        .map(|capability| (format!("capability.{}", capability.name), capability.available.to_string()))
+        .collect();
+    labels.extend(node.facts.clone());
+    Subject { kind: SubjectKind::Node, id: node.id.0.clone(), generation: node.generation, labels }
+}
+
+/// What runs (or is stopped) on a node.
+pub(super) fn workload_subjects(node: &NodeView) -> Vec<Subject> {
+    node.workloads
+        .iter()
+        .filter(|workload| workload.state == WorkloadState::Running)
+        .map(|workload| Subject {
+            kind: SubjectKind::Workload,
+            id: workload.id.0.clone(),
+            generation: workload.generation,
+            labels: BTreeMap::from([
+                ("node".into(), node.id.0.clone()),
+                ("name".into(), workload.name.clone()),
+                ("tier".into(), tier_name(workload.tier).into()),
+            ]),
+        })
+        .collect()
+}
+
+fn tier_name(tier: aether_core::snapshot::Tier) -> &'static str {
+    use aether_core::snapshot::Tier;
+    match tier {
+        Tier::BestEffort => "best-effort",
+        Tier::Standard => "standard",
+        Tier::Critical => "critical",
+    }
+}
+
+/// The newest value of every input that the scorers looked at, the events they saw, and the longest window.
+fn summarise(
+    slots: &crate::plugins::Slots,
+    envelopes: &[Envelope],
+) -> (Vec<SummaryReading>, Vec<SummaryEvent>, u64) {
+    let mut readings = Vec::new();
+    let mut events: Vec<SummaryEvent> = Vec::new();
+    let mut window = 0;
+    for envelope in envelopes {
+        let Question::Score(Observation { columns, events: seen, subject: _, at: _ }) = &envelope.question else { continue };
+        let inputs = slots.inputs(&envelope.component);
+        let input = |index: u32| usize::try_from(index).ok().and_then(|index| inputs.get(index));
+        for column in columns {
+            let Some(Input::Metric(metric)) = input(column.input) else { continue };
+            window = window.max(metric.window_ms);
+            let newest = column.values.iter().enumerate().rev().find(|(_, value)| value.is_finite());
+            let at = newest.map(|(index, _)| column.start.plus_ms(column.step_ms.saturating_mul(index as u64)));
+            let samples = column.values.iter().filter(|value| value.is_finite()).count();
+            readings.push(SummaryReading {
+                metric: metric.name.clone(),
+                unit: metric.unit.clone(),
+                attributes: column.attributes.clone(),
+                value: newest.map(|(_, value)| *value),
+                at,
+                samples: u32::try_from(samples).unwrap_or(u32::MAX),
+            });
+        }
+        for event in seen {
+            let Some(Input::Events(declared)) = input(event.input) else { continue };
+            window = window.max(declared.window_ms);
+            events.push(SummaryEvent { name: declared.name.clone(), at: event.at, attributes: event.attributes.clone() });
+        }
+    }
+    events.sort_by_key(|event| event.at);
+    let surplus = events.len().saturating_sub(SUMMARY_EVENTS_MAXIMUM);
+    events.drain(..surplus);
+    (readings, events, window)
+}

@@ -1,0 +1,456 @@
+//! Incidents: journal, artifacts, plans, the ledger of reservations, raised findings, decision envelopes.
+
+use super::{Error, Store, from_json, to_json};
+use aether_core::{
+    artifact::Artifact,
+    decision::{Activity, Envelope},
+    id::{DecisionId, IncidentId},
+    incident::{Event, Incident, Phase, Reservation, Resolution},
+    order::{Direction, IdempotencyKey, OutcomeStatus},
+    plan::{Plan, PlanHash, Shape},
+    subject::{SubjectRef, Target},
+    time::Time,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
+use utoipa::ToSchema;
+
+/// An incident in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IncidentSummary {
+    pub id: IncidentId,
+    pub shape: Shape,
+    pub opened_at: Time,
+    pub closed_at: Option<Time>,
+    pub resolution: Option<Resolution>,
+    /// `planning`, `gating`, `awaiting_approval`, `executing`, `compensating`, `verifying`, `closed`.
+    pub phase: String,
+    pub summary: String,
+    /// The plan that waits or ran.
+    pub plan: Option<PlanHash>,
+    pub updated_at: Time,
+}
+
+/// What the ledger holds of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    pub fence: u64,
+    pub execute_by: Time,
+}
+
+/// One event with all that is committed together with it.
+pub struct Commit<'a> {
+    /// The incident after the event.
+    pub incident: &'a Incident,
+    /// The event's number in the journal, from 1.
+    pub number: u64,
+    pub at: Time,
+    pub event: &'a Event,
+    pub artifacts: &'a [Artifact],
+    /// The decisions that the event tells of.
+    pub envelopes: &'a [Envelope],
+}
+
+/// Decisions kept beyond those of open incidents; the oldest go first.
+pub const DECISIONS_MAXIMUM: u32 = 100_000;
+
+impl Store {
+    /// Writes an event, its artifacts and decisions, the plan and what it changes in the ledger, or nothing.
+    pub async fn commit(&self, commit: Commit<'_>) -> Result<(), Error> {
+        let Commit { incident, number, at, event, artifacts, envelopes } = commit;
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        if number == 1 {
+            insert_incident(&mut tx, incident, at).await?;
+        } else {
+            update_incident(&mut tx, incident, at).await?;
+        }
+        let inserted = sqlx::query("INSERT INTO journal (incident_id, number, at, event) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(incident.id.as_str())
+            .bind(signed(number))
+            .bind(at.0)
+            .bind(to_json(event))
+            .execute(&mut *tx)
+            .await?;
+        if inserted.rows_affected() != 1 {
+            return Err(Error::Conflict(format!("journal entry {number} of {} exists already", incident.id)));
+        }
+        for artifact in artifacts {
+            sqlx::query("INSERT INTO artifacts (id, incident_id, number, kind, at, hash, body) VALUES (?, ?, (SELECT COUNT(*) + 1 FROM artifacts WHERE incident_id = ?), ?, ?, ?, ?)")
+                .bind(artifact.id.as_str())
+                .bind(incident.id.as_str())
+                .bind(incident.id.as_str())
+                .bind(artifact.body.kind().name())
+                .bind(artifact.at.0)
+                .bind(&artifact.hash.0)
+                .bind(to_json(artifact))
+                .execute(&mut *tx)
+                .await?;
+        }
+        if let (Some(plan), Some(hash)) = (&incident.plan, &incident.hash) {
+            sqlx::query("INSERT INTO plans (hash, incident_id, at, canonical) VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET incident_id = excluded.incident_id, at = excluded.at")
+                .bind(&hash.0)
+                .bind(incident.id.as_str())
+                .bind(at.0)
+                .bind(plan.canonical())
+                .execute(&mut *tx)
+                .await?;
+        }
+        for envelope in envelopes {
+            insert_decision(&mut tx, envelope).await?;
+        }
+        update_ledger(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Reserves a step, or says what was reserved before under the same key: asking twice is harmless.
+    pub async fn reserve(
+        &self,
+        incident: &IncidentId,
+        reservation: &Reservation,
+        now: Time,
+        execute_by: Time,
+    ) -> Result<Reserved, Error> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(
+            "INSERT INTO ledger (key, incident_id, plan_hash, step, direction, verb, node, target, fence, execute_by, reserved_at, status)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(fence), 0) + 1 FROM ledger), ?, ?, 'reserved')
+             ON CONFLICT (key) DO NOTHING",
+        )
+        .bind(&reservation.key.0)
+        .bind(incident.as_str())
+        .bind(&reservation.plan.0)
+        .bind(i64::from(reservation.step))
+        .bind(direction_name(reservation.direction))
+        .bind(&reservation.verb)
+        .bind(reservation.node.as_str())
+        .bind(to_json(&reservation.target))
+        .bind(execute_by.0)
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        let row = sqlx::query("SELECT incident_id, fence, execute_by FROM ledger WHERE key = ?")
+            .bind(&reservation.key.0)
+            .fetch_one(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        if row.try_get::<String, _>("incident_id")? != incident.0 {
+            return Err(Error::Conflict(format!("step {} is reserved by another incident", reservation.step + 1)));
+        }
+        Ok(Reserved { fence: unsigned(row.try_get("fence")?), execute_by: Time(row.try_get("execute_by")?) })
+    }
+
+    /// The journals of all incidents that are not closed, oldest first.
+    pub async fn open_journals(&self) -> Result<Vec<(IncidentId, Vec<(Time, Event)>)>, Error> {
+        let ids = sqlx::query("SELECT id FROM incidents WHERE closed_at IS NULL ORDER BY opened_at, id")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut journals = Vec::with_capacity(ids.len());
+        for row in ids {
+            let id = IncidentId(row.try_get("id")?);
+            let journal = self.journal(&id).await?;
+            journals.push((id, journal));
+        }
+        Ok(journals)
+    }
+
+    pub async fn journal(&self, id: &IncidentId) -> Result<Vec<(Time, Event)>, Error> {
+        let rows = sqlx::query("SELECT at, event FROM journal WHERE incident_id = ? ORDER BY number")
+            .bind(id.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| Ok((Time(row.try_get("at")?), from_json("journal event", row.try_get("event")?)?)))
+            .collect()
+    }
+
+    /// Newest first. `open`: only open or only closed ones. `before`: opened before this time.
+    pub async fn incidents(
+        &self,
+        open: Option<bool>,
+        before: Option<Time>,
+        limit: u32,
+    ) -> Result<Vec<IncidentSummary>, Error> {
+        let rows = sqlx::query(
+            "SELECT * FROM incidents
+             WHERE (? IS NULL OR (closed_at IS NULL) = ?) AND opened_at < ?
+             ORDER BY opened_at DESC, id DESC LIMIT ?",
+        )
+        .bind(open)
+        .bind(open)
+        .bind(before.map_or(i64::MAX, |time| time.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(summary).collect()
+    }
+
+    pub async fn incident(&self, id: &IncidentId) -> Result<Option<IncidentSummary>, Error> {
+        let row = sqlx::query("SELECT * FROM incidents WHERE id = ?").bind(id.as_str()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(summary).transpose()
+    }
+
+    pub async fn artifacts(&self, id: &IncidentId) -> Result<Vec<Artifact>, Error> {
+        let rows = sqlx::query("SELECT body FROM artifacts WHERE incident_id = ? ORDER BY number")
+            .bind(id.as_str())
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| from_json("artifact", row.try_get("body")?)).collect()
+    }
+
+    /// A plan and the newest incident that it belongs to.
+    pub async fn plan(&self, hash: &PlanHash) -> Result<Option<(Plan, IncidentId)>, Error> {
+        let Some(row) = sqlx::query("SELECT incident_id, canonical FROM plans WHERE hash = ?")
+            .bind(&hash.0)
+            .fetch_optional(&self.pool)
+            .await?
+        else {
+            return Ok(None);
+        };
+        let canonical: Vec<u8> = row.try_get("canonical")?;
+        let plan = serde_json::from_slice(&canonical)
+            .map_err(|source| Error::Corrupt { document: format!("plan {hash}"), source })?;
+        Ok(Some((plan, IncidentId(row.try_get("incident_id")?))))
+    }
+
+    /// What was done lately to `targets`, newest first, for the gates.
+    pub async fn recent_activity(&self, targets: &[Target], since: Time, limit: u32) -> Result<Vec<Activity>, Error> {
+        let rows = sqlx::query("SELECT verb, target, reserved_at, status FROM ledger WHERE reserved_at >= ? ORDER BY reserved_at DESC LIMIT 1000")
+            .bind(since.0)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut recent = Vec::new();
+        for row in &rows {
+            let target: Target = from_json("target", row.try_get("target")?)?;
+            if targets.iter().any(|wanted| wanted.subject() == target.subject()) {
+                let status: String = row.try_get("status")?;
+                recent.push(Activity {
+                    verb: row.try_get("verb")?,
+                    target_id: target.id,
+                    at: Time(row.try_get("reserved_at")?),
+                    succeeded: match status.as_str() {
+                        "succeeded" => Some(true),
+                        "failed" | "refused" => Some(false),
+                        _ => None,
+                    },
+                });
+            }
+        }
+        recent.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(recent)
+    }
+
+    /// When execution was begun for each shape since `since`: the attempts that the guard counts.
+    pub async fn attempts(&self, since: Time) -> Result<Vec<(Shape, Time)>, Error> {
+        let rows = sqlx::query(
+            "SELECT i.shape, MIN(l.reserved_at) AS at FROM ledger l JOIN incidents i ON i.id = l.incident_id
+             WHERE l.direction = 'forward' AND l.reserved_at >= ? GROUP BY l.incident_id, i.shape",
+        )
+        .bind(since.0)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok((from_json("shape", row.try_get("shape")?)?, Time(row.try_get("at")?)))).collect()
+    }
+
+    /// The plan that was begun last on the same trouble, if any.
+    pub async fn last_begun_plan(&self, shape: &Shape) -> Result<Option<PlanHash>, Error> {
+        let row = sqlx::query(
+            "SELECT l.plan_hash FROM ledger l JOIN incidents i ON i.id = l.incident_id WHERE i.shape = ? ORDER BY l.fence DESC LIMIT 1",
+        )
+        .bind(to_json(shape))
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok(PlanHash(row.try_get("plan_hash")?))).transpose()
+    }
+
+    pub async fn raise_finding(&self, shape: &Shape, first_seen: Time, incident: &IncidentId) -> Result<(), Error> {
+        let (kind, id) = subject_columns(&shape.subject);
+        sqlx::query(
+            "INSERT INTO findings (subject_kind, subject_id, shape, first_seen, incident_id) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (subject_kind, subject_id) DO UPDATE SET shape = excluded.shape, first_seen = excluded.first_seen, incident_id = excluded.incident_id",
+        )
+        .bind(kind)
+        .bind(id)
+        .bind(to_json(shape))
+        .bind(first_seen.0)
+        .bind(incident.as_str())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    pub async fn clear_finding(&self, subject: &SubjectRef) -> Result<(), Error> {
+        let (kind, id) = subject_columns(subject);
+        sqlx::query("DELETE FROM findings WHERE subject_kind = ? AND subject_id = ?")
+            .bind(kind)
+            .bind(id)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    pub async fn raised_findings(&self) -> Result<Vec<(Shape, Time)>, Error> {
+        let rows = sqlx::query("SELECT shape, first_seen FROM findings").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((from_json("shape", row.try_get("shape")?)?, Time(row.try_get("first_seen")?)))).collect()
+    }
+
+    pub async fn decision(&self, id: &DecisionId) -> Result<Option<Envelope>, Error> {
+        let row = sqlx::query("SELECT envelope FROM decisions WHERE id = ?")
+            .bind(id.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| from_json("decision", row.try_get("envelope")?)).transpose()
+    }
+
+    /// The newest decisions, optionally of one slot.
+    pub async fn decisions(&self, slot: Option<&str>, limit: u32) -> Result<Vec<Envelope>, Error> {
+        let rows = sqlx::query("SELECT envelope FROM decisions WHERE (? IS NULL OR slot = ?) ORDER BY at DESC, id DESC LIMIT ?")
+            .bind(slot)
+            .bind(slot)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| from_json("decision", row.try_get("envelope")?)).collect()
+    }
+
+    /// Forgets the oldest decisions beyond [`DECISIONS_MAXIMUM`]; says how many.
+    pub async fn prune_decisions(&self) -> Result<u64, Error> {
+        let result = sqlx::query(
+            "DELETE FROM decisions WHERE at < (SELECT at FROM decisions ORDER BY at DESC LIMIT 1 OFFSET ?)",
+        )
+        .bind(i64::from(DECISIONS_MAXIMUM))
+        .execute(&self.pool)
+        .await?;
+        Ok(result.rows_affected())
+    }
+}
+
+async fn insert_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, at: Time) -> Result<(), Error> {
+    let (kind, id) = subject_columns(&incident.shape.subject);
+    sqlx::query(
+        "INSERT INTO incidents (id, shape, subject_kind, subject_id, cause, opened_at, phase, summary, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(incident.id.as_str())
+    .bind(to_json(&incident.shape))
+    .bind(kind)
+    .bind(id)
+    .bind(&incident.shape.cause)
+    .bind(incident.opened_at.0)
+    .bind(phase_name(&incident.phase))
+    .bind(&incident.opening.finding.risk.reason)
+    .bind(at.0)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn update_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, at: Time) -> Result<(), Error> {
+    let resolution = match &incident.phase {
+        Phase::Closed { resolution } => Some(*resolution),
+        _ => None,
+    };
+    sqlx::query("UPDATE incidents SET phase = ?, closed_at = ?, resolution = ?, plan_hash = ?, updated_at = ? WHERE id = ?")
+        .bind(phase_name(&incident.phase))
+        .bind(resolution.map(|_| at.0))
+        .bind(resolution.map(|resolution| to_json(&resolution)))
+        .bind(incident.hash.as_ref().map(|hash| hash.0.as_str()))
+        .bind(at.0)
+        .bind(incident.id.as_str())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn insert_decision(tx: &mut Transaction<'_, Sqlite>, envelope: &Envelope) -> Result<(), Error> {
+    let subject = match &envelope.question {
+        aether_core::decision::Question::Score(observation) => observation.subject.subject().to_string(),
+        aether_core::decision::Question::Plan { finding, .. } => finding.subject.subject().to_string(),
+        aether_core::decision::Question::Judge(_) | aether_core::decision::Question::Route(_) => String::new(),
+    };
+    sqlx::query("INSERT INTO decisions (id, slot, component, subject, at, envelope) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(envelope.id.as_str())
+        .bind(envelope.slot.as_str())
+        .bind(&envelope.component.0)
+        .bind(subject)
+        .bind(envelope.at.0)
+        .bind(to_json(envelope))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// What an event says of a reserved step. A settled outcome is never overwritten.
+async fn update_ledger(tx: &mut Transaction<'_, Sqlite>, event: &Event) -> Result<(), Error> {
+    let (key, status, outcome): (&IdempotencyKey, &str, Option<String>) = match event {
+        Event::Accepted { key, .. } => (key, "accepted", None),
+        Event::DispatchRefused { key, .. } => (key, "refused", None),
+        Event::Finished { key, outcome } => {
+            let status = match outcome.status {
+                OutcomeStatus::Succeeded => "succeeded",
+                OutcomeStatus::Failed => "failed",
+                OutcomeStatus::Unknown => "unknown",
+            };
+            (key, status, Some(to_json(outcome)))
+        }
+        _ => return Ok(()),
+    };
+    sqlx::query("UPDATE ledger SET status = ?, outcome = COALESCE(?, outcome) WHERE key = ? AND status IN ('reserved', 'accepted')")
+        .bind(status)
+        .bind(outcome)
+        .bind(&key.0)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+fn summary(row: &SqliteRow) -> Result<IncidentSummary, Error> {
+    let resolution: Option<String> = row.try_get("resolution")?;
+    Ok(IncidentSummary {
+        id: IncidentId(row.try_get("id")?),
+        shape: from_json("shape", row.try_get("shape")?)?,
+        opened_at: Time(row.try_get("opened_at")?),
+        closed_at: row.try_get::<Option<i64>, _>("closed_at")?.map(Time),
+        resolution: resolution.as_deref().map(|text| from_json("resolution", text)).transpose()?,
+        phase: row.try_get("phase")?,
+        summary: row.try_get("summary")?,
+        plan: row.try_get::<Option<String>, _>("plan_hash")?.map(PlanHash),
+        updated_at: Time(row.try_get("updated_at")?),
+    })
+}
+
+/// The phase as lists and the API call it.
+pub fn phase_name(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Planning => "planning",
+        Phase::Gating => "gating",
+        Phase::AwaitingApproval { .. } => "awaiting_approval",
+        Phase::Executing { .. } => "executing",
+        Phase::Compensating { .. } => "compensating",
+        Phase::Verifying { .. } => "verifying",
+        Phase::Closed { .. } => "closed",
+    }
+}
+
+fn direction_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Forward => "forward",
+        Direction::Compensate => "compensate",
+    }
+}
+
+fn subject_columns(subject: &SubjectRef) -> (String, String) {
+    let text = subject.to_string();
+    let kind = text.split('/').next().unwrap_or_default().to_string();
+    (kind, subject.id.clone())
+}
+
+/// SQL integers are signed; ours stay far below the difference.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+

@@ -1,0 +1,71 @@
+//! The only SQL of the host: what must survive. SQLite, embedded, in a dialect that PostgreSQL shares where it can.
+//!
+//! Writes are committed and synced (`synchronous = FULL`, WAL) before a method returns: whoever got an `Ok` may tell
+//! others. Telemetry never comes here; it goes to the recorder.
+
+pub mod audit;
+mod incidents;
+pub mod tokens;
+pub mod nodes;
+
+pub use incidents::{Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};
+
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use std::{path::Path, time::Duration};
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("the database could not be used")]
+    Database(#[from] sqlx::Error),
+    #[error("the database could not be brought to this version's schema")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("a stored document could not be read: {document}")]
+    Corrupt { document: String, source: serde_json::Error },
+    #[error("what was to be written is not there or has changed: {0}")]
+    Conflict(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens or makes the database and brings it to this version's schema.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        sqlx::migrate!("./migrations").run(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// Answers if the database does.
+    pub async fn ping(&self) -> Result<(), Error> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Waits for the writes under way and closes the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A document column as JSON.
+fn to_json<T: serde::Serialize>(document: &T) -> String {
+    serde_json::to_string(document).expect("documents have string keys and finite numbers")
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
+    serde_json::from_str(json).map_err(|source| Error::Corrupt { document: what.into(), source })
+}
