@@ -363,3 +363,311 @@ fn migrate(proposed: &crate::decision::ProposedStep, world: &World, first: usize
     let retire = step(verb::RETIRE, source, BTreeMap::new(), OnFailure::Stop, None);
     Ok(vec![checkpoint, restore, confirm, retire])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{expect, expect_file};
+    use proptest::{prelude::*, test_runner::RngSeed};
+
+    /// The plan of the documentation's test vector.
+    fn vector() -> Plan {
+        let target = Target { kind: SubjectKind::Workload, id: "train".into(), generation: 7 };
+        let condition = Condition {
+            metric: "aether.workload.progress.rate".into(),
+            target: Target { generation: 8, ..target.clone() },
+            minimum: Some(0.5),
+            maximum: None,
+            fresh_within_ms: 5_000,
+        };
+        let step = |verb: &str, node: &str, arguments: &[(&str, Value)], compensation: Option<&str>| Step {
+            verb: verb.into(),
+            node: NodeId::new(node),
+            target: target.clone(),
+            arguments: arguments.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect(),
+            preconditions: vec![],
+            on_failure: if verb == verb::RETIRE { OnFailure::Stop } else { OnFailure::Compensate },
+            compensation: compensation.map(|verb| Compensation {
+                verb: verb.into(),
+                node: NodeId::new(node),
+                arguments: BTreeMap::new(),
+            }),
+        };
+        let timeout = (argument::TIMEOUT, Value::Duration(60_000));
+        let from = (argument::CHECKPOINT_STEP, Value::Integer(0));
+        Plan {
+            schema_version: Plan::SCHEMA_VERSION,
+            shape: Shape { cause: "spot.rebalance".into(), subject: crate::subject::SubjectRef::node("node-a") },
+            steps: vec![
+                step(verb::CHECKPOINT, "node-a", std::slice::from_ref(&timeout), Some(verb::RESUME)),
+                step(verb::RESTORE, "node-b", &[from.clone(), timeout.clone()], Some(verb::DISCARD)),
+                step(verb::CONFIRM, "node-b", &[from], None),
+                step(verb::RETIRE, "node-a", &[], None),
+            ],
+            success: vec![condition],
+            watch_ms: 10_000,
+            class: SafetyClass::Impactful,
+            blast: BlastCount { nodes: 2, gpus: 0, workloads: 1 },
+            dry_run: false,
+            planner: Digest::of(b"planner"),
+            gates: vec![Digest::of(b"gate")],
+            policy_bundle: Digest::of(b"bundle"),
+            parent: None,
+        }
+    }
+
+    fn text(plan: &Plan) -> String {
+        String::from_utf8(plan.canonical()).unwrap()
+    }
+
+    #[test]
+    fn test_vector() {
+        let plan = vector();
+        expect_file!["../golden/plan.json"].assert_eq(&text(&plan));
+        expect!["1d05e3461c56046803fcf1fa06a876ce9df56cc7f6afec2aea690a6558566da7"].assert_eq(&plan.hash().0);
+        let keys: Vec<String> = [(0, Direction::Forward), (0, Direction::Compensate), (3, Direction::Forward)]
+            .map(|(step, direction)| plan.key(step, direction).unwrap().0)
+            .into();
+        expect![[r#"
+            ff47cbfa4586adb6ff0dfff62dfe61195cb480b7739aad30914c2c50667c00ce
+            3c0371b23066ad397f7665e3d9aa36a802bd4e28aeb0b5105b346f4c05403425
+            18f8cf0a362503da21dd0bed682a5a2a65c4fa0193f129424a4d515325762133"#]]
+        .assert_eq(&keys.join("\n"));
+        assert_eq!(plan.snapshot(0).unwrap().0, keys[0]);
+        assert_eq!(plan.key(4, Direction::Forward), None);
+    }
+
+    /// The document shows what the test holds.
+    #[test]
+    fn the_document_has_the_vector() {
+        let document = include_str!("../../../docs/plan-hash.md");
+        let plan = vector();
+        assert!(document.contains(&text(&plan)), "the canonical bytes are missing in docs/plan-hash.md");
+        assert!(document.contains(&plan.hash().0), "the hash is missing in docs/plan-hash.md");
+        assert!(document.contains(&plan.key(0, Direction::Forward).unwrap().0));
+    }
+
+    /// Each on its own makes another plan.
+    #[test]
+    fn a_change_of_meaning_changes_the_hash() {
+        type Change = fn(&mut Plan);
+        let changes: &[(&str, Change)] = &[
+            ("schema version", |p| p.schema_version += 1),
+            ("cause", |p| p.shape.cause.push('x')),
+            ("subject", |p| p.shape.subject.id.push('x')),
+            ("subject's kind", |p| p.shape.subject.kind = SubjectKind::Pool),
+            ("verb", |p| p.steps[0].verb = verb::RETIRE.into()),
+            ("node", |p| p.steps[1].node = NodeId::new("node-c")),
+            ("target", |p| p.steps[0].target.id = "other".into()),
+            ("target's kind", |p| p.steps[0].target.kind = SubjectKind::Gpu),
+            ("generation", |p| p.steps[0].target.generation += 1),
+            ("argument", |p| {
+                p.steps[0].arguments.insert(argument::TIMEOUT.into(), Value::Duration(60_001));
+            }),
+            ("argument's kind", |p| {
+                p.steps[1].arguments.insert(argument::CHECKPOINT_STEP.into(), Value::Number(0.0));
+            }),
+            ("argument gone", |p| p.steps[0].arguments.clear()),
+            ("precondition", |p| p.steps[0].preconditions = p.success.clone()),
+            ("on failure", |p| p.steps[0].on_failure = OnFailure::Stop),
+            ("compensation's verb", |p| p.steps[0].compensation.as_mut().unwrap().verb = verb::DISCARD.into()),
+            ("compensation's node", |p| p.steps[0].compensation.as_mut().unwrap().node = NodeId::new("node-b")),
+            ("no compensation", |p| p.steps[0].compensation = None),
+            ("order of steps", |p| p.steps.swap(0, 1)),
+            ("a step less", |p| {
+                p.steps.pop();
+            }),
+            ("metric", |p| p.success[0].metric.push('x')),
+            ("minimum", |p| p.success[0].minimum = Some(0.5000000000000001)),
+            ("maximum", |p| p.success[0].maximum = Some(0.5)),
+            ("no bound", |p| p.success[0].minimum = None),
+            ("freshness", |p| p.success[0].fresh_within_ms += 1),
+            ("condition's generation", |p| p.success[0].target.generation += 1),
+            ("watch", |p| p.watch_ms += 1),
+            ("class", |p| p.class = SafetyClass::Destructive),
+            ("nodes", |p| p.blast.nodes += 1),
+            ("gpus", |p| p.blast.gpus += 1),
+            ("workloads", |p| p.blast.workloads += 1),
+            ("dry run", |p| p.dry_run = true),
+            ("planner", |p| p.planner = Digest::of(b"another")),
+            ("gate", |p| p.gates[0] = Digest::of(b"another")),
+            ("another gate", |p| p.gates.push(Digest::of(b"another"))),
+            ("bundle", |p| p.policy_bundle = Digest::of(b"another")),
+            ("parent", |p| p.parent = Some(p.hash())),
+        ];
+        let mut hashes = BTreeMap::from([(vector().hash(), "the plan itself")]);
+        for (name, change) in changes {
+            let mut plan = vector();
+            change(&mut plan);
+            assert_eq!(Plan::from_canonical(&plan.canonical()).as_ref(), Ok(&plan), "{name}");
+            assert_eq!(hashes.insert(plan.hash(), name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_canonical_bytes_are_a_plan() {
+        let good = text(&vector());
+        assert_eq!(Plan::from_canonical(good.as_bytes()).unwrap(), vector());
+        let swap = |from: &str, to: &str| {
+            assert!(good.contains(from), "{from}");
+            good.replacen(from, to, 1)
+        };
+        let differs = [
+            ("space", swap(",", ", ")),
+            ("newline at the end", format!("{good}\n")),
+            ("keys in another order", swap(r#""gpus":0,"nodes":2"#, r#""nodes":2,"gpus":0"#)),
+            ("a key twice in a map", swap(r#"{"timeout""#, r#"{"timeout":{"duration":1},"timeout""#)),
+            ("another spelling of a number", swap(r#""minimum":0.5"#, r#""minimum":5e-1"#)),
+            ("a trailing zero", swap(r#""minimum":0.5"#, r#""minimum":0.50"#)),
+            ("an escape", swap("spot.rebalance", r"spot\u002erebalance")),
+            ("an unknown field", swap(r#"{"blast""#, r#"{"aaa":1,"blast""#)),
+            ("a default left out", swap(r#""parent":null,"#, "")),
+        ];
+        for (name, bytes) in differs {
+            assert_eq!(Plan::from_canonical(bytes.as_bytes()), Err(NotCanonical::Differs), "{name}");
+        }
+        let malformed = [
+            ("a fraction where an integer is", swap(r#""nodes":2"#, r#""nodes":2.0"#)),
+            ("a field twice", swap(r#""dry_run":false"#, r#""dry_run":false,"dry_run":false"#)),
+            ("a field missing", swap(r#""dry_run":false,"#, "")),
+            ("cut off", good[..good.len() - 1].to_string()),
+            ("two plans", format!("{good}{good}")),
+            ("nothing", String::new()),
+        ];
+        for (name, bytes) in malformed {
+            let refused = Plan::from_canonical(bytes.as_bytes());
+            assert!(matches!(refused, Err(NotCanonical::Malformed(_))), "{name}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_none_does_not_stop_the_host() {
+        assert_eq!(canonical(&f64::NAN), b"null");
+        assert_eq!(canonical(&BTreeMap::from([("a", f64::INFINITY), ("b", 1.0)])), br#"{"a":null,"b":1}"#);
+    }
+
+    fn world() -> World {
+        let able = KnownNode {
+            generation: 1,
+            live: true,
+            capabilities: [catalogue::capability::CHECKPOINT, catalogue::capability::RESTORE]
+                .map(|capability| (capability.to_string(), Ok(())))
+                .into(),
+        };
+        let train = KnownWorkload { generation: 7, node: NodeId::new("node-a") };
+        World {
+            nodes: ["node-a", "node-b"].map(|node| (NodeId::new(node), able.clone())).into(),
+            workloads: [(crate::id::WorkloadId::new("train"), train)].into(),
+        }
+    }
+
+    fn proposal() -> Proposal {
+        let plan = vector();
+        let target = plan.steps[0].target.clone();
+        Proposal {
+            title: "Move it".into(),
+            rationale: "because".into(),
+            steps: vec![crate::decision::ProposedStep {
+                verb: verb::MIGRATE.into(),
+                target: target.clone(),
+                arguments: BTreeMap::from([
+                    (argument::TO.to_string(), Value::Text("node-b".into())),
+                    (argument::TIMEOUT.to_string(), Value::Duration(60_000)),
+                ]),
+                preconditions: vec![],
+                on_failure: OnFailure::Compensate,
+            }],
+            success: vec![Condition { target, ..plan.success[0].clone() }],
+            watch_ms: plan.watch_ms,
+            confidence: 0.8,
+        }
+    }
+
+    #[test]
+    fn a_migration_is_checkpoint_restore_confirm_and_only_then_retire() {
+        let resolved = resolve(&proposal(), &world()).unwrap();
+        let plan = vector();
+        assert_eq!(resolved.steps, plan.steps);
+        assert_eq!(resolved.success, plan.success);
+        assert_eq!((resolved.class, resolved.blast), (plan.class, plan.blast));
+    }
+
+    #[test]
+    fn more_steps_than_the_limit_are_refused() {
+        let (mut world, mut proposal) = (world(), proposal());
+        let first = proposal.steps.remove(0);
+        for index in 0..=STEPS_MAXIMUM / 4 {
+            let id = format!("w{index}");
+            let known = KnownWorkload { generation: 7, node: NodeId::new("node-a") };
+            world.workloads.insert(crate::id::WorkloadId::new(&id), known);
+            proposal
+                .steps
+                .push(crate::decision::ProposedStep { target: Target { id, ..first.target.clone() }, ..first.clone() });
+        }
+        assert_eq!(resolve(&proposal, &world), Err(Refusal::TooManySteps));
+        proposal.steps.pop();
+        let steps = resolve(&proposal, &world).unwrap().steps;
+        assert_eq!(steps.len(), STEPS_MAXIMUM);
+        // Each restore refers to the checkpoint of its own workload.
+        for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.verb == verb::RESTORE) {
+            let checkpoint = &steps[step.checkpoint_step().unwrap() as usize];
+            assert_eq!((checkpoint.verb.as_str(), &checkpoint.target), (verb::CHECKPOINT, &step.target), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_condition_that_json_would_round_is_refused() {
+        let mut large = proposal();
+        large.success[0].fresh_within_ms = MAX_EXACT + 1;
+        assert!(matches!(resolve(&large, &world()), Err(Refusal::Condition(_))));
+        let mut large = proposal();
+        large.steps[0].preconditions = vec![Condition {
+            target: Target { generation: u64::MAX, ..large.success[0].target.clone() },
+            ..large.success[0].clone()
+        }];
+        assert!(matches!(resolve(&large, &world()), Err(Refusal::Condition(_))));
+        let mut long = proposal();
+        long.watch_ms = WATCH_MAXIMUM_MS + 1;
+        assert_eq!(resolve(&long, &world()), Err(Refusal::Watch));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, rng_seed: RngSeed::Fixed(3), ..ProptestConfig::default() })]
+
+        /// Any text, any exact number: out and in again with the same bits, and the same hash.
+        #[test]
+        fn round_trip(
+            cause in ".*", id in ".*", minimum in prop::num::f64::NORMAL | prop::num::f64::SUBNORMAL | prop::num::f64::ZERO,
+            generation in 0..=MAX_EXACT, integer in -(MAX_EXACT as i64)..=MAX_EXACT as i64, name in ".*",
+        ) {
+            let mut plan = vector();
+            plan.shape.cause = cause;
+            plan.steps[0].target = Target { kind: SubjectKind::Gpu, id, generation };
+            plan.steps[1].arguments.insert(name.clone(), Value::Integer(integer));
+            plan.steps[2].arguments.insert(name, Value::Number(minimum));
+            plan.success[0].minimum = Some(minimum);
+            let bytes = plan.canonical();
+            let again = Plan::from_canonical(&bytes).unwrap();
+            prop_assert_eq!(&again, &plan);
+            prop_assert_eq!(again.hash(), PlanHash::of_canonical(&bytes));
+        }
+
+        /// Scores and texts of a proposal are not in the plan.
+        #[test]
+        fn what_is_only_said_is_not_hashed(title in ".*", rationale in ".*", confidence in 0.0..1.0f64) {
+            let said = Proposal { title, rationale, confidence, ..proposal() };
+            prop_assert_eq!(resolve(&said, &world()), resolve(&proposal(), &world()));
+        }
+
+        /// Two conditions of different bounds never become the same bytes.
+        #[test]
+        fn bounds_are_told_apart(a in prop::num::f64::NORMAL, b in prop::num::f64::NORMAL) {
+            let of = |bound| {
+                let mut plan = vector();
+                plan.success[0].minimum = Some(bound);
+                plan.hash()
+            };
+            prop_assert_eq!(of(a) == of(b), a == b);
+        }
+    }
+}
