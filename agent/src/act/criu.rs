@@ -1,0 +1,241 @@
+//! CRIU as this machine has it: found, tried, and run with its words translated.
+//!
+//! It is run as a program, in a session of its own: a dump or a restore must survive the agent, and its images are
+//! plain files either way. Restores go into new pid and mount namespaces, with CRIU staying as their init, because the
+//! pids of the image may be taken here, and so that killing one process ends all that a restore began.
+
+use crate::process::ProcessRef;
+use std::{
+    ffi::OsStr,
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+use thiserror::Error;
+
+/// Bytes at the end of CRIU's log that are read for its errors.
+const LOG_TAIL_BYTES: usize = 64 << 10;
+/// Lines of CRIU's own that are shown to a person.
+const LOG_LINES_SHOWN: usize = 3;
+
+/// Why CRIU cannot be used here, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct Missing {
+    pub code: &'static str,
+    pub reason: String,
+    pub advice: String,
+}
+
+/// A CRIU that works here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Criu {
+    path: PathBuf,
+    pub version: String,
+}
+
+impl Criu {
+    /// Looks where it was asked for, else on the PATH, else where the project's setup puts it; and tries it.
+    pub fn find(asked: Option<&Path>) -> Result<Self, Missing> {
+        let missing = |code, reason: String, advice: &str| Missing { code, reason, advice: advice.into() };
+        let path = match asked {
+            Some(path) if path.is_file() => path.to_owned(),
+            Some(path) => {
+                let reason = format!("there is no CRIU at {}", path.display());
+                return Err(missing(
+                    "criu.missing",
+                    reason,
+                    "correct `--criu`, or leave it out to have CRIU looked for",
+                ));
+            }
+            None => on_path("criu").or_else(in_cache).ok_or_else(|| {
+                let reason = "CRIU is not installed: neither on the PATH nor in the cache of `make setup`".to_string();
+                missing(
+                    "criu.missing",
+                    reason,
+                    "run `make setup`, or install CRIU 4 or newer and name it with `--criu`",
+                )
+            })?,
+        };
+        let said = Command::new(&path).arg("--version").stdin(Stdio::null()).output().map_err(|error| {
+            let reason = format!("{} cannot be run: {error}", path.display());
+            missing("criu.broken", reason, "install CRIU again with `make setup`")
+        })?;
+        let text = String::from_utf8_lossy(&said.stdout);
+        let version = text.lines().find_map(|line| line.strip_prefix("Version:")).map(|v| v.trim().to_string());
+        let version = version.ok_or_else(|| {
+            let reason = format!("{} does not answer as CRIU does", path.display());
+            missing("criu.broken", reason, "install CRIU again with `make setup`")
+        })?;
+        if !rustix::process::geteuid().is_root() {
+            let reason = "checkpoint and restore need root, and the agent does not run as root".into();
+            return Err(missing("criu.privilege", reason, "run the agent as root"));
+        }
+        for tool in ["setsid", "unshare", "nsenter"] {
+            if on_path(tool).is_none() {
+                let reason = format!("`{tool}` is not on the PATH");
+                return Err(missing("criu.tools", reason, "install util-linux"));
+            }
+        }
+        let check = Command::new(&path).arg("check").stdin(Stdio::null()).output();
+        let failed = match check {
+            Ok(output) if output.status.success() => None,
+            Ok(output) => Some(errors(&String::from_utf8_lossy(&output.stderr))),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = failed {
+            let reason = format!("CRIU {version} does not work on this kernel: {why}");
+            return Err(missing(
+                "criu.kernel",
+                reason,
+                "use CRIU 4 or newer (`make setup` gets one), or another kernel",
+            ));
+        }
+        Ok(Self { path, version })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a restore can have namespaces of its own here.
+    pub fn probe_namespaces() -> Result<(), Missing> {
+        let tried =
+            Command::new("unshare").args(["-p", "-m", "-f", "--mount-proc", "true"]).stdin(Stdio::null()).output();
+        let why = match tried {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_string(),
+            Err(error) => error.to_string(),
+        };
+        Err(Missing {
+            code: "criu.namespaces",
+            reason: format!("new pid and mount namespaces cannot be made: {why}"),
+            advice: "run the agent with CAP_SYS_ADMIN, outside a container that forbids namespaces".into(),
+        })
+    }
+
+    /// Begins to dump the tree under `root` into `images` and to leave it stopped. What is returned is `setsid`'s
+    /// child, which has become CRIU (or `nsenter` in front of it).
+    pub fn begin_dump(&self, root: &ProcessRef, images: &Path) -> io::Result<Child> {
+        let mut command = Command::new("setsid");
+        let pid = match root.pid_in_namespace() {
+            Some(inside) => {
+                command.args(["nsenter", "-t", &root.pid.to_string(), "-p", "-m"]);
+                inside
+            }
+            None => root.pid,
+        };
+        command.arg(&self.path).args(["dump", "--leave-stopped", "-o", "dump.log", "-t", &pid.to_string()]);
+        command.arg("-D").arg(images);
+        Self::spawn(&mut command, images, "dump.out")
+    }
+
+    /// Begins a restore in new pid and mount namespaces. The child is `unshare`, whose child is CRIU and the
+    /// namespace's init. `pid_file` will hold the root's pid inside.
+    pub fn begin_restore(&self, images: &Path, pid_file: &Path) -> io::Result<Child> {
+        let mut command = Command::new("setsid");
+        command.args(["unshare", "-p", "-m", "-f", "--mount-proc"]);
+        command.arg(&self.path).args(["restore", "-o", "restore.log"]);
+        command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
+        Self::spawn(&mut command, images, "restore.out")
+    }
+
+    fn spawn(command: &mut Command, images: &Path, output: &str) -> io::Result<Child> {
+        let out = OpenOptions::new().create(true).append(true).open(images.join(output))?;
+        let err = out.try_clone()?;
+        command.current_dir("/").env_remove("AETHER_JOIN_TOKEN").stdin(Stdio::null()).stdout(out).stderr(err).spawn()
+    }
+}
+
+/// What went wrong, from CRIU's log in words for a person, with its own last errors behind.
+pub fn explain(log: &Path) -> String {
+    let text = tail(log).unwrap_or_default();
+    let said = errors(&text);
+    let hint = HINTS.iter().find(|(mark, _)| text.contains(mark)).map(|(_, hint)| *hint);
+    match (hint, said.is_empty()) {
+        (Some(hint), _) => format!("{hint} (CRIU: {said})"),
+        (None, false) => format!("CRIU: {said}"),
+        (None, true) => "CRIU left no word of why; see its log in the agent's state folder".into(),
+    }
+}
+
+/// Marks in CRIU's log and what they mean.
+const HINTS: [(&str, &str); 9] = [
+    ("A session leader of", "the workload is not in a session of its own: start it with setsid, or by the agent"),
+    ("is a session leader, but", "the workload is not in a session of its own: start it with setsid, or by the agent"),
+    ("Found dangling tty", "the workload holds a terminal: start it with its streams on files"),
+    ("--tcp-established", "the workload holds a TCP connection, which this agent does not move yet"),
+    ("Can't dump half of stream unix connection", "the workload is connected by a socket to a process outside of it"),
+    ("has bad size", "a file that the workload has open changed its size after the snapshot"),
+    ("Can't open file", "a file that the workload had open is not there on this machine"),
+    ("No space left on device", "the disk that holds the agent's state is full"),
+    ("Unexpected rt vDSO area bounds", "this CRIU is too old for this kernel"),
+];
+
+fn errors(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("Error (")).collect();
+    // This one is about CRIU's own limits, comes inside namespaces, and fails nothing.
+    let lines: Vec<&str> = lines.into_iter().filter(|line| !line.contains("Can't setup RLIMIT_NOFILE")).collect();
+    let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+    let plain = shown.iter().map(|line| line.split_once("): ").map_or(*line, |(_, said)| said).trim());
+    plain.collect::<Vec<_>>().join("; ")
+}
+
+fn tail(path: &Path) -> io::Result<String> {
+    let bytes = fs::read(path)?;
+    Ok(String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned())
+}
+
+fn on_path(program: impl AsRef<OsStr>) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program.as_ref())).find(|candidate| candidate.is_file())
+}
+
+/// Where `make setup` puts it.
+fn in_cache() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+    Some(cache.join("aether/criu/bin/criu")).filter(|path| path.is_file())
+}
+
+/// Makes what CRIU wrote survive a crash before it is told as done.
+pub fn sync_images(images: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(images)? {
+        let path = entry?.path();
+        if path.is_file() {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    File::open(images)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_criu_says_where_it_was_looked_for() {
+        let missing = Criu::find(Some(Path::new("/nowhere/criu"))).unwrap_err();
+        assert_eq!(missing.code, "criu.missing");
+        assert!(missing.reason.contains("/nowhere/criu"), "{missing}");
+    }
+
+    #[test]
+    fn another_program_is_not_taken_for_criu() {
+        assert_eq!(Criu::find(Some(Path::new("/bin/true"))).unwrap_err().code, "criu.broken");
+    }
+
+    #[test]
+    fn its_words_are_translated() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("restore.log");
+        let text = "(00.1) fine\n(00.2) Error (criu/files-reg.c:2231): File tmp/x has bad size 5 (expect 4)\n\
+                    (00.3) Error (criu/cr-restore.c:2389): Restoring FAILED.\n";
+        fs::write(&log, text).unwrap();
+        let said = explain(&log);
+        assert!(said.starts_with("a file that the workload has open changed its size"), "{said}");
+        assert!(said.contains("bad size 5 (expect 4); Restoring FAILED."), "{said}");
+        assert!(explain(Path::new("/nowhere")).contains("no word"));
+    }
+}

@@ -1,0 +1,158 @@
+//! The agent, wired: collector, spool, uplink and executor as one task set.
+
+use crate::{
+    act::criu::{Criu, Missing},
+    capabilities::{self, Findings},
+    clock,
+    collect::Collector,
+    config::Config,
+    spool::{self, Spool},
+    state::{self, StateFolder},
+    uplink::{self, Parts, Uplink, Wishes},
+    workloads::{self, Registry},
+};
+use aether_core::metric;
+use std::{sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+/// Orders that wait for the executor.
+const INBOUND_MAXIMUM: usize = 256;
+/// How long the end may take before what hangs is left behind.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(20);
+/// Sampling at full pressure is this many times slower.
+const PRESSURE_SLOWDOWN: f64 = 10.0;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    #[error(transparent)]
+    Workloads(#[from] workloads::Error),
+    #[error(transparent)]
+    Uplink(#[from] uplink::Error),
+}
+
+/// Runs the agent until `shutdown`.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let state = Arc::new(StateFolder::open(&config.state)?);
+    let boot = capabilities::boot_id();
+    let registry = Arc::new(Registry::open(&state.registry(), boot.clone())?);
+    let spool = Arc::new(Spool::open(&state.spool(), config.node.clone(), config.spool)?);
+    let mut collector = Collector::new(config.node.clone(), state.path(), registry.clone());
+
+    let criu = find_criu(&config).await;
+    let sources = collector.probe(&config.disabled_sources);
+    let findings = Findings::new(&config, &criu, &Criu::probe_namespaces(), &sources);
+    for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
+        let reason = finding.reason.as_deref().unwrap_or_default();
+        warn!(capability = finding.name, reason, advice = finding.advice, "is not to be had on this machine");
+    }
+    let (_capabilities, capabilities) = watch::channel(findings.report());
+    let (inbound, mut orders) = mpsc::channel(INBOUND_MAXIMUM);
+    let parts = Parts {
+        config: config.clone(),
+        state: state.clone(),
+        boot,
+        spool: spool.clone(),
+        registry: registry.clone(),
+        capabilities,
+        inbound,
+    };
+    let (uplink, ends) = Uplink::new(parts)?;
+
+    registry.begin(&config.workloads, &state.workloads(), config.simulate);
+
+    let tasks = TaskTracker::new();
+    tasks.spawn(collect(collector, spool.clone(), ends.wishes, shutdown.clone()));
+    tasks.spawn(uplink.run(shutdown.clone()));
+    tasks.spawn(async move { while orders.recv().await.is_some() {} });
+    tasks.close();
+    info!(node.id = %config.node, host = %config.host, state = %state.path().display(), "the agent runs");
+
+    shutdown.cancelled().await;
+    info!("stopping");
+    if tokio::time::timeout(SHUTDOWN_WITHIN, tasks.wait()).await.is_err() {
+        error!("something did not end in time and is left behind; the journal knows of it");
+    }
+    spool.sync();
+    if config.stop_workloads_on_exit {
+        registry.end_all();
+    }
+    Ok(())
+}
+
+/// What this machine can do, without an agent running.
+pub fn examine(config: &Config) -> Result<Findings, Error> {
+    let folder = std::env::temp_dir().join(format!("aether-agent-doctor-{}.json", clock::new_id()));
+    let registry = Arc::new(Registry::open(&folder, capabilities::boot_id())?);
+    // The registry of nothing; a leftover of a few bytes hurts nobody.
+    let _ = std::fs::remove_file(&folder);
+    let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), registry);
+    let sources = collector.probe(&config.disabled_sources);
+    Ok(Findings::new(config, &Criu::find(config.criu.as_deref()), &Criu::probe_namespaces(), &sources))
+}
+
+async fn find_criu(config: &Config) -> Result<Criu, Missing> {
+    let asked = config.criu.clone();
+    let found = tokio::task::spawn_blocking(move || Criu::find(asked.as_deref())).await;
+    found.unwrap_or_else(|error| {
+        Err(Missing { code: "criu.broken", reason: error.to_string(), advice: "see the agent's log".into() })
+    })
+}
+
+/// Samples at a steady pace, and puts a batch into the spool whenever one is due.
+async fn collect(
+    collector: Collector,
+    spool: Arc<Spool>,
+    mut wishes: watch::Receiver<Wishes>,
+    shutdown: CancellationToken,
+) {
+    let mut collector = Some(collector);
+    let mut due = Instant::now();
+    let mut batch_due = due + wishes.borrow().batch_interval;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = sleep_until(due) => {}
+            Ok(()) = wishes.changed() => continue,
+        }
+        let wanted = wishes.borrow_and_update().clone();
+        let slower = 1.0 + f64::from(wanted.pressure_percent) / 100.0 * (PRESSURE_SLOWDOWN - 1.0);
+        let now = Instant::now();
+        // A machine that slept, or was too busy, is not sampled many times to make up for it.
+        due = (due + wanted.sample_interval.mul_f64(slower)).max(now);
+        let flush = now >= batch_due;
+        if flush {
+            batch_due = now + wanted.batch_interval.mul_f64(slower).saturating_sub(wanted.sample_interval / 2);
+        }
+        let Some(mut taken) = collector.take() else { return };
+        let spool = spool.clone();
+        let sampled = tokio::task::spawn_blocking(move || {
+            let at = clock::now();
+            taken.sample(at, &wanted.disabled_sources);
+            if flush {
+                let depth = spool.depth();
+                taken.note(at, metric::SPOOL_DEPTH, "{batch}", depth.batches as f64);
+                taken.note(at, metric::SPOOL_LOST, "{batch}", depth.lost as f64);
+                spool.append(taken.take(), vec![], at);
+            }
+            taken
+        });
+        match sampled.await {
+            Ok(back) => collector = Some(back),
+            Err(error) => {
+                error!(%error, "the collector failed; this agent samples no more until it is started again");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A workload to show a migration with: it counts in memory and appends each count to a file.
+//!
+//! The count lives in memory alone. A process that lost its memory would begin again at 1, so lost progress shows in
+//! the file; one that was restored goes on from where it was. It holds no socket and no pipe, so that any CRIU takes
+//! it, and it needs nothing of Aether: it is what a team's own process would be.
+
+use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
+
+/// Between two counts.
+const PACE: Duration = Duration::from_millis(100);
+const PAGE: usize = 4096;
+const USAGE: &str = "usage: aether-demo-workload --file PATH [--memory-mib N]";
+
+struct Arguments {
+    file: PathBuf,
+    memory_mib: usize,
+}
+
+fn arguments(mut from: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let (mut file, mut memory_mib) = (None, 1);
+    while let Some(name) = from.next() {
+        let value = from.next().ok_or_else(|| format!("`{name}` needs a value; {USAGE}"))?;
+        match name.as_str() {
+            "--file" => file = Some(PathBuf::from(value)),
+            "--memory-mib" => {
+                memory_mib = value
+                    .parse()
+                    .ok()
+                    .filter(|mib| (0..=65_536).contains(mib))
+                    .ok_or_else(|| format!("`--memory-mib {value}` is not a number from 0 to 65536; {USAGE}"))?;
+            }
+            other => return Err(format!("`{other}` is not known; {USAGE}")),
+        }
+    }
+    Ok(Arguments { file: file.ok_or_else(|| format!("`--file` is missing; {USAGE}"))?, memory_mib })
+}
+
+fn main() -> Result<(), String> {
+    let Arguments { file: path, memory_mib } = arguments(std::env::args().skip(1))?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|error| format!("cannot append to {}: {error}", path.display()))?;
+    let mut memory = vec![0u8; memory_mib << 20];
+    let mut count = 0u64;
+    // Each page differs, so that a snapshot is as large as it says.
+    for (index, page) in memory.chunks_mut(PAGE).enumerate() {
+        page[..8].copy_from_slice(&(index as u64).to_le_bytes());
+    }
+    loop {
+        count += 1;
+        // One page a count is changed, so that the memory is in use and not only there.
+        let pages = (memory.len() / PAGE).max(1);
+        if let Some(page) = memory.chunks_mut(PAGE).nth(usize::try_from(count).unwrap_or(0) % pages) {
+            page[8..16].copy_from_slice(&count.to_le_bytes());
+        }
+        // A full disk costs a line, not the work.
+        let _ = writeln!(file, "{count}");
+        std::thread::sleep(PACE);
+    }
+}

@@ -1,0 +1,104 @@
+//! What this machine can do for Aether, and for what it cannot: why, and what to do. Told to the host and by `doctor`.
+
+use crate::{
+    act::criu::{Criu, Missing},
+    collect::Standing,
+    config::Config,
+};
+use aether_core::catalogue::capability;
+use aether_proto::v1;
+use procfs::{CpuInfo, Current};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One capability as found here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub name: String,
+    pub available: bool,
+    /// Why it is missing.
+    pub reason: Option<String>,
+    /// What a person can do about it.
+    pub advice: Option<String>,
+    /// The executor only pretends.
+    pub simulated: bool,
+}
+
+/// All that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    pub capabilities: Vec<Finding>,
+    pub facts: BTreeMap<String, String>,
+}
+
+impl Findings {
+    pub fn new(
+        config: &Config,
+        criu: &Result<Criu, Missing>,
+        namespaces: &Result<(), Missing>,
+        sources: &[Standing],
+    ) -> Self {
+        let mut capabilities = Vec::new();
+        let mut facts = facts(config);
+        if let Ok(criu) = criu {
+            facts.insert("criu.version".into(), criu.version.clone());
+        }
+        let checkpoint = criu.as_ref().map(|_| ());
+        let restore = checkpoint.and(namespaces.as_ref().copied());
+        for (name, found) in [(capability::CHECKPOINT, checkpoint), (capability::RESTORE, restore)] {
+            let missing = if config.simulate { None } else { found.err() };
+            capabilities.push(Finding {
+                name: name.into(),
+                available: missing.is_none(),
+                reason: missing.map(|missing| missing.reason.clone()),
+                advice: missing.map(|missing| missing.advice.clone()),
+                simulated: config.simulate,
+            });
+        }
+        for Standing { source, missing } in sources {
+            capabilities.push(Finding {
+                name: format!("telemetry.{source}"),
+                available: missing.is_none(),
+                reason: missing.clone(),
+                advice: None,
+                simulated: false,
+            });
+        }
+        Self { capabilities, facts }
+    }
+
+    pub fn report(&self) -> v1::CapabilityReport {
+        let capabilities = self.capabilities.iter().map(|finding| {
+            let Finding { name, available, reason, advice, simulated } = finding;
+            let reason = match (reason, advice) {
+                (Some(reason), Some(advice)) => format!("{reason}; {advice}"),
+                (reason, _) => reason.clone().unwrap_or_default(),
+            };
+            let (name, available, simulated) = (name.clone(), *available, *simulated);
+            v1::Capability { name, available, reason, fallback: String::new(), simulated }
+        });
+        let facts = self.facts.clone().into_iter().collect();
+        v1::CapabilityReport { capabilities: capabilities.collect(), facts }
+    }
+}
+
+/// The kernel's id of this boot.
+pub fn boot_id() -> String {
+    procfs::sys::kernel::random::boot_id().unwrap_or_default().trim().to_string()
+}
+
+fn facts(config: &Config) -> BTreeMap<String, String> {
+    let uname = rustix::system::uname();
+    let text = |value: &std::ffi::CStr| value.to_string_lossy().into_owned();
+    let mut facts = BTreeMap::from([
+        ("host.arch".into(), std::env::consts::ARCH.into()),
+        ("host.name".into(), text(uname.nodename())),
+        ("os.kernel.release".into(), text(uname.release())),
+        ("agent.version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("agent.simulated".into(), config.simulate.to_string()),
+    ]);
+    if let Some(model) = CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_string)) {
+        facts.insert("cpu.model".into(), model);
+    }
+    facts
+}

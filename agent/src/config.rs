@@ -1,0 +1,395 @@
+//! What the agent is told by its flags, its environment and its file: parsed once, into typed values, at the start.
+//!
+//! A flag goes before the environment, the environment before the file, the file before the default. A field that
+//! is not known is an error that names it: a setting that was meant and not read is worse than none.
+
+use aether_core::{
+    id::{NodeId, is_name},
+    snapshot::{Tier, WorkloadSpec},
+};
+use serde::Deserialize;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use thiserror::Error;
+
+/// A commented file with every setting and its default.
+pub const EXAMPLE: &str = include_str!("../agent.example.toml");
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("the configuration {} cannot be read", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{origin}: {problem}")]
+    Parse { origin: String, problem: String },
+    #[error("`{field}`: {problem}")]
+    Invalid { field: String, problem: String },
+}
+
+fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Error {
+    Error::Invalid { field: field.into(), problem: problem.into() }
+}
+
+/// The file's form. Each setting is described in `agent.example.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    node: Option<String>,
+    host: Option<String>,
+    host_ca: Option<PathBuf>,
+    state: Option<PathBuf>,
+    join_token: Option<String>,
+    join_token_file: Option<PathBuf>,
+    criu: Option<PathBuf>,
+    simulate: Option<bool>,
+    stop_workloads_on_exit: Option<bool>,
+    collect: Collect,
+    spool: SpoolFile,
+    act: ActFile,
+    workloads: Vec<WorkloadFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Collect {
+    sample_interval_ms: u64,
+    batch_interval_ms: u64,
+    disabled_sources: BTreeSet<String>,
+}
+impl Default for Collect {
+    fn default() -> Self {
+        Self { sample_interval_ms: 1_000, batch_interval_ms: 1_000, disabled_sources: BTreeSet::new() }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SpoolFile {
+    limit_bytes: u64,
+    limit_age_s: u64,
+    memory_batches: usize,
+    sync_interval_ms: u64,
+}
+impl Default for SpoolFile {
+    fn default() -> Self {
+        Self { limit_bytes: 256 << 20, limit_age_s: 24 * 3_600, memory_batches: 120, sync_interval_ms: 5_000 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ActFile {
+    concurrent_maximum: usize,
+}
+impl Default for ActFile {
+    fn default() -> Self {
+        Self { concurrent_maximum: 4 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorkloadFile {
+    id: String,
+    name: Option<String>,
+    tier: Option<Tier>,
+    #[serde(default)]
+    command: Vec<String>,
+    progress_file: Option<PathBuf>,
+    adopt_pid: Option<u32>,
+}
+
+/// What flags and their environment variables say; each goes before the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub node: Option<String>,
+    pub host: Option<String>,
+    pub host_ca: Option<PathBuf>,
+    pub state: Option<PathBuf>,
+    pub join_token: Option<String>,
+    pub join_token_file: Option<PathBuf>,
+    pub criu: Option<PathBuf>,
+    pub simulate: bool,
+    pub stop_workloads_on_exit: bool,
+}
+
+/// The parsed configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node: NodeId,
+    pub host: String,
+    /// A PEM file with the authority that signed the host's certificate.
+    pub host_ca: Option<PathBuf>,
+    pub state: PathBuf,
+    pub join_token: Option<JoinToken>,
+    /// CRIU as it was asked for; none means that it is looked for.
+    pub criu: Option<PathBuf>,
+    pub simulate: bool,
+    pub stop_workloads_on_exit: bool,
+    pub sample_interval: Duration,
+    pub batch_interval: Duration,
+    pub disabled_sources: BTreeSet<String>,
+    pub spool: SpoolLimits,
+    pub concurrent_maximum: usize,
+    pub workloads: Vec<Declared>,
+}
+
+/// A secret; its value is in no log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinToken(pub String);
+
+impl std::fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinToken(..)")
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct SpoolLimits {
+    pub bytes: u64,
+    pub age: Duration,
+    /// Batches kept in memory while the disk takes none.
+    pub memory_batches: usize,
+    pub sync_interval: Duration,
+}
+
+/// A workload that the configuration wants under this agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    pub spec: WorkloadSpec,
+    pub adopt_pid: Option<u32>,
+}
+
+/// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
+const SECTIONS: [(&str, &[&str]); 3] = [
+    ("collect", &["sample_interval_ms", "batch_interval_ms"]),
+    ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
+    ("act", &["concurrent_maximum"]),
+];
+
+impl Config {
+    /// Reads `file` if one is named. `environment` looks up a variable.
+    pub fn load(
+        file: Option<&Path>,
+        overrides: Overrides,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        let text = match file {
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?
+            }
+            None => String::new(),
+        };
+        let origin = file.map_or_else(|| "the configuration".to_string(), |path| path.display().to_string());
+        Self::parse(&text, &origin, overrides, environment)
+    }
+
+    fn parse(
+        text: &str,
+        origin: &str,
+        overrides: Overrides,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        let parse = |problem: String| Error::Parse { origin: origin.into(), problem };
+        // The text itself is parsed first, since then an error can name the line.
+        let _: File = toml::from_str(text).map_err(|error| parse(error.to_string().trim_end().to_string()))?;
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| parse(error.to_string()))?;
+        for (section, settings) in SECTIONS {
+            for setting in settings {
+                let variable = format!("AETHER_{section}_{setting}").to_uppercase();
+                let Some(value) = environment(&variable) else { continue };
+                let number = value.parse::<i64>().map_err(|_| invalid(&variable, format!("`{value}` is no number")))?;
+                let entry = table.entry(section).or_insert_with(|| toml::Table::new().into());
+                if let Some(entry) = entry.as_table_mut() {
+                    entry.insert((*setting).into(), number.into());
+                }
+            }
+        }
+        let file: File = table.try_into().map_err(|error: toml::de::Error| parse(error.to_string()))?;
+        Self::typed(file, overrides)
+    }
+
+    fn typed(file: File, flags: Overrides) -> Result<Self, Error> {
+        let File {
+            node,
+            host,
+            host_ca,
+            state,
+            join_token,
+            join_token_file,
+            criu,
+            simulate,
+            stop_workloads_on_exit,
+            collect,
+            spool,
+            act,
+            workloads,
+        } = file;
+        let node = flags.node.or(node).ok_or_else(|| invalid("node", "is missing: the name of this node"))?;
+        if !is_name(&node) {
+            return Err(invalid("node", format!("`{node}` is no name: 1 to 63 of a-z 0-9 - .")));
+        }
+        let host = flags.host.or(host).unwrap_or_else(|| "http://127.0.0.1:7700".into());
+        check_host(&host)?;
+        let state =
+            flags.state.or(state).ok_or_else(|| invalid("state", "is missing: a folder for this agent alone"))?;
+        // A flag or variable of one kind goes before a file's setting of the other.
+        let (token, token_file) = match (flags.join_token, flags.join_token_file) {
+            (None, None) => (join_token, join_token_file),
+            given => given,
+        };
+        let join_token = match (token, token_file) {
+            (Some(token), _) => Some(token),
+            (None, Some(path)) => Some(std::fs::read_to_string(&path).map_err(|source| Error::Read { path, source })?),
+            (None, None) => None,
+        };
+        let join_token = join_token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
+        within("collect.sample_interval_ms", collect.sample_interval_ms, 100, 60_000)?;
+        within("collect.batch_interval_ms", collect.batch_interval_ms, 100, 60_000)?;
+        within("spool.limit_bytes", spool.limit_bytes, 1 << 20, 1 << 40)?;
+        within("spool.limit_age_s", spool.limit_age_s, 60, 30 * 24 * 3_600)?;
+        within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
+        within("spool.sync_interval_ms", spool.sync_interval_ms, 0, 600_000)?;
+        within("act.concurrent_maximum", act.concurrent_maximum as u64, 1, 64)?;
+        Ok(Self {
+            node: NodeId(node),
+            host,
+            host_ca: flags.host_ca.or(host_ca),
+            state,
+            join_token: join_token.map(JoinToken),
+            criu: flags.criu.or(criu),
+            simulate: flags.simulate || simulate.unwrap_or(false),
+            stop_workloads_on_exit: flags.stop_workloads_on_exit || stop_workloads_on_exit.unwrap_or(false),
+            sample_interval: Duration::from_millis(collect.sample_interval_ms),
+            batch_interval: Duration::from_millis(collect.batch_interval_ms.max(collect.sample_interval_ms)),
+            disabled_sources: collect.disabled_sources,
+            spool: SpoolLimits {
+                bytes: spool.limit_bytes,
+                age: Duration::from_secs(spool.limit_age_s),
+                memory_batches: spool.memory_batches,
+                sync_interval: Duration::from_millis(spool.sync_interval_ms),
+            },
+            concurrent_maximum: act.concurrent_maximum,
+            workloads: declared(workloads)?,
+        })
+    }
+}
+
+fn within(field: &str, value: u64, minimum: u64, maximum: u64) -> Result<(), Error> {
+    if (minimum..=maximum).contains(&value) {
+        return Ok(());
+    }
+    Err(invalid(field, format!("{value} is not from {minimum} to {maximum}")))
+}
+
+/// Secrets travel to the host, so plain HTTP is for this machine alone.
+fn check_host(host: &str) -> Result<(), Error> {
+    let uri: tonic::transport::Uri =
+        host.parse().map_err(|_| invalid("host", format!("`{host}` is no address such as http://127.0.0.1:7700")))?;
+    let name = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let loopback = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if loopback => Ok(()),
+        Some("http") => Err(invalid("host", format!("`{host}` would carry secrets in the open; use https"))),
+        _ => Err(invalid("host", format!("`{host}` is no address such as http://127.0.0.1:7700"))),
+    }
+}
+
+fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
+    let mut seen = BTreeSet::new();
+    workloads
+        .into_iter()
+        .map(|WorkloadFile { id, name, tier, command, progress_file, adopt_pid }| {
+            let field = |setting: &str| format!("workloads[{id}].{setting}");
+            if !is_name(&id) {
+                return Err(invalid("workloads.id", format!("`{id}` is no name: 1 to 63 of a-z 0-9 - .")));
+            }
+            if !seen.insert(id.clone()) {
+                return Err(invalid("workloads.id", format!("`{id}` is declared twice")));
+            }
+            match (&command[..], adopt_pid) {
+                ([], None) => return Err(invalid(field("command"), "is missing, and so is `adopt_pid`")),
+                ([_, ..], Some(_)) => return Err(invalid(field("adopt_pid"), "cannot stand beside `command`")),
+                ([program, ..], None) if !Path::new(program).is_absolute() => {
+                    return Err(invalid(field("command"), "must begin with an absolute path"));
+                }
+                ([_, ..], None) | ([], Some(_)) => {}
+            }
+            if progress_file.as_deref().is_some_and(|path| !path.is_absolute()) {
+                return Err(invalid(field("progress_file"), "must be an absolute path"));
+            }
+            let spec = WorkloadSpec {
+                name: name.unwrap_or_else(|| id.clone()),
+                id: aether_core::id::WorkloadId(id),
+                tier: tier.unwrap_or(Tier::Standard),
+                command,
+                progress_file: progress_file.map(|path| path.display().to_string()),
+            };
+            Ok(Declared { spec, adopt_pid })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Error> {
+        Config::parse(text, "agent.toml", Overrides::default(), |_| None)
+    }
+
+    fn complaint(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_parses_and_says_the_defaults() {
+        let config = parse(EXAMPLE).unwrap();
+        let bare = parse("node = 'node-a'\nstate = '/var/lib/aether-agent'").unwrap();
+        assert_eq!(format!("{config:?}"), format!("{bare:?}"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let complaint = complaint("node = 'a'\nstate = '/x'\n[spool]\nlimit_byte = 1");
+        assert!(complaint.contains("limit_byte") && complaint.contains("agent.toml"), "{complaint}");
+    }
+
+    #[test]
+    fn bad_values_name_their_field() {
+        for (text, field) in [
+            ("", "node"),
+            ("node = 'A B'", "node"),
+            ("node = 'a'", "state"),
+            ("node = 'a'\nstate = '/x'\nhost = 'http://10.0.0.1:7700'", "https"),
+            ("node = 'a'\nstate = '/x'\nhost = 'somewhere'", "host"),
+            ("node = 'a'\nstate = '/x'\n[collect]\nsample_interval_ms = 1", "collect.sample_interval_ms"),
+            ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'", "workloads[w].command"),
+            ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['sh']", "absolute"),
+            ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['/bin/sh']\nadopt_pid = 3", "adopt_pid"),
+        ] {
+            let complaint = complaint(text);
+            assert!(complaint.contains(field), "{text}: {complaint}");
+        }
+    }
+
+    #[test]
+    fn flags_go_before_the_environment_and_that_before_the_file() {
+        let text = "node = 'a'\nstate = '/x'\n[spool]\nlimit_age_s = 60\nlimit_bytes = 2000000";
+        let flags = Overrides { node: Some("b".into()), ..Overrides::default() };
+        let environment = |name: &str| (name == "AETHER_SPOOL_LIMIT_AGE_S").then(|| "120".to_string());
+        let config = Config::parse(text, "f", flags, environment).unwrap();
+        assert_eq!(config.node.as_str(), "b");
+        assert_eq!(config.spool.age, Duration::from_secs(120));
+        assert_eq!(config.spool.bytes, 2_000_000);
+    }
+
+    #[test]
+    fn the_token_is_in_no_log() {
+        let config = parse("node = 'a'\nstate = '/x'\njoin_token = 'secret'").unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,230 @@
+use super::{medium::Medium, *};
+use aether_core::{
+    subject::SubjectRef,
+    telemetry::{Sample, SeriesKey},
+};
+use proptest::prelude::*;
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+fn limits() -> SpoolLimits {
+    SpoolLimits {
+        bytes: 1 << 20,
+        age: Duration::from_secs(3_600),
+        memory_batches: 3,
+        sync_interval: Duration::from_secs(60),
+    }
+}
+
+fn series(value: f64) -> Vec<SeriesSamples> {
+    let key = SeriesKey {
+        subject: SubjectRef::node("node-a"),
+        metric: "m".into(),
+        unit: "1".into(),
+        attributes: BTreeMap::new(),
+    };
+    vec![SeriesSamples { key, samples: vec![Sample { at: Time(1), value }] }]
+}
+
+fn open(path: &Path) -> Spool {
+    Spool::open(path, NodeId::new("node-a"), limits()).unwrap()
+}
+
+fn fill(spool: &Spool, count: usize) {
+    for _ in 0..count {
+        spool.append(series(1.0), vec![], Time(1_000));
+    }
+}
+
+/// Sequences from `after` on, each with what was lost before it.
+fn drain(spool: &Spool, mut after: u64) -> Vec<(u64, u64)> {
+    let mut drained = Vec::new();
+    while let Some(next) = spool.next_after(after) {
+        after = next.batch.sequence;
+        drained.push((after, next.lost_before));
+    }
+    drained
+}
+
+fn segments(path: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "segment")).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn batches_come_out_in_order_and_survive_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    fill(&spool, 3);
+    assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (3, 0)]);
+    spool.acknowledge(spool.epoch(), 2);
+    assert_eq!(spool.depth().batches, 1);
+    let epoch = spool.epoch();
+    // A kill runs no destructor.
+    std::mem::forget(spool);
+    let spool = open(folder.path());
+    assert_eq!(spool.epoch(), epoch);
+    fill(&spool, 1);
+    assert_eq!(drain(&spool, spool.resume(epoch, 2)), [(3, 0), (4, 0)]);
+}
+
+#[test]
+fn numbers_go_on_after_all_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    fill(&spool, 5);
+    spool.acknowledge(spool.epoch(), 5);
+    drop(spool);
+    let spool = open(folder.path());
+    fill(&spool, 1);
+    assert_eq!(drain(&spool, 5), [(6, 0)]);
+}
+
+#[test]
+fn a_torn_tail_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    fill(&spool, 4);
+    drop(spool);
+    let file = segments(folder.path()).pop().unwrap();
+    let length = std::fs::metadata(&file).unwrap().len();
+    OpenOptions::new().write(true).open(&file).unwrap().set_len(length - 3).unwrap();
+    let spool = open(folder.path());
+    fill(&spool, 1);
+    assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (3, 0), (4, 0)]);
+}
+
+#[test]
+fn a_host_that_is_ahead_moves_the_numbers_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    fill(&spool, 2);
+    let after = spool.resume(spool.epoch(), 9);
+    fill(&spool, 1);
+    assert_eq!(drain(&spool, after), [(10, 0)]);
+    assert_eq!(spool.depth().lost, 2);
+    // Another epoch says nothing about this one.
+    assert_eq!(spool.resume(1, 100), 0);
+}
+
+#[test]
+fn the_oldest_goes_first_and_the_gap_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = SpoolLimits { bytes: 4_000, ..limits() };
+    let spool = Spool::open(folder.path(), NodeId::new("node-a"), small).unwrap();
+    fill(&spool, 200);
+    let drained = drain(&spool, 0);
+    let (first, lost) = drained[0];
+    assert!(first > 1 && lost == first - 1, "{drained:?}");
+    assert!(drained[1..].iter().all(|(_, lost)| *lost == 0));
+    assert_eq!(drained.last().unwrap().0, 200);
+    assert_eq!(spool.depth().lost, lost);
+    let bytes: u64 = segments(folder.path()).iter().map(|path| std::fs::metadata(path).unwrap().len()).sum();
+    assert!(bytes <= 5_000, "{bytes}");
+}
+
+#[test]
+fn what_is_too_old_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = SpoolLimits { bytes: 40_000, age: Duration::from_secs(60), ..limits() };
+    let spool = Spool::open(folder.path(), NodeId::new("node-a"), small).unwrap();
+    fill(&spool, 200);
+    spool.append(series(1.0), vec![], Time(100_000));
+    let (first, lost) = drain(&spool, 0)[0];
+    assert!(first > 1 && lost == first - 1);
+}
+
+/// A disk that takes nothing while it is full, and tears what is written at that moment.
+struct Filling {
+    inner: Folder,
+    full: Arc<AtomicBool>,
+}
+
+impl Medium for Filling {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        self.inner.list()
+    }
+    fn read(&self, segment: u64) -> io::Result<Vec<u8>> {
+        self.inner.read(segment)
+    }
+    fn read_at(&self, segment: u64, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.inner.read_at(segment, offset, length)
+    }
+    fn append(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            self.inner.append(segment, &bytes[..bytes.len() / 2])?;
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        self.inner.append(segment, bytes)
+    }
+    fn truncate(&mut self, segment: u64, length: u64) -> io::Result<()> {
+        self.inner.truncate(segment, length)
+    }
+    fn sync(&mut self, segment: u64) -> io::Result<()> {
+        self.inner.sync(segment)
+    }
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.inner.remove(segment)
+    }
+}
+
+#[test]
+fn a_full_disk_stops_nothing_and_loses_only_what_memory_cannot_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let path = folder.path().to_owned();
+    let disk = Filling { inner: Folder::at(&path), full: full.clone() };
+    let spool = Spool::over(Box::new(disk), NodeId::new("node-a"), 7, limits()).unwrap();
+    fill(&spool, 2);
+    full.store(true, Ordering::SeqCst);
+    fill(&spool, 5);
+    let depth = spool.depth();
+    assert!(depth.trouble.as_deref().unwrap().contains("No space left"), "{depth:?}");
+    assert_eq!((depth.batches, depth.lost), (5, 2));
+    // What is in memory is sent meanwhile, and the gap told.
+    assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (5, 2), (6, 0), (7, 0)]);
+    full.store(false, Ordering::SeqCst);
+    fill(&spool, 1);
+    assert_eq!(spool.depth().trouble, None);
+    drop(spool);
+    let disk = Folder::at(&path);
+    let spool = Spool::over(Box::new(disk), NodeId::new("node-a"), 7, limits()).unwrap();
+    assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (5, 2), (6, 0), (7, 0), (8, 0)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever happens to the tail, what comes out was put in, in order, and numbers are not given twice.
+    #[test]
+    fn any_damage_is_survived(count in 1usize..12, cut in 0u64..600, flip in proptest::option::of(0usize..2_000)) {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = open(folder.path());
+        fill(&spool, count);
+        drop(spool);
+        let file = segments(folder.path()).pop().unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes.truncate(bytes.len().saturating_sub(usize::try_from(cut).unwrap()));
+        if let Some(byte) = flip.and_then(|at| bytes.get_mut(at)) {
+            *byte ^= 0x10;
+        }
+        std::fs::write(&file, bytes).unwrap();
+        let spool = open(folder.path());
+        let before = drain(&spool, 0);
+        prop_assert!(before.len() <= count);
+        let whole: Vec<(u64, u64)> = (1..=before.len() as u64).map(|sequence| (sequence, 0)).collect();
+        prop_assert_eq!(&before, &whole);
+        fill(&spool, 1);
+        let after = drain(&spool, 0);
+        prop_assert_eq!(after.len(), before.len() + 1);
+    }
+}

@@ -1,0 +1,301 @@
+//! The agent's one connection: joins the host, keeps a session, drains the spool, hands orders in and outcomes out.
+//!
+//! When the stream breaks it comes back, with backoff and jitter; what was not acknowledged is sent again. It decides
+//! nothing about orders: those go to [`crate::act`], which checks them.
+
+mod link;
+mod session;
+
+use crate::{
+    clock,
+    config::Config,
+    spool::Spool,
+    state::{self, Identity, StateFolder},
+    workloads::Registry,
+};
+use aether_proto::v1;
+use ed25519_dalek::VerifyingKey;
+use link::{Pending, Request};
+use session::{Ending, Session};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use link::{Fault, Link, Piece};
+
+const BACKOFF_MINIMUM: Duration = Duration::from_millis(250);
+const BACKOFF_MAXIMUM: Duration = Duration::from_secs(15);
+/// Between two attempts when only a person can change the answer.
+const BACKOFF_REFUSED: Duration = Duration::from_secs(60);
+/// Requests of the executor that wait for the stream.
+const REQUESTS_MAXIMUM: usize = 64;
+
+/// What the host hands to the executor.
+#[derive(Debug)]
+pub enum Inbound {
+    /// A stream begins: outcomes that were not acknowledged are to be told again.
+    Connected,
+    Dispatch(Box<v1::Dispatch>),
+    Cancel(v1::Cancel),
+    Acknowledged(v1::DispatchStateAck),
+}
+
+/// What the host allows in a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub frame_bytes: usize,
+    pub batches_in_flight: usize,
+    pub chunks_in_flight: usize,
+    pub chunk_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: aether_proto::FRAME_BYTES_MAXIMUM,
+            batches_in_flight: 32,
+            chunks_in_flight: 4,
+            chunk_bytes: aether_proto::CHUNK_BYTES,
+        }
+    }
+}
+
+impl Limits {
+    /// The host's, where it says something, and never beyond what this side can take.
+    fn of(limits: v1::SessionLimits) -> Self {
+        let v1::SessionLimits { frame_bytes, batches_in_flight, chunks_in_flight, chunk_bytes } = limits;
+        let or = |value: u32, default: usize, maximum: usize| match usize::try_from(value) {
+            Ok(0) | Err(_) => default,
+            Ok(value) => value.min(maximum),
+        };
+        let default = Self::default();
+        Self {
+            frame_bytes: or(frame_bytes, default.frame_bytes, default.frame_bytes),
+            batches_in_flight: or(batches_in_flight, default.batches_in_flight, 1_024),
+            chunks_in_flight: or(chunks_in_flight, default.chunks_in_flight, 64),
+            chunk_bytes: or(chunk_bytes, default.chunk_bytes, default.chunk_bytes),
+        }
+    }
+}
+
+/// What the host wants of the collector, within what the configuration permits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wishes {
+    pub sample_interval: Duration,
+    pub batch_interval: Duration,
+    pub disabled_sources: BTreeSet<String>,
+    /// 0 none, 100 only what decisions need.
+    pub pressure_percent: u32,
+}
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("the certificate authority {} cannot be read", path.display())]
+    Authority { path: std::path::PathBuf, source: std::io::Error },
+    #[error("the address of the host is not usable")]
+    Endpoint(#[from] tonic::transport::Error),
+    #[error("the pinned key of the host is damaged; remove identity.json from the state folder and join again")]
+    PinnedKey,
+    #[error(transparent)]
+    State(#[from] state::Error),
+}
+
+/// Ends of the channels that join the uplink to the rest of the agent.
+pub struct Ends {
+    pub link: Link,
+    /// The host's key, once it is pinned. Orders are checked against it.
+    pub host_key: watch::Receiver<Option<VerifyingKey>>,
+    pub wishes: watch::Receiver<Wishes>,
+    /// Whether a session stands.
+    pub connected: watch::Receiver<bool>,
+}
+
+pub struct Uplink {
+    config: Arc<Config>,
+    endpoint: tonic::transport::Endpoint,
+    state: Arc<StateFolder>,
+    identity: Identity,
+    boot: String,
+    spool: Arc<Spool>,
+    registry: Arc<Registry>,
+    capabilities: watch::Receiver<v1::CapabilityReport>,
+    inbound: mpsc::Sender<Inbound>,
+    requests: mpsc::Receiver<Request>,
+    pending: Pending,
+    limits: watch::Sender<Limits>,
+    host_key: watch::Sender<Option<VerifyingKey>>,
+    wishes: watch::Sender<Wishes>,
+    connected: watch::Sender<bool>,
+    /// The last session and the last frame seen in it.
+    last: Option<v1::Resume>,
+    /// The stored credential was refused and a join token is at hand.
+    rejoin: bool,
+}
+
+/// What the rest of the agent gives the uplink.
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub state: Arc<StateFolder>,
+    pub boot: String,
+    pub spool: Arc<Spool>,
+    pub registry: Arc<Registry>,
+    pub capabilities: watch::Receiver<v1::CapabilityReport>,
+    pub inbound: mpsc::Sender<Inbound>,
+}
+
+impl Uplink {
+    pub fn new(parts: Parts) -> Result<(Self, Ends), Error> {
+        let Parts { config, state, boot, spool, registry, capabilities, inbound } = parts;
+        let identity = state.load_identity(&config.node)?;
+        let pinned = identity.host_key.as_deref().map(key_from_hex).transpose()?;
+        let (requests_in, requests) = mpsc::channel(REQUESTS_MAXIMUM);
+        let (limits, limits_out) = watch::channel(Limits::default());
+        let (host_key, host_key_out) = watch::channel(pinned);
+        let (wishes, wishes_out) = watch::channel(Wishes {
+            sample_interval: config.sample_interval,
+            batch_interval: config.batch_interval,
+            disabled_sources: config.disabled_sources.clone(),
+            pressure_percent: 0,
+        });
+        let (connected, connected_out) = watch::channel(false);
+        let ends = Ends {
+            link: Link::new(requests_in, limits_out),
+            host_key: host_key_out,
+            wishes: wishes_out,
+            connected: connected_out,
+        };
+        let endpoint = endpoint(&config)?;
+        let uplink = Self {
+            config,
+            endpoint,
+            state,
+            identity,
+            boot,
+            spool,
+            registry,
+            capabilities,
+            inbound,
+            requests,
+            pending: Pending::default(),
+            limits,
+            host_key,
+            wishes,
+            connected,
+            last: None,
+            rejoin: false,
+        };
+        Ok((uplink, ends))
+    }
+
+    /// Keeps a session until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut backoff = BACKOFF_MINIMUM;
+        while !shutdown.is_cancelled() {
+            let watch = clock::Stopwatch::start();
+            // Boxed: it is large, and polled once for each stream.
+            let ending = Box::pin(Session::run(&mut self, &shutdown)).await;
+            self.connected.send_replace(false);
+            let wait = match ending {
+                Ending::Shutdown => break,
+                Ending::Lost(why) => {
+                    // A session that stood for a while was no failed attempt.
+                    if watch.elapsed() > BACKOFF_MAXIMUM {
+                        backoff = BACKOFF_MINIMUM;
+                    }
+                    let wait = clock::jittered(backoff);
+                    let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                    warn!(host = %self.config.host, why, retry_ms, "no session with the host; telemetry is kept in the spool");
+                    backoff = (backoff * 2).min(BACKOFF_MAXIMUM);
+                    wait
+                }
+                Ending::Refused { code, reason, retry_after } => self.refused(&code, &reason, retry_after),
+                Ending::Distrusted(why) => {
+                    error!(why, "the host is not trusted; nothing is sent to it and no order of it is taken");
+                    BACKOFF_REFUSED
+                }
+            };
+            self.rest(wait, &shutdown).await;
+        }
+    }
+
+    /// How long to wait after a refusal.
+    fn refused(&mut self, code: &str, reason: &str, retry_after: Option<Duration>) -> Duration {
+        if code == "unauthenticated"
+            && self.identity.credential.is_some()
+            && self.config.join_token.is_some()
+            && !self.rejoin
+        {
+            info!(reason, "the host does not know this agent's credential; it joins again with its token");
+            self.rejoin = true;
+            return BACKOFF_MINIMUM;
+        }
+        self.rejoin = false;
+        match retry_after {
+            Some(wait) => {
+                warn!(code, reason, "the host refused the session; it is asked again when it said");
+                clock::jittered(wait.max(BACKOFF_MINIMUM))
+            }
+            None => {
+                let advice = match code {
+                    "unauthenticated" => "give it a fresh join token (`--join-token`)",
+                    "identity.instance" | "identity.in-use" => {
+                        "another machine has this name: give this one another (`--node`), or end that one"
+                    }
+                    "protocol.version" | "protocol.hello" => "agent and host are of versions that do not fit",
+                    _ => "see the host's log",
+                };
+                error!(code, reason, advice, "the host refused the session, and only a person can change that");
+                BACKOFF_REFUSED
+            }
+        }
+    }
+
+    /// Waits, and meanwhile takes in what the executor asks, so that it never blocks on a missing stream.
+    async fn rest(&mut self, wait: Duration, shutdown: &CancellationToken) {
+        let until = tokio::time::sleep(wait);
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                () = &mut until => return,
+                () = shutdown.cancelled() => return,
+                Some(request) = self.requests.recv() => {
+                    self.pending.take_in(request);
+                }
+            }
+        }
+    }
+}
+
+fn endpoint(config: &Config) -> Result<tonic::transport::Endpoint, Error> {
+    let mut endpoint = tonic::transport::Endpoint::from_shared(config.host.clone())?
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20);
+    if config.host.starts_with("https:") {
+        let mut tls = tonic::transport::ClientTlsConfig::new();
+        if let Some(path) = &config.host_ca {
+            let pem = std::fs::read(path).map_err(|source| Error::Authority { path: path.clone(), source })?;
+            tls = tls.ca_certificate(tonic::transport::Certificate::from_pem(pem));
+        }
+        endpoint = endpoint.tls_config(tls)?;
+    }
+    Ok(endpoint)
+}
+
+fn key_from_hex(text: &str) -> Result<VerifyingKey, Error> {
+    let mut bytes = [0u8; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return Err(Error::PinnedKey);
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| Error::PinnedKey)?;
+    }
+    VerifyingKey::from_bytes(&bytes).map_err(|_| Error::PinnedKey)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
