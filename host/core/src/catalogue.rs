@@ -210,3 +210,74 @@ impl Verb {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{expect, expect_file};
+
+    #[test]
+    fn the_whole_catalogue() {
+        let verbs = catalogue();
+        assert!(verbs.is_sorted_by(|a, b| a.name < b.name), "in order of name, each once");
+        expect_file!["../golden/catalogue.json"].assert_eq(&(serde_json::to_string_pretty(&verbs).unwrap() + "\n"));
+    }
+
+    #[test]
+    fn arguments_are_checked_by_name_kind_and_bounds() {
+        let check = |verb: &str, arguments: &[(&str, Value)]| {
+            let arguments = arguments.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
+            match find(verb).and_then(|verb| verb.check(&arguments)) {
+                Ok(()) => "fine".to_string(),
+                Err(error) => error.to_string(),
+            }
+        };
+        let to = || ("to", Value::Text("node-b".into()));
+        let said = [
+            check("process.migrate", &[to()]),
+            check("process.migrate", &[to(), ("timeout", Value::Duration(1_000))]),
+            check("process.migrate", &[to(), ("timeout", Value::Duration(900_000))]),
+            check("process.migrate", &[]),
+            check("process.migrate", &[to(), ("timeout", Value::Duration(999))]),
+            check("process.migrate", &[to(), ("timeout", Value::Duration(900_001))]),
+            check("process.migrate", &[to(), ("timeout", Value::Integer(5_000))]),
+            check("process.migrate", &[to(), ("force", Value::Flag(true))]),
+            check("process.restore", &[("checkpoint-step", Value::Integer(-1))]),
+            check("process.restore", &[("checkpoint-step", Value::Integer(64))]),
+            check("process.restore", &[("checkpoint-step", Value::Number(0.0))]),
+            check("shell.run", &[]),
+        ];
+        expect![[r#"
+            fine
+            fine
+            fine
+            `process.migrate` needs the argument `to`
+            `timeout` of `process.migrate` is out of bounds
+            `timeout` of `process.migrate` is out of bounds
+            `timeout` of `process.migrate` must be of kind Duration, not Integer
+            `process.migrate` has no argument `force`
+            `checkpoint-step` of `process.restore` is out of bounds
+            `checkpoint-step` of `process.restore` is out of bounds
+            `checkpoint-step` of `process.restore` must be of kind Integer, not Number
+            verb `shell.run` is not in the catalogue"#]]
+        .assert_eq(&said.join("\n"));
+    }
+
+    #[test]
+    fn a_value_that_json_would_round_is_not_exact() {
+        use crate::value::MAX_EXACT;
+        for (value, exact) in [
+            (Value::Integer(MAX_EXACT as i64), true),
+            (Value::Integer(-(MAX_EXACT as i64)), true),
+            (Value::Integer(MAX_EXACT as i64 + 1), false),
+            (Value::Integer(i64::MIN), false),
+            (Value::Bytes(MAX_EXACT), true),
+            (Value::Duration(MAX_EXACT + 1), false),
+            (Value::Number(f64::NAN), false),
+            (Value::Number(f64::INFINITY), false),
+            (Value::Number(1e300), true),
+        ] {
+            assert_eq!(value.is_exact(), exact, "{value:?}");
+        }
+    }
+}

@@ -69,7 +69,12 @@ impl Detector {
 
     /// A finding that was raised before a restart and not cleared.
     pub fn restore(&mut self, shape: Shape, first_seen: Time) {
-        let track = Track { first_seen: Some(first_seen), above: self.hysteresis.raise_after, below: 0, raised: Some(shape.clone()) };
+        let track = Track {
+            first_seen: Some(first_seen),
+            above: self.hysteresis.raise_after,
+            below: 0,
+            raised: Some(shape.clone()),
+        };
         self.tracks.insert(shape.subject, track);
     }
 
@@ -87,6 +92,10 @@ impl Detector {
         if risk.level < self.hysteresis.raise_level {
             track.above = 0;
             track.below = track.below.saturating_add(1);
+            // A spike that raised nothing is over: the finding of a later one did not begin with it.
+            if track.raised.is_none() {
+                track.first_seen = None;
+            }
             if track.below >= self.hysteresis.clear_after {
                 track.first_seen = None;
                 return track.raised.take().map(Change::Cleared);
@@ -106,5 +115,169 @@ impl Detector {
             }
             None => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn scored(level: Level, cause: &str) -> Scored {
+        Scored::Risk(Risk {
+            level,
+            score: 0.9,
+            confidence: 0.9,
+            horizon_ms: None,
+            cause: cause.into(),
+            reason: String::new(),
+            contributions: vec![],
+        })
+    }
+
+    /// One letter an evaluation, one a second: `C`ritical, critical for another `cause`, `h`igh, `l`ow, `u`nknown.
+    fn play(detector: &mut Detector, letters: &str) -> String {
+        let subject = SubjectRef::node("node-a");
+        letters
+            .chars()
+            .enumerate()
+            .map(|(index, letter)| {
+                let scored = match letter {
+                    'C' => scored(Level::Critical, "spot.rebalance"),
+                    'X' => scored(Level::Critical, "gpu.xid.79"),
+                    'h' => scored(Level::High, "spot.price"),
+                    'l' => scored(Level::Low, "none"),
+                    'u' => Scored::Unknown("no data".into()),
+                    other => panic!("no such letter: {other}"),
+                };
+                let change = match detector.observe(&subject, Time(i64::try_from(index).unwrap()), &scored) {
+                    None => ".".into(),
+                    Some(Change::Raised(f)) => {
+                        format!("raised({}, since {}, {})", f.shape.cause, f.first_seen.0, f.consecutive)
+                    }
+                    Some(Change::Continues(shape)) => format!("goes on({})", shape.cause),
+                    Some(Change::Cleared(shape)) => format!("cleared({})", shape.cause),
+                };
+                format!("{letter} {change}\n")
+            })
+            .collect()
+    }
+
+    fn check(letters: &str, expected: Expect) {
+        let hysteresis = Hysteresis { raise_level: Level::Critical, raise_after: 2, clear_after: 3 };
+        expected.assert_eq(&play(&mut Detector::new(hysteresis), letters));
+    }
+
+    #[test]
+    fn one_spike_opens_nothing_and_one_dip_closes_nothing() {
+        check(
+            "lClhCl",
+            expect![[r#"
+            l .
+            C .
+            l .
+            h .
+            C .
+            l .
+        "#]],
+        );
+        check(
+            "CCllCC",
+            expect![[r#"
+            C .
+            C raised(spot.rebalance, since 0, 2)
+            l .
+            l .
+            C goes on(spot.rebalance)
+            C goes on(spot.rebalance)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_finding_begins_with_the_evaluations_that_raised_it() {
+        check(
+            "ClCC",
+            expect![[r#"
+            C .
+            l .
+            C .
+            C raised(spot.rebalance, since 2, 2)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn cleared_after_enough_in_a_row_and_raised_anew() {
+        check(
+            "CClhllCC",
+            expect![[r#"
+            C .
+            C raised(spot.rebalance, since 0, 2)
+            l .
+            h .
+            l cleared(spot.rebalance)
+            l .
+            C .
+            C raised(spot.rebalance, since 6, 2)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn unknown_counts_neither_way() {
+        check(
+            "CuCulullu",
+            expect![[r#"
+            C .
+            u .
+            C raised(spot.rebalance, since 0, 2)
+            u .
+            l .
+            u .
+            l .
+            l cleared(spot.rebalance)
+            u .
+        "#]],
+        );
+    }
+
+    #[test]
+    fn another_cause_on_the_same_subject_is_the_same_trouble() {
+        check(
+            "CCX",
+            expect![[r#"
+            C .
+            C raised(spot.rebalance, since 0, 2)
+            X goes on(spot.rebalance)
+        "#]],
+        );
+    }
+
+    #[test]
+    fn what_was_raised_before_a_restart_goes_on_and_clears() {
+        let shape = Shape { cause: "spot.rebalance".into(), subject: SubjectRef::node("node-a") };
+        let mut detector = Detector::new(Hysteresis { clear_after: 2, ..Hysteresis::default() });
+        detector.restore(shape, Time(-5));
+        expect![[r#"
+            C goes on(spot.rebalance)
+            l .
+            C goes on(spot.rebalance)
+            l .
+            l cleared(spot.rebalance)
+        "#]]
+        .assert_eq(&play(&mut detector, "ClCll"));
+    }
+
+    #[test]
+    fn subjects_do_not_mix_and_can_be_forgotten() {
+        let mut detector = Detector::new(Hysteresis { raise_after: 2, ..Hysteresis::default() });
+        let critical = scored(Level::Critical, "c");
+        let (a, b) = (SubjectRef::node("a"), SubjectRef::node("b"));
+        assert_eq!(detector.observe(&a, Time(0), &critical), None);
+        assert_eq!(detector.observe(&b, Time(1), &critical), None);
+        detector.forget(&a);
+        assert_eq!(detector.observe(&a, Time(2), &critical), None);
+        assert!(matches!(detector.observe(&b, Time(3), &critical), Some(Change::Raised(_))));
     }
 }

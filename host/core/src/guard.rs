@@ -110,3 +110,113 @@ impl Guard {
         self.holders.retain(|_, holder| holder != incident);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{prelude::*, test_runner::RngSeed};
+    use std::collections::BTreeSet;
+
+    fn incident(n: u8) -> IncidentId {
+        IncidentId::new(format!("inc-{n}"))
+    }
+
+    fn shape(n: u8) -> Shape {
+        Shape { cause: "c".into(), subject: SubjectRef::node(format!("n{n}")) }
+    }
+
+    fn workload(n: u8) -> SubjectRef {
+        SubjectRef::workload(format!("w{n}"))
+    }
+
+    fn forward(guard: &mut Guard, at: i64, of: u8, on: u8) -> Result<(), Stop> {
+        guard.admit(Time(at), &incident(of), &shape(of), &workload(on), Direction::Forward)
+    }
+
+    #[test]
+    fn one_action_per_target() {
+        let mut guard = Guard::new(GuardLimits::default());
+        assert_eq!(forward(&mut guard, 0, 1, 7), Ok(()));
+        assert_eq!(forward(&mut guard, 1, 1, 7), Ok(()), "going on with what is held");
+        assert!(matches!(forward(&mut guard, 2, 2, 7), Err(Stop::TargetBusy { holder, .. }) if holder == incident(1)));
+        guard.release(&incident(1));
+        assert_eq!(forward(&mut guard, 3, 2, 7), Ok(()));
+    }
+
+    #[test]
+    fn so_many_at_once_counts_incidents_not_targets() {
+        let mut guard = Guard::new(GuardLimits { concurrent: 2, ..GuardLimits::default() });
+        assert_eq!(forward(&mut guard, 0, 1, 1), Ok(()));
+        assert_eq!(forward(&mut guard, 0, 1, 2), Ok(()));
+        assert_eq!(forward(&mut guard, 0, 2, 3), Ok(()));
+        assert_eq!(forward(&mut guard, 0, 3, 4), Err(Stop::TooManyAtOnce { limit: 2 }));
+        guard.release(&incident(1));
+        assert_eq!(forward(&mut guard, 0, 3, 4), Ok(()));
+    }
+
+    #[test]
+    fn attempts_on_one_shape_are_limited_within_the_window() {
+        let limits = GuardLimits { attempts: 2, attempt_window_ms: 100, concurrent: 9 };
+        let mut guard = Guard::new(limits.clone());
+        for at in [0, 50] {
+            assert_eq!(forward(&mut guard, at, 1, 1), Ok(()));
+            assert_eq!(forward(&mut guard, at, 1, 2), Ok(()), "another target of the same attempt");
+            guard.release(&incident(1));
+        }
+        assert_eq!(forward(&mut guard, 60, 1, 1), Err(Stop::TooManyAttempts { attempts: 2, window_ms: 100 }));
+        assert_eq!(forward(&mut guard, 60, 2, 1), Ok(()), "another trouble");
+        guard.release(&incident(2));
+        assert_eq!(forward(&mut guard, 101, 1, 1), Ok(()), "the first has aged out");
+
+        // A restart forgets neither.
+        let mut guard = Guard::new(limits);
+        guard.restore_attempt(shape(1), Time(0));
+        guard.restore_attempt(shape(1), Time(50));
+        guard.restore(&incident(9), workload(9));
+        assert!(matches!(forward(&mut guard, 60, 1, 1), Err(Stop::TooManyAttempts { .. })));
+        assert!(matches!(forward(&mut guard, 60, 2, 9), Err(Stop::TargetBusy { .. })));
+        assert_eq!(forward(&mut guard, 60, 9, 9), Ok(()));
+    }
+
+    #[test]
+    fn old_attempts_are_dropped_for_every_shape() {
+        let mut guard = Guard::new(GuardLimits { attempt_window_ms: 10, ..GuardLimits::default() });
+        for n in 0..100 {
+            guard.restore_attempt(shape(n), Time(0));
+        }
+        forward(&mut guard, 1_000, 200, 1).unwrap();
+        assert_eq!(guard.attempts.len(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, rng_seed: RngSeed::Fixed(4), ..ProptestConfig::default() })]
+
+        #[test]
+        fn never_two_on_one_target_nor_too_many_at_once(
+            limits in (0u32..4, 0u32..4, 1u64..200),
+            deeds in prop::collection::vec((0u8..6, 0u8..6, 0u8..4, 0i64..50), 0..80),
+        ) {
+            let (concurrent, attempts, attempt_window_ms) = limits;
+            let mut guard = Guard::new(GuardLimits { concurrent, attempts, attempt_window_ms });
+            // What was admitted and not released, as the world sees it.
+            let mut acting: BTreeMap<SubjectRef, IncidentId> = BTreeMap::new();
+            let mut at = 0;
+            for (who, on, what, later) in deeds {
+                at += later;
+                if what == 0 {
+                    guard.release(&incident(who));
+                    acting.retain(|_, holder| *holder != incident(who));
+                    continue;
+                }
+                let undo = guard.admit(Time(at), &incident(who), &shape(who), &workload(on), Direction::Compensate);
+                prop_assert_eq!(undo, Ok(()), "an undoing is never stopped");
+                if forward(&mut guard, at, who, on).is_ok() {
+                    let before = acting.insert(workload(on), incident(who));
+                    prop_assert!(before.is_none_or(|holder| holder == incident(who)));
+                }
+                let incidents: BTreeSet<&IncidentId> = acting.values().collect();
+                prop_assert!(incidents.len() <= concurrent as usize);
+            }
+        }
+    }
+}

@@ -397,7 +397,7 @@ mod tests {
         let from = (argument::CHECKPOINT_STEP, Value::Integer(0));
         Plan {
             schema_version: Plan::SCHEMA_VERSION,
-            shape: Shape { cause: "spot.rebalance".into(), subject: crate::subject::SubjectRef::node("node-a") },
+            shape: Shape { cause: "spot.rebalance".into(), subject: SubjectRef::node("node-a") },
             steps: vec![
                 step(verb::CHECKPOINT, "node-a", std::slice::from_ref(&timeout), Some(verb::RESUME)),
                 step(verb::RESTORE, "node-b", &[from.clone(), timeout.clone()], Some(verb::DISCARD)),

@@ -2,6 +2,7 @@
 //! a process.
 
 mod fixtures;
+mod frozen;
 mod properties;
 mod restarts;
 mod stories;
