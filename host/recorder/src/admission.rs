@@ -3,12 +3,7 @@
 //! A value that is no number is not a reason to refuse: it is a gap, dropped and counted.
 
 use crate::{Rejected, Settings};
-use aether_core::{
-    id::is_name,
-    subject::SubjectRef,
-    telemetry::Batch,
-    time::Time,
-};
+use aether_core::{id::is_name, subject::SubjectRef, telemetry::Batch, time::Time};
 use std::collections::BTreeMap;
 
 pub(crate) const SERIES_PER_BATCH: usize = 10_000;
@@ -37,16 +32,33 @@ pub(crate) fn admit(batch: &mut Batch, settings: &Settings, now: Time) -> Result
         ("events", batch.events.len(), EVENTS_PER_BATCH),
     ] {
         if count > limit {
-            return Err(no("telemetry.too_large", format!("the batch has {count} {what}, and {limit} is the limit: send smaller batches")));
+            return Err(no(
+                "telemetry.too_large",
+                format!("the batch has {count} {what}, and {limit} is the limit: send smaller batches"),
+            ));
         }
     }
     let latest = now.plus_ms(settings.ahead_limit_ms);
     let earliest = Time(now.minus_ms(settings.retain_ms).0.max(1));
     let in_reason = |at: Time, of: &str| {
         if at > latest {
-            Err(no("telemetry.time", format!("{of} is {} ms ahead of the host's clock, and {} is the limit: check the sender's clock", at.since_ms(now), settings.ahead_limit_ms)))
+            Err(no(
+                "telemetry.time",
+                format!(
+                    "{of} is {} ms ahead of the host's clock, and {} is the limit: check the sender's clock",
+                    at.since_ms(now),
+                    settings.ahead_limit_ms
+                ),
+            ))
         } else if at < earliest {
-            Err(no("telemetry.time", format!("{of} is {} ms old, and history is kept for {} ms: check the sender's clock", now.since_ms(at), settings.retain_ms)))
+            Err(no(
+                "telemetry.time",
+                format!(
+                    "{of} is {} ms old, and history is kept for {} ms: check the sender's clock",
+                    now.since_ms(at),
+                    settings.retain_ms
+                ),
+            ))
         } else {
             Ok(())
         }
@@ -56,11 +68,20 @@ pub(crate) fn admit(batch: &mut Batch, settings: &Settings, now: Time) -> Result
         subject(&key.subject)?;
         metric_name(&key.metric)?;
         if key.unit.len() > UNIT_BYTES || !key.unit.chars().all(|c| c.is_ascii_graphic()) {
-            return Err(no("telemetry.name", format!("the unit of {} is not a UCUM unit of at most {UNIT_BYTES} printable characters", key.metric)));
+            return Err(no(
+                "telemetry.name",
+                format!("the unit of {} is not a UCUM unit of at most {UNIT_BYTES} printable characters", key.metric),
+            ));
         }
         attributes(&key.attributes, &key.metric)?;
         if let Some(pair) = series.samples.windows(2).find(|pair| pair[0].at >= pair[1].at) {
-            return Err(no("telemetry.unordered", format!("samples of {} on {} are not in order of time: {} is followed by {}", key.metric, key.subject, pair[0].at.0, pair[1].at.0)));
+            return Err(no(
+                "telemetry.unordered",
+                format!(
+                    "samples of {} on {} are not in order of time: {} is followed by {}",
+                    key.metric, key.subject, pair[0].at.0, pair[1].at.0
+                ),
+            ));
         }
         for edge in [series.samples.first(), series.samples.last()].into_iter().flatten() {
             in_reason(edge.at, &key.metric)?;
@@ -84,7 +105,10 @@ pub(crate) fn admit(batch: &mut Batch, settings: &Settings, now: Time) -> Result
 fn subject(subject: &SubjectRef) -> Result<(), Rejected> {
     let sane = |c: char| c.is_ascii_alphanumeric() || "-._:/@".contains(c);
     if subject.id.is_empty() || subject.id.len() > ID_BYTES || !subject.id.chars().all(sane) {
-        return Err(no("telemetry.name", format!("a subject's id must be 1 to {ID_BYTES} of letters, digits and - . _ : / @")));
+        return Err(no(
+            "telemetry.name",
+            format!("a subject's id must be 1 to {ID_BYTES} of letters, digits and - . _ : / @"),
+        ));
     }
     Ok(())
 }
@@ -92,18 +116,26 @@ fn subject(subject: &SubjectRef) -> Result<(), Rejected> {
 fn metric_name(name: &str) -> Result<(), Rejected> {
     let sane = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || name.len() > NAME_BYTES || !name.chars().all(sane) {
-        return Err(no("telemetry.name", format!("a metric's or event's name must be 1 to {NAME_BYTES} of letters, digits and . _ - /, and begin with a letter")));
+        return Err(no(
+            "telemetry.name",
+            format!(
+                "a metric's or event's name must be 1 to {NAME_BYTES} of letters, digits and . _ - /, and begin with a letter"
+            ),
+        ));
     }
     Ok(())
 }
 
 fn attributes(attributes: &BTreeMap<String, String>, of: &str) -> Result<(), Rejected> {
     let sane = |text: &str, limit: usize| text.len() <= limit && !text.chars().any(char::is_control);
-    let all = attributes.iter().all(|(k, v)| !k.is_empty() && sane(k, ATTRIBUTE_KEY_BYTES) && sane(v, ATTRIBUTE_VALUE_BYTES));
+    let all =
+        attributes.iter().all(|(k, v)| !k.is_empty() && sane(k, ATTRIBUTE_KEY_BYTES) && sane(v, ATTRIBUTE_VALUE_BYTES));
     if attributes.len() > ATTRIBUTES || !all {
         return Err(no(
             "telemetry.attributes",
-            format!("{of} must have at most {ATTRIBUTES} attributes, with keys of 1 to {ATTRIBUTE_KEY_BYTES} bytes, values of at most {ATTRIBUTE_VALUE_BYTES}, and no control characters"),
+            format!(
+                "{of} must have at most {ATTRIBUTES} attributes, with keys of 1 to {ATTRIBUTE_KEY_BYTES} bytes, values of at most {ATTRIBUTE_VALUE_BYTES}, and no control characters"
+            ),
         ));
     }
     Ok(())
@@ -112,9 +144,20 @@ fn attributes(attributes: &BTreeMap<String, String>, of: &str) -> Result<(), Rej
 /// Bytes that a batch holds in memory, roughly: what the bound on the unsealed counts.
 pub(crate) fn weigh(batch: &Batch) -> usize {
     let of_map = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len() + 64).sum::<usize>();
-    let of_series: usize =
-        batch.series.iter().map(|s| s.samples.len() * 16 + s.key.subject.id.len() + s.key.metric.len() + s.key.unit.len() + of_map(&s.key.attributes) + 160).sum();
-    let of_events: usize = batch.events.iter().map(|e| e.subject.id.len() + e.name.len() + of_map(&e.attributes) + 120).sum();
+    let of_series: usize = batch
+        .series
+        .iter()
+        .map(|s| {
+            s.samples.len() * 16
+                + s.key.subject.id.len()
+                + s.key.metric.len()
+                + s.key.unit.len()
+                + of_map(&s.key.attributes)
+                + 160
+        })
+        .sum();
+    let of_events: usize =
+        batch.events.iter().map(|e| e.subject.id.len() + e.name.len() + of_map(&e.attributes) + 120).sum();
     of_series + of_events + batch.origin.as_str().len() + 160
 }
 
@@ -138,7 +181,12 @@ mod tests {
 
     #[test]
     fn a_malformed_batch_is_refused_by_code() {
-        let event = |at| DiscreteEvent { subject: SubjectRef::node("node-a"), name: "gpu.xid".to_owned(), at, attributes: BTreeMap::new() };
+        let event = |at| DiscreteEvent {
+            subject: SubjectRef::node("node-a"),
+            name: "gpu.xid".to_owned(),
+            at,
+            attributes: BTreeMap::new(),
+        };
         assert_eq!(code(|_| ()), "taken");
         assert_eq!(code(|b| b.series[0].samples.reverse()), "telemetry.unordered");
         assert_eq!(code(|b| b.series[0].samples[0].at = b.series[0].samples[1].at), "telemetry.unordered");
@@ -147,17 +195,24 @@ mod tests {
         assert_eq!(code(|b| b.events.push(event(Time(-5)))), "telemetry.time");
         assert_eq!(code(|b| b.events.push(event(NOW))), "taken");
         assert_eq!(code(|b| b.origin.0 = "../etc".to_owned()), "telemetry.name");
-        assert_eq!(code(|b| b.series[0].key.subject = SubjectRef { kind: SubjectKind::Gpu, id: "a b".to_owned() }), "telemetry.name");
+        assert_eq!(
+            code(|b| b.series[0].key.subject = SubjectRef { kind: SubjectKind::Gpu, id: "a b".to_owned() }),
+            "telemetry.name"
+        );
         assert_eq!(code(|b| b.series[0].key.metric.clear()), "telemetry.name");
         assert_eq!(code(|b| b.series[0].key.metric = "x".repeat(256)), "telemetry.name");
         assert_eq!(code(|b| b.series[0].key.unit = "\u{7}".to_owned()), "telemetry.name");
-        assert_eq!(code(|b| drop(b.series[0].key.attributes.insert("k".to_owned(), "line\nline".to_owned()))), "telemetry.attributes");
+        assert_eq!(
+            code(|b| drop(b.series[0].key.attributes.insert("k".to_owned(), "line\nline".to_owned()))),
+            "telemetry.attributes"
+        );
         assert_eq!(code(|b| b.series = vec![b.series[0].clone(); SERIES_PER_BATCH + 1]), "telemetry.too_large");
     }
 
     #[test]
     fn a_value_that_is_no_number_is_a_gap() {
-        let mut batch = batch("node-a", 1, &[sample(NOW.0 - 2, f64::NAN), sample(NOW.0 - 1, f64::INFINITY), sample(NOW.0, 2.0)]);
+        let mut batch =
+            batch("node-a", 1, &[sample(NOW.0 - 2, f64::NAN), sample(NOW.0 - 1, f64::INFINITY), sample(NOW.0, 2.0)]);
         assert_eq!(admit(&mut batch, &Settings::default(), NOW), Ok(2));
         assert_eq!(batch.series[0].samples, [sample(NOW.0, 2.0)]);
     }

@@ -10,13 +10,29 @@ pub enum Error {
     #[error("the segments cannot be listed")]
     List(#[source] object_store::Error),
     #[error("segment {path} cannot be read")]
-    Read { path: String, #[source] source: object_store::Error },
+    Read {
+        path: String,
+        #[source]
+        source: object_store::Error,
+    },
     #[error("segment {path} cannot be written; what it should hold stays unsealed and is tried again")]
-    Write { path: String, #[source] source: object_store::Error },
+    Write {
+        path: String,
+        #[source]
+        source: object_store::Error,
+    },
     #[error("segment {path} cannot be removed")]
-    Remove { path: String, #[source] source: object_store::Error },
+    Remove {
+        path: String,
+        #[source]
+        source: object_store::Error,
+    },
     #[error("the folder {path} for segments cannot be used")]
-    Folder { path: String, #[source] source: std::io::Error },
+    Folder {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the store for segments cannot be opened")]
     Store(#[source] object_store::Error),
     #[error("a segment cannot be encoded; what it should hold stays unsealed")]
@@ -33,7 +49,9 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum Rejected {
     /// Too much waits to be sealed. The sender keeps the batch and sends it again later.
-    #[error("{unsealed_bytes} bytes wait to be sealed, and {limit} is the limit: keep the batch and send it again later")]
+    #[error(
+        "{unsealed_bytes} bytes wait to be sealed, and {limit} is the limit: keep the batch and send it again later"
+    )]
     Full { unsealed_bytes: usize, limit: usize },
     /// The batch is not acceptable, now or ever. Its sequence counts as settled, so that later ones can be acknowledged.
     #[error("{text}")]

@@ -61,7 +61,7 @@ impl Ranges {
 
     fn would_split(&self, n: u64) -> bool {
         let i = self.0.partition_point(|&(_, end)| end.saturating_add(1) < n);
-        !self.0.get(i).is_some_and(|&(start, _)| start <= n.saturating_add(1))
+        self.0.get(i).is_none_or(|&(start, _)| start > n.saturating_add(1))
     }
 
     /// Whether the ranges are what this type promises. False only for a damaged file.
@@ -201,7 +201,13 @@ impl Origin {
         }
         let epochs = records
             .into_iter()
-            .map(|r| Epoch { epoch: r.epoch, base: r.base, had: r.settled.clone(), settled: r.settled, unsealed: BTreeSet::new() })
+            .map(|r| Epoch {
+                epoch: r.epoch,
+                base: r.base,
+                had: r.settled.clone(),
+                settled: r.settled,
+                unsealed: BTreeSet::new(),
+            })
             .collect();
         let origin = Self { epochs, ..Self::default() };
         origin.publish();
@@ -216,7 +222,13 @@ impl Origin {
                 if self.epochs.len() == EPOCHS_KEPT {
                     self.epochs.remove(0);
                 }
-                self.epochs.push(Epoch { epoch, base, had: Ranges::default(), settled: Ranges::default(), unsealed: BTreeSet::new() });
+                self.epochs.push(Epoch {
+                    epoch,
+                    base,
+                    had: Ranges::default(),
+                    settled: Ranges::default(),
+                    unsealed: BTreeSet::new(),
+                });
                 self.epochs.len() - 1
             }
         };
@@ -227,7 +239,8 @@ impl Origin {
         let safe = self.epochs.last().and_then(Epoch::safe);
         self.safe.send_if_modified(|now| {
             // Within an epoch the safe position never goes back.
-            let changed = *now != safe && !matches!((&*now, safe), (Some(a), Some(b)) if a.epoch == b.epoch && a.sequence > b.sequence);
+            let changed = *now != safe
+                && !matches!((&*now, safe), (Some(a), Some(b)) if a.epoch == b.epoch && a.sequence > b.sequence);
             if changed {
                 *now = safe;
             }

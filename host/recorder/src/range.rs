@@ -74,7 +74,11 @@ impl RangeQuery {
         let days = self.to.since_ms(self.from).div_ceil(DAY);
         let per_bucket = days.div_ceil(most.saturating_sub(1).max(1)).max(1);
         // With a single point, no aligned width may do; then twice the span of the furthest edge does.
-        (per_bucket..).take(4).map(|n| n.saturating_mul(DAY)).find(|w| needed(*w) <= most).unwrap_or(i64::MAX.unsigned_abs())
+        (per_bucket..)
+            .take(4)
+            .map(|n| n.saturating_mul(DAY))
+            .find(|w| needed(*w) <= most)
+            .unwrap_or(i64::MAX.unsigned_abs())
     }
 }
 
@@ -99,7 +103,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn query(from: i64, to: i64, max_points: usize) -> RangeQuery {
-        RangeQuery { subject: SubjectRef::node("node-a"), metric: "m".to_owned(), from: Time(from), to: Time(to), max_points }
+        RangeQuery {
+            subject: SubjectRef::node("node-a"),
+            metric: "m".to_owned(),
+            from: Time(from),
+            to: Time(to),
+            max_points,
+        }
     }
 
     #[test]

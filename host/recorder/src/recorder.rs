@@ -4,8 +4,7 @@
 //! then `pending`. The window's shards are never locked together with these.
 
 use crate::{
-    Error, Position, Rejected, Settings,
-    admission, counters,
+    Error, Position, Rejected, Settings, admission, counters,
     positions::{EpochRecord, Origin, Taken},
     range::{RangeAnswer, RangeQuery, RangeSeries, downsample},
     resample::{Grid, resample},
@@ -376,7 +375,13 @@ impl Recorder {
             for view in self.inner.window.views(subject, &metric.name, Some(&metric.unit), after, grid.end()) {
                 let values = resample(&grid, metric.aggregation, &view.samples);
                 if values.iter().any(|v| !v.is_nan()) {
-                    columns.push(Column { input: number, attributes: view.attributes, start: grid.start, step_ms: grid.step_ms, values });
+                    columns.push(Column {
+                        input: number,
+                        attributes: view.attributes,
+                        start: grid.start,
+                        step_ms: grid.step_ms,
+                        values,
+                    });
                 }
             }
         }
@@ -391,7 +396,11 @@ impl Recorder {
             let mut found = self.inner.window.events(Some(subject), at.minus_ms(wanted.window_ms), at);
             found.retain(|e| e.name == wanted.name);
             let skip = found.len().saturating_sub(usize::try_from(wanted.at_most).unwrap_or(usize::MAX));
-            out.extend(found.into_iter().skip(skip).map(|e| ObservedEvent { input: number, at: e.at, attributes: e.attributes }));
+            out.extend(found.into_iter().skip(skip).map(|e| ObservedEvent {
+                input: number,
+                at: e.at,
+                attributes: e.attributes,
+            }));
         }
         out
     }
@@ -399,7 +408,8 @@ impl Recorder {
     /// The newest sample of each series of the metric, in order of unit and attributes.
     pub fn latest(&self, subject: &SubjectRef, metric: &str) -> Vec<(SeriesKey, Sample)> {
         let views = self.inner.window.views(subject, metric, None, Time(i64::MIN), Time(i64::MAX));
-        let key = |unit, attributes| SeriesKey { subject: subject.clone(), metric: metric.to_owned(), unit, attributes };
+        let key =
+            |unit, attributes| SeriesKey { subject: subject.clone(), metric: metric.to_owned(), unit, attributes };
         views.into_iter().filter_map(|v| Some((key(v.unit, v.attributes), *v.samples.last()?))).collect()
     }
 
@@ -420,8 +430,17 @@ impl Recorder {
         let bucket_ms = query.bucket_ms();
         let (after, until) = (query.from.minus_ms(1), query.to.minus_ms(1));
         let views = self.inner.window.views(&query.subject, &query.metric, None, after, until);
-        let key = |unit, attributes| SeriesKey { subject: query.subject.clone(), metric: query.metric.clone(), unit, attributes };
-        let series = |v: crate::window::View| RangeSeries { buckets: downsample(&v.samples, bucket_ms), key: key(v.unit, v.attributes), bucket_ms };
+        let key = |unit, attributes| SeriesKey {
+            subject: query.subject.clone(),
+            metric: query.metric.clone(),
+            unit,
+            attributes,
+        };
+        let series = |v: crate::window::View| RangeSeries {
+            buckets: downsample(&v.samples, bucket_ms),
+            key: key(v.unit, v.attributes),
+            bucket_ms,
+        };
         views.into_iter().map(series).collect()
     }
 
@@ -435,8 +454,12 @@ impl Recorder {
             return Ok(answer);
         }
         // Newest first, so that what the byte limit cuts off is the oldest.
-        let mut entries: Vec<Entry> =
-            lock(&inner.index).segments.iter().filter(|e| e.to >= query.from && e.from < query.to && e.from < complete_from).cloned().collect();
+        let mut entries: Vec<Entry> = lock(&inner.index)
+            .segments
+            .iter()
+            .filter(|e| e.to >= query.from && e.from < query.to && e.from < complete_from)
+            .cloned()
+            .collect();
         entries.sort_by_key(|e| std::cmp::Reverse((e.to, e.number)));
         let mut bytes = 0u64;
         entries.retain(|e| {
@@ -586,12 +609,17 @@ impl Inner {
         let to_encode = batches.clone();
         let mut content = content;
         let (entry, content) = loop {
-            let (path, this, rows) = (path_of(content.from, content.to, content.number), content.clone(), to_encode.clone());
-            let bytes =
-                tokio::task::spawn_blocking(move || segment::encode(&rows, &this)).await.map_err(|_| Error::Stopped)??;
+            let (path, this, rows) =
+                (path_of(content.from, content.to, content.number), content.clone(), to_encode.clone());
+            let bytes = tokio::task::spawn_blocking(move || segment::encode(&rows, &this))
+                .await
+                .map_err(|_| Error::Stopped)??;
             let size = count(bytes.len());
             if self.shelf.put(&path, bytes).await? {
-                break (Entry { number: content.number, from: content.from, to: content.to, bytes: size, path }, content);
+                break (
+                    Entry { number: content.number, from: content.from, to: content.to, bytes: size, path },
+                    content,
+                );
             }
             // Left by a seal that was cut off after its write: take the next number, and leave that file alone.
             content.number = content.number.saturating_add(1);
@@ -704,12 +732,24 @@ impl Inner {
             let index = lock(&self.index);
             (index.segments.len(), index.bytes)
         };
-        counters::levels(tally.series.load(Relaxed), tally.bytes.load(Relaxed), self.unsealed_bytes.load(Relaxed), segments, bytes);
+        counters::levels(
+            tally.series.load(Relaxed),
+            tally.bytes.load(Relaxed),
+            self.unsealed_bytes.load(Relaxed),
+            segments,
+            bytes,
+        );
     }
 }
 
 /// What the footer of the segment of these batches says.
-fn content(number: u64, now: Time, batches: &[Arc<Batch>], origins: &HashMap<NodeId, Known>, complete: bool) -> Content {
+fn content(
+    number: u64,
+    now: Time,
+    batches: &[Arc<Batch>],
+    origins: &HashMap<NodeId, Known>,
+    complete: bool,
+) -> Content {
     let mut pending: BTreeMap<&NodeId, Vec<(u64, u64)>> = BTreeMap::new();
     for batch in batches {
         pending.entry(&batch.origin).or_default().push((batch.epoch, batch.sequence));

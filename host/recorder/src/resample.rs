@@ -127,8 +127,14 @@ mod tests {
     #[test]
     fn each_aggregation_on_one_series() {
         // Points at 1000 to 5000. 3000 has no sample; 1000 sits on its point; 4100 and 5000 share the last.
-        let samples =
-            [sample(900, 1.0), sample(1_000, 3.0), sample(1_500, 4.0), sample(3_500, 10.0), sample(4_100, 2.0), sample(5_000, 6.0)];
+        let samples = [
+            sample(900, 1.0),
+            sample(1_000, 3.0),
+            sample(1_500, 4.0),
+            sample(3_500, 10.0),
+            sample(4_100, 2.0),
+            sample(5_000, 6.0),
+        ];
         let grid = Grid::new(5_000, 1_000, Time(5_999));
         assert_eq!((grid.start, grid.points, grid.end()), (Time(1_000), 5, Time(5_000)));
         let table: String = ALL.iter().map(|a| format!("{a:?} {:?}\n", resample(&grid, *a, &samples))).collect();

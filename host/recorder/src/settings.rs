@@ -1,9 +1,11 @@
 //! What bounds the recorder. Each setting has a default and a range; [`Settings::check`] refuses what lies outside.
 
 use crate::Error;
+use serde::{Deserialize, Serialize};
 
 /// Bounds of the recorder. Build it from [`Settings::default`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How far back the hot window reaches. Default 1 h, 1 min to 24 h. Too short and scorers see gaps where they
     /// declared a longer window; too long and `hot_bytes_limit` is what decides.

@@ -68,7 +68,9 @@ impl Shelf {
         let mut listing = self.store.list(Some(&Path::from(ROOT)));
         while let Some(meta) = listing.try_next().await.map_err(Error::List)? {
             match parse(&meta.location) {
-                Some((from, to, number)) => entries.push(Entry { number, from, to, bytes: meta.size, path: meta.location }),
+                Some((from, to, number)) => {
+                    entries.push(Entry { number, from, to, bytes: meta.size, path: meta.location })
+                }
                 None => {
                     foreign += 1;
                     counters::unreadable();
@@ -109,7 +111,8 @@ impl Shelf {
         if length + 8 > tail.len() {
             tail = self.store.get_range(&entry.path, entry.bytes - wanted..entry.bytes).await.map_err(read)?;
         }
-        let footer = tail.len().checked_sub(length + 8).map(|from| tail.slice(from..tail.len() - 8)).ok_or_else(foreign)?;
+        let footer =
+            tail.len().checked_sub(length + 8).map(|from| tail.slice(from..tail.len() - 8)).ok_or_else(foreign)?;
         // A damaged footer may make a decoder panic; that must not take the recorder along.
         tokio::task::spawn_blocking(move || segment::read_footer(&footer)).await.map_err(|_| Error::Stopped)?
     }
@@ -151,7 +154,13 @@ mod tests {
 
     #[test]
     fn dates() {
-        let days = [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (11_017, (2000, 3, 1)), (20_818, (2026, 12, 31))];
+        let days = [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (11_017, (2000, 3, 1)),
+            (20_818, (2026, 12, 31)),
+        ];
         for (day, expected) in days {
             assert_eq!(date(Time(day * 86_400_000 + 86_399_999)), expected);
         }

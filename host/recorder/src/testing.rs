@@ -25,7 +25,10 @@ pub(crate) fn batch(origin: &str, sequence: u64, samples: &[Sample]) -> Batch {
         origin: NodeId::new(origin),
         epoch: 1,
         sequence,
-        series: vec![SeriesSamples { key: key(SubjectRef::node(origin), "system.cpu.utilization"), samples: samples.to_vec() }],
+        series: vec![SeriesSamples {
+            key: key(SubjectRef::node(origin), "system.cpu.utilization"),
+            samples: samples.to_vec(),
+        }],
         events: Vec::new(),
     }
 }

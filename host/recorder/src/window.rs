@@ -216,7 +216,8 @@ impl Window {
             None => subject.metrics.entry(key.metric.clone()).or_default(),
         };
         let slot = all.binary_search_by(|s| (&s.unit, &s.attributes).cmp(&(&key.unit, &key.attributes)));
-        let known = slot.ok().and_then(|i| all[i].runs.iter().position(|r| Arc::ptr_eq(&r.source, source)).map(|run| (i, run)));
+        let known =
+            slot.ok().and_then(|i| all[i].runs.iter().position(|r| Arc::ptr_eq(&r.source, source)).map(|run| (i, run)));
         let (i, run) = match known {
             Some(place) => place,
             None => {
@@ -226,7 +227,10 @@ impl Window {
                     return;
                 }
                 let i = slot.unwrap_or_else(|i| {
-                    all.insert(i, Series { unit: key.unit.clone(), attributes: key.attributes.clone(), runs: Vec::new() });
+                    all.insert(
+                        i,
+                        Series { unit: key.unit.clone(), attributes: key.attributes.clone(), runs: Vec::new() },
+                    );
                     i
                 });
                 all[i].runs.push(Run::new(Arc::clone(source)));
@@ -267,7 +271,8 @@ impl Window {
         }
         let mut shard = Self::write(self.shard(&event.subject));
         let events = &mut shard.entry(event.subject.clone()).or_default().events;
-        let i = events.partition_point(|e| (e.at, &e.name, &e.attributes) <= (event.at, &event.name, &event.attributes));
+        let i =
+            events.partition_point(|e| (e.at, &e.name, &e.attributes) <= (event.at, &event.name, &event.attributes));
         if i.checked_sub(1).and_then(|before| events.get(before)) == Some(event) {
             // A segment written twice by a seal that was cut off.
             return;
@@ -309,7 +314,9 @@ impl Window {
     /// Shortens the window until its bytes are below 7/8 of their limit. At most once a second of the caller's clock.
     fn squeeze(&self, now: Time) {
         let last = self.squeezed_at.load(Relaxed);
-        if (last..last.saturating_add(1_000)).contains(&now.0) || self.squeezed_at.compare_exchange(last, now.0, Relaxed, Relaxed).is_err() {
+        if (last..last.saturating_add(1_000)).contains(&now.0)
+            || self.squeezed_at.compare_exchange(last, now.0, Relaxed, Relaxed).is_err()
+        {
             return;
         }
         let mut reach = self.reach_ms.load(Relaxed);
@@ -348,7 +355,8 @@ impl Window {
                             if empty {
                                 run.source.series.fetch_sub(1, Relaxed);
                                 self.tally.series.fetch_sub(1, Relaxed);
-                                let texts = id.id.len() + metric.len() + series.unit.len() + map_bytes(&series.attributes);
+                                let texts =
+                                    id.id.len() + metric.len() + series.unit.len() + map_bytes(&series.attributes);
                                 self.tally.bytes.fetch_sub(SERIES_BYTES + texts, Relaxed);
                             }
                             !empty
@@ -369,7 +377,14 @@ impl Window {
 
     /// Every series of the metric (of that unit, if one is given), in order of unit and attributes, with its samples in
     /// `(after, until]`. Series without any are left out.
-    pub(crate) fn views(&self, subject: &SubjectRef, metric: &str, unit: Option<&str>, after: Time, until: Time) -> Vec<View> {
+    pub(crate) fn views(
+        &self,
+        subject: &SubjectRef,
+        metric: &str,
+        unit: Option<&str>,
+        after: Time,
+        until: Time,
+    ) -> Vec<View> {
         let shard = self.read(subject);
         let Some(all) = shard.get(subject).and_then(|s| s.metrics.get(metric)) else { return Vec::new() };
         let wanted = all.iter().filter(|s| unit.is_none_or(|unit| unit == s.unit));
@@ -382,7 +397,13 @@ impl Window {
     }
 
     /// The runs themselves, for a reader that has more of each elsewhere.
-    pub(crate) fn stretches(&self, subject: &SubjectRef, metric: &str, after: Time, until: Time) -> Vec<(SeriesKey, NodeId, Vec<Sample>)> {
+    pub(crate) fn stretches(
+        &self,
+        subject: &SubjectRef,
+        metric: &str,
+        after: Time,
+        until: Time,
+    ) -> Vec<(SeriesKey, NodeId, Vec<Sample>)> {
         let shard = self.read(subject);
         let Some(all) = shard.get(subject).and_then(|s| s.metrics.get(metric)) else { return Vec::new() };
         let mut out = Vec::new();
@@ -454,7 +475,9 @@ impl Window {
                 for shard in &self.shards {
                     shard.read().unwrap_or_else(PoisonError::into_inner).values().for_each(&mut visit);
                 }
-                out.sort_by(|a, b| (a.at, &a.subject, &a.name, &a.attributes).cmp(&(b.at, &b.subject, &b.name, &b.attributes)));
+                out.sort_by(|a, b| {
+                    (a.at, &a.subject, &a.name, &a.attributes).cmp(&(b.at, &b.subject, &b.name, &b.attributes))
+                });
             }
         }
         out
@@ -503,7 +526,8 @@ fn read_runs(runs: &[Run], after: Time, until: Time) -> Option<(Vec<Sample>, Nod
         return (!samples.is_empty()).then(|| (samples, run.source.id.clone()));
     }
     // Who has the word is settled over everything that is kept, so that the cut does not change it.
-    let all: Vec<_> = runs.iter().map(|r| (r.source.id.clone(), r.since, cut(&r.samples, Time(i64::MIN), Time(i64::MAX)))).collect();
+    let all: Vec<_> =
+        runs.iter().map(|r| (r.source.id.clone(), r.since, cut(&r.samples, Time(i64::MIN), Time(i64::MAX)))).collect();
     let merged = merge(&all);
     let from = merged.partition_point(|(s, _)| s.at <= after);
     let to = merged.partition_point(|(s, _)| s.at <= until).max(from);
@@ -624,7 +648,12 @@ mod tests {
         let window = Window::new(limits());
         let a = source("node-a");
         let subject = SubjectRef::node("node-a");
-        window.insert(&a, &key(subject.clone(), "m"), &(0..1_500).map(|n| sample(NOW.0 + n, 1.0)).collect::<Vec<_>>(), NOW);
+        window.insert(
+            &a,
+            &key(subject.clone(), "m"),
+            &(0..1_500).map(|n| sample(NOW.0 + n, 1.0)).collect::<Vec<_>>(),
+            NOW,
+        );
         assert_eq!(window.tally().samples.load(Relaxed), 1_000);
         assert_eq!(window.tally().evicted.load(Relaxed), 500);
         assert_eq!(window.complete_from(), Time(NOW.0 + 500));
@@ -634,7 +663,12 @@ mod tests {
         assert_eq!(window.tally().series.load(Relaxed), 100);
         assert_eq!(window.tally().hidden.load(Relaxed), 51);
         for n in 0..5 {
-            let event = DiscreteEvent { subject: subject.clone(), name: format!("e{n}"), at: NOW.plus_ms(n), attributes: BTreeMap::new() };
+            let event = DiscreteEvent {
+                subject: subject.clone(),
+                name: format!("e{n}"),
+                at: NOW.plus_ms(n),
+                attributes: BTreeMap::new(),
+            };
             window.insert_event(&event, NOW);
             window.insert_event(&event, NOW);
         }
@@ -642,7 +676,11 @@ mod tests {
         assert_eq!(names, ["e2", "e3", "e4"]);
         window.sweep(NOW.plus_ms(10_000_000));
         let tally = window.tally();
-        assert_eq!([&tally.series, &tally.samples, &tally.bytes].map(|n| n.load(Relaxed)), [0, 0, 0], "nothing is left, and the books agree");
+        assert_eq!(
+            [&tally.series, &tally.samples, &tally.bytes].map(|n| n.load(Relaxed)),
+            [0, 0, 0],
+            "nothing is left, and the books agree"
+        );
         assert_eq!(a.series.load(Relaxed), 0);
     }
 
@@ -653,7 +691,12 @@ mod tests {
         for second in 0..600 {
             let now = NOW.plus_ms(second * 1_000);
             for n in 0..200 {
-                window.insert(&a, &key(SubjectRef::node("node-a"), &format!("m{n}")), &[Sample { at: now, value: 1.0 }], now);
+                window.insert(
+                    &a,
+                    &key(SubjectRef::node("node-a"), &format!("m{n}")),
+                    &[Sample { at: now, value: 1.0 }],
+                    now,
+                );
             }
             assert!(window.tally().bytes.load(Relaxed) < (1 << 20) + (1 << 15));
         }

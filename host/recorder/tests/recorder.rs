@@ -51,7 +51,13 @@ fn safe(recorder: &Recorder, origin: &str) -> Option<u64> {
 }
 
 fn values(recorder: &Recorder, origin: &str) -> Vec<f64> {
-    let query = RangeQuery { subject: SubjectRef::node(origin), metric: CPU.to_owned(), from: NOW, to: NOW.plus_ms(10_000_000), max_points: 10_000 };
+    let query = RangeQuery {
+        subject: SubjectRef::node(origin),
+        metric: CPU.to_owned(),
+        from: NOW,
+        to: NOW.plus_ms(10_000_000),
+        max_points: 10_000,
+    };
     recorder.range(&query).into_iter().flat_map(|s| s.buckets).map(|b| b.mean).collect()
 }
 
@@ -192,7 +198,9 @@ async fn a_malformed_batch_is_refused_once_and_does_not_hold_up_the_next() {
     bad.series[0].key.metric = "no spaces please".to_owned();
     assert_eq!(recorder.append(bad, now).map_err(|r| r.code()), Err("telemetry.name"));
     let mut wide = batch("node-a", 3);
-    wide.series = (0..4).map(|n| SeriesSamples { key: key(SubjectRef::node("node-a"), &format!("m{n}")), ..wide.series[0].clone() }).collect();
+    wide.series = (0..4)
+        .map(|n| SeriesSamples { key: key(SubjectRef::node("node-a"), &format!("m{n}")), ..wide.series[0].clone() })
+        .collect();
     assert_eq!(recorder.append(wide, now).map_err(|r| r.code()), Err("telemetry.too_many_series"));
     recorder.append(batch("node-a", 4), now).expect("taken");
     recorder.seal(now).await.expect("seals");
@@ -228,7 +236,9 @@ async fn columns_and_events_follow_the_declaration() {
         let mut key = key(node.clone(), "system.disk.io");
         key.unit = "By".to_owned();
         key.attributes.insert("system.device".to_owned(), device.to_owned());
-        let samples = (0..=10u32).map(|s| Sample { at: NOW.plus_ms(u64::from(s) * 1_000), value: f64::from(s) * factor }).collect();
+        let samples = (0..=10u32)
+            .map(|s| Sample { at: NOW.plus_ms(u64::from(s) * 1_000), value: f64::from(s) * factor })
+            .collect();
         SeriesSamples { key, samples }
     };
     first.series.extend([counter("sdb", 200.0), counter("sda", 100.0)]);
@@ -236,7 +246,13 @@ async fn columns_and_events_follow_the_declaration() {
     first.events.push(event(&node, "other", NOW));
     recorder.append(first, now).expect("taken");
     let metric = |name: &str, unit: &str, aggregation| {
-        Input::Metric(MetricInput { name: name.to_owned(), unit: unit.to_owned(), window_ms: 4_000, step_ms: 2_000, aggregation })
+        Input::Metric(MetricInput {
+            name: name.to_owned(),
+            unit: unit.to_owned(),
+            window_ms: 4_000,
+            step_ms: 2_000,
+            aggregation,
+        })
     };
     let inputs = [
         metric("system.disk.io", "By", Aggregation::Rate),
@@ -245,14 +261,23 @@ async fn columns_and_events_follow_the_declaration() {
         metric(CPU, "1", Aggregation::Last),
     ];
     let columns = recorder.columns(&node, &inputs, NOW.plus_ms(4_500));
-    let seen: Vec<_> = columns.iter().map(|c| (c.input, c.attributes.get("system.device").map(String::as_str), c.start, c.values.clone())).collect();
+    let seen: Vec<_> = columns
+        .iter()
+        .map(|c| (c.input, c.attributes.get("system.device").map(String::as_str), c.start, c.values.clone()))
+        .collect();
     let start = NOW.plus_ms(2_000);
     assert_eq!(seen[..2], [(0, Some("sda"), start, vec![100.0, 100.0]), (0, Some("sdb"), start, vec![200.0, 200.0])]);
     assert_eq!((seen.len(), seen[2].0, seen[2].3[0]), (3, 3, 1.0));
     assert_eq!(columns, recorder.columns(&node, &inputs, NOW.plus_ms(5_999)), "the same data gives the same columns");
     let events = recorder.events(&node, &inputs, NOW.plus_ms(3_500));
-    assert_eq!(events.iter().map(|e| (e.input, e.at)).collect::<Vec<_>>(), [(1, NOW.plus_ms(2_000)), (1, NOW.plus_ms(3_000))]);
-    assert_eq!(recorder.latest(&node, "system.disk.io").iter().map(|(_, s)| s.value).collect::<Vec<_>>(), [1_000.0, 2_000.0]);
+    assert_eq!(
+        events.iter().map(|e| (e.input, e.at)).collect::<Vec<_>>(),
+        [(1, NOW.plus_ms(2_000)), (1, NOW.plus_ms(3_000))]
+    );
+    assert_eq!(
+        recorder.latest(&node, "system.disk.io").iter().map(|(_, s)| s.value).collect::<Vec<_>>(),
+        [1_000.0, 2_000.0]
+    );
     assert_eq!(recorder.series(Some(&node)).len(), 3);
     assert_eq!(recorder.recent_events(None, NOW.plus_ms(3_000)).len(), 2);
 }
@@ -282,7 +307,9 @@ async fn history_beyond_the_hot_window_is_read_from_segments() {
     assert_eq!(seen, (100..=300).map(f64::from).collect::<Vec<_>>());
     assert!(!answer.cut && answer.unreadable == 0);
     drop(recorder);
-    let again = Recorder::open(settings, local_store(folder.path()).expect("a folder"), NOW.plus_ms(310_000)).await.expect("opens");
+    let again = Recorder::open(settings, local_store(folder.path()).expect("a folder"), NOW.plus_ms(310_000))
+        .await
+        .expect("opens");
     assert_eq!(again.range_deep(&query).await.expect("reads"), answer, "and after a restart");
 }
 
@@ -307,7 +334,11 @@ async fn retention_removes_the_oldest_and_keeps_the_positions() {
     assert_eq!(recorder.status().segments, left);
     drop(recorder);
     let again = Recorder::open(settings, local_store(folder.path()).expect("a folder"), now).await.expect("opens");
-    assert_eq!(again.append(batch("silent", 1), NOW), Ok(Appended::Duplicate), "its segment is gone, its position is not");
+    assert_eq!(
+        again.append(batch("silent", 1), NOW),
+        Ok(Appended::Duplicate),
+        "its segment is gone, its position is not"
+    );
 }
 
 #[tokio::test]
