@@ -1,0 +1,124 @@
+/** What the page knows of the host, kept fresh: told by the event stream, asked again at a calm pace in any case. */
+import { QueryCache, QueryClient, keepPreviousData, queryOptions, useInfiniteQuery, useQuery } from '@tanstack/react-query';
+import { api, isSignedOut } from './client';
+import { Problem } from './http';
+
+export const queryClient = new QueryClient({
+  queryCache: new QueryCache({
+    onError: (error) => {
+      // The session ended elsewhere: ask who is signed in, which leads to the sign-in page.
+      if (isSignedOut(error)) void queryClient.invalidateQueries({ queryKey: keys.session });
+    },
+  }),
+  defaultOptions: {
+    queries: {
+      retry: (failures, error) => !(error instanceof Problem && error.status < 500) && failures < 2,
+      retryDelay: (attempt) => Math.min(500 * 2 ** attempt, 4_000),
+      staleTime: 500,
+      networkMode: 'always',
+    },
+    mutations: { networkMode: 'always' },
+  },
+});
+
+export const keys = {
+  session: ['session'],
+  status: ['status'],
+  nodes: ['nodes'],
+  workloads: ['workloads'],
+  risks: ['risks'],
+  incidents: ['incidents'],
+  incident: (id: string) => ['incidents', id],
+  plan: (hash: string) => ['plans', hash],
+  slots: ['slots'],
+  plugins: ['plugins'],
+  decisions: ['decisions'],
+  audit: ['audit'],
+} as const;
+
+export const sessionQuery = queryOptions({
+  queryKey: keys.session,
+  queryFn: async ({ signal }) => {
+    try {
+      return await api.session({ signal });
+    } catch (error) {
+      if (isSignedOut(error)) return null;
+      throw error;
+    }
+  },
+  staleTime: 60_000,
+  retry: true,
+});
+
+export function useStatus() {
+  return useQuery({ queryKey: keys.status, queryFn: ({ signal }) => api.status({ signal }), refetchInterval: 2_000 });
+}
+
+export function useNodes() {
+  return useQuery({ queryKey: keys.nodes, queryFn: ({ signal }) => api.nodes({ signal }), refetchInterval: 2_000 });
+}
+
+export function useWorkloads() {
+  return useQuery({ queryKey: keys.workloads, queryFn: ({ signal }) => api.workloads({ signal }), refetchInterval: 1_000 });
+}
+
+export function useRisks() {
+  return useQuery({ queryKey: keys.risks, queryFn: ({ signal }) => api.risks({ signal }), refetchInterval: 2_000 });
+}
+
+export function useIncidents() {
+  return useInfiniteQuery({
+    queryKey: keys.incidents,
+    queryFn: ({ pageParam, signal }) => api.incidents({ before: pageParam }, { signal }),
+    initialPageParam: undefined as number | undefined,
+    getNextPageParam: (page) => page.next_before ?? undefined,
+    refetchInterval: 3_000,
+  });
+}
+
+export function useIncident(id: string) {
+  return useQuery({
+    queryKey: keys.incident(id),
+    queryFn: ({ signal }) => api.incident(id, { signal }),
+    refetchInterval: (query) => (query.state.data?.incident.closed_at ? 30_000 : 1_000),
+  });
+}
+
+export function usePlan(hash: string) {
+  return useQuery({
+    queryKey: keys.plan(hash),
+    queryFn: ({ signal }) => api.plan(hash, { signal }),
+    refetchInterval: (query) => (query.state.data?.waiting === false ? 30_000 : 1_000),
+  });
+}
+
+export function useSlots() {
+  return useQuery({ queryKey: keys.slots, queryFn: ({ signal }) => api.slots({ signal }), refetchInterval: 2_000 });
+}
+
+export function usePlugins() {
+  return useQuery({ queryKey: keys.plugins, queryFn: ({ signal }) => api.plugins({ signal }), refetchInterval: 30_000 });
+}
+
+export function useDecisions(slot: string | undefined, limit: number) {
+  return useQuery({
+    queryKey: [...keys.decisions, slot ?? '', limit],
+    queryFn: ({ signal }) => api.decisions({ slot, limit }, { signal }),
+    placeholderData: keepPreviousData,
+    refetchInterval: 3_000,
+  });
+}
+
+export function useDecision(id: string) {
+  return useQuery({ queryKey: ['decision', id], queryFn: ({ signal }) => api.decision(id, { signal }), staleTime: Infinity });
+}
+
+export function useAudit() {
+  return useInfiniteQuery({
+    queryKey: keys.audit,
+    queryFn: ({ pageParam, signal }) => api.audit({ before: pageParam, verify: pageParam === undefined }, { signal }),
+    initialPageParam: undefined as number | undefined,
+    getNextPageParam: (page) => page.next_before ?? undefined,
+    refetchInterval: (query) => ((query.state.data?.pages.length ?? 0) > 1 ? false : 3_000),
+  });
+}
