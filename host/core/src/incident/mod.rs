@@ -11,7 +11,7 @@
 //!                                                          v
 //!                                                    compensating ------------> closed (undone | stuck)
 //! ```
-//! The legal transitions are one match in [`kernel`], shared by live running and recovery.
+//! The legal transitions are one match in `kernel`, shared by live running and recovery.
 
 mod event;
 mod kernel;
