@@ -1,1 +1,424 @@
-//! Policy bundles on disk.
+//! Policy bundles on disk: reading `policy.toml`, activating what it names, and running its fixtures.
+//!
+//! A bundle is a folder with `policy.toml` and `fixtures/*.json`; the components lie in a folder of their own as
+//! `<name>.wasm`. An entry that cannot be activated is told and leaves the rest alone. Which bundle is active, and what
+//! becomes of answers, is decided elsewhere.
+
+use crate::{Engine, Environment, Evaluation, LoadError, Prepared};
+use aether_core::{
+    combine::CombiningRule,
+    decision::{Question, Role},
+    id::{Digest, SlotId, is_name},
+    plan::canonical,
+    policy::{self, Bundle},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+/// The largest `policy.toml`, and the largest fixture.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const FIXTURES_MAX: usize = 1_000;
+
+/// Why a bundle cannot be used at all. What was active stays active.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} is over the limit of {FILE_BYTES_MAX} bytes")]
+    TooLarge { path: PathBuf },
+    #[error("{path} is not a valid policy:\n{message}")]
+    Policy { path: PathBuf, message: String },
+    #[error("{path}: the slot `{slot}` is for {role} and cannot combine by `{rule}`; use `{fitting}`")]
+    Rule { path: PathBuf, slot: SlotId, role: &'static str, rule: &'static str, fitting: &'static str },
+    #[error("{path}: the slot `{slot}` names the component `{component}`, which is not 1 to 63 of `a-z 0-9 - .`")]
+    Name { path: PathBuf, slot: SlotId, component: String },
+    #[error("{path} holds more than {FIXTURES_MAX} fixtures")]
+    TooMany { path: PathBuf },
+}
+
+impl Error {
+    /// Stable, for tests and the API.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Read { .. } => "policy.unreadable",
+            Error::TooLarge { .. } => "policy.too-large",
+            Error::Policy { .. } => "policy.invalid",
+            Error::Rule { .. } => "policy.rule",
+            Error::Name { .. } => "policy.name",
+            Error::TooMany { .. } => "policy.too-many-fixtures",
+        }
+    }
+}
+
+/// A bundle with all that could be activated of it.
+#[derive(Clone, Debug)]
+pub struct Activation {
+    /// As read, with the digest of every component that was found.
+    pub bundle: Bundle,
+    /// BLAKE3 of the canonical JSON of `bundle`: what a plan names as the policy it was made under.
+    pub digest: Digest,
+    /// In order of id.
+    pub slots: Vec<ActiveSlot>,
+    pub failures: Vec<Failure>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ActiveSlot {
+    pub id: SlotId,
+    pub role: Role,
+    pub rule: CombiningRule,
+    /// In the bundle's order; without those that failed.
+    pub entries: Vec<ActiveEntry>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ActiveEntry {
+    /// The component's file name without `.wasm`.
+    pub component: String,
+    /// As declared, with the digest that was found.
+    pub declared: policy::Entry,
+    pub prepared: Prepared,
+}
+
+/// An entry that could not be activated. The rest of its slot stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub slot: SlotId,
+    pub component: String,
+    /// Stable, such as `component.missing`.
+    pub code: &'static str,
+    /// For a person, with its causes.
+    pub reason: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot `{}`, component `{}`: {} ({})", self.slot, self.component, self.reason, self.code)
+    }
+}
+
+/// Reads and checks `folder/policy.toml`.
+pub fn read(folder: &Path) -> Result<Bundle, Error> {
+    let path = folder.join("policy.toml");
+    let text = read_text(&path)?;
+    let bundle: Bundle =
+        toml::from_str(&text).map_err(|error| Error::Policy { path: path.clone(), message: error.to_string() })?;
+    for (slot, declared) in &bundle.slots {
+        let fitting = fitting_rule(declared.role);
+        if declared.rule != fitting {
+            let (rule, fitting) = (rule_name(declared.rule), rule_name(fitting));
+            return Err(Error::Rule { path, slot: slot.clone(), role: declared.role.world(), rule, fitting });
+        }
+        if let Some(entry) = declared.entries.iter().find(|entry| !is_name(&entry.component)) {
+            return Err(Error::Name { path, slot: slot.clone(), component: entry.component.clone() });
+        }
+    }
+    Ok(bundle)
+}
+
+/// Loads and activates every entry of `bundle` from `plugins`. Each component is loaded once, however often it stands.
+pub fn activate(engine: &Engine, bundle: &Bundle, plugins: &Path) -> Activation {
+    let mut loaded: BTreeMap<String, Result<crate::Component, (&'static str, String)>> = BTreeMap::new();
+    let mut bundle = bundle.clone();
+    let (mut slots, mut failures) = (Vec::new(), Vec::new());
+    for (id, declared) in &mut bundle.slots {
+        let mut entries = Vec::new();
+        for entry in &mut declared.entries {
+            let name = entry.component.clone();
+            let component = loaded.entry(name.clone()).or_insert_with(|| load(engine, plugins, &name));
+            match component.as_ref().map_err(Clone::clone).and_then(|found| prepare(found, declared.role, entry)) {
+                Ok(prepared) => {
+                    entry.digest = Some(prepared.digest().clone());
+                    entries.push(ActiveEntry { component: name, declared: entry.clone(), prepared });
+                }
+                Err((code, reason)) => {
+                    failures.push(Failure { slot: id.clone(), component: name, code, reason });
+                }
+            }
+        }
+        slots.push(ActiveSlot { id: id.clone(), role: declared.role, rule: declared.rule, entries });
+    }
+    let digest = Digest::of(&canonical(&bundle));
+    Activation { bundle, digest, slots, failures }
+}
+
+fn load(engine: &Engine, plugins: &Path, name: &str) -> Result<crate::Component, (&'static str, String)> {
+    let path = plugins.join(format!("{name}.wasm"));
+    let missing = |error: std::io::Error| {
+        let reason = format!("{} cannot be read: {error}. `make guests` builds the first-party ones", path.display());
+        ("component.missing", reason)
+    };
+    let file = std::fs::File::open(&path).map_err(missing)?;
+    let maximum = engine.0.settings.component_bytes;
+    let mut bytes = Vec::new();
+    // One byte more than is taken, so that a file that is too large is seen and never read whole.
+    file.take(maximum as u64 + 1).read_to_end(&mut bytes).map_err(missing)?;
+    engine.load(&bytes).map_err(|error: LoadError| (error.code(), chain(&error)))
+}
+
+fn prepare(
+    component: &crate::Component,
+    role: Role,
+    entry: &policy::Entry,
+) -> Result<Prepared, (&'static str, String)> {
+    if let Some(wanted) = &entry.digest
+        && wanted != component.digest()
+    {
+        let reason = format!("the policy pins the digest {wanted}, and the file's is {}", component.digest());
+        return Err(("component.digest", reason));
+    }
+    if component.role() != role {
+        let reason = format!("it is a {}, and the slot is for a {}", component.role().world(), role.world());
+        return Err(("component.role", reason));
+    }
+    component.activate(&entry.config, &entry.limits).map_err(|error| (error.code(), chain(&error)))
+}
+
+/// An error with its causes, for a person.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn fitting_rule(role: Role) -> CombiningRule {
+    match role {
+        Role::RiskScorer => CombiningRule::Max,
+        Role::PolicyGate => CombiningRule::DenyOverrides,
+        Role::RemediationPlanner | Role::Router => CombiningRule::Rank,
+    }
+}
+
+fn rule_name(rule: CombiningRule) -> &'static str {
+    match rule {
+        CombiningRule::Max => "max",
+        CombiningRule::DenyOverrides => "deny-overrides",
+        CombiningRule::Rank => "rank",
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Error> {
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(Error::TooLarge { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+/// One question with what must be in the answer: `fixtures/*.json`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixture {
+    /// What it shows, for a person.
+    summary: String,
+    slot: SlotId,
+    component: String,
+    question: Question,
+    /// A part of the answer as JSON; a fault is `{"fault": {"kind": .., "message": ..}}`.
+    expect: Value,
+}
+
+/// What came of a bundle's fixtures.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub bundle: String,
+    pub digest: Digest,
+    /// Entries that could not be activated; each is a failed test.
+    pub failures: Vec<Failure>,
+    /// In order of file name.
+    pub fixtures: Vec<FixtureResult>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FixtureResult {
+    /// File name without `.json`.
+    pub name: String,
+    pub summary: String,
+    /// Empty: passed.
+    pub problems: Vec<String>,
+    pub fuel: u64,
+}
+
+impl Report {
+    /// All activated, at least one fixture, and none with a problem.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+            && !self.fixtures.is_empty()
+            && self.fixtures.iter().all(|fixture| fixture.problems.is_empty())
+    }
+
+    /// As JSON, for `--json`.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "bundle": self.bundle,
+            "digest": self.digest,
+            "passed": self.passed(),
+            "failures": self.failures.iter().map(|failure| json!({
+                "slot": failure.slot, "component": failure.component, "code": failure.code, "reason": failure.reason,
+            })).collect::<Vec<_>>(),
+            "fixtures": self.fixtures.iter().map(|fixture| json!({
+                "name": fixture.name, "summary": fixture.summary, "passed": fixture.problems.is_empty(),
+                "problems": fixture.problems, "fuel": fixture.fuel,
+            })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "policy {} ({})", self.bundle, self.digest.short())?;
+        for failure in &self.failures {
+            writeln!(f, "  FAIL  {failure}")?;
+        }
+        for fixture in &self.fixtures {
+            let word = if fixture.problems.is_empty() { "ok  " } else { "FAIL" };
+            writeln!(f, "  {word}  {}: {}", fixture.name, fixture.summary)?;
+            for problem in &fixture.problems {
+                writeln!(f, "        {problem}")?;
+            }
+        }
+        let passed = self.fixtures.iter().filter(|fixture| fixture.problems.is_empty()).count();
+        write!(f, "{passed} of {} fixtures passed", self.fixtures.len())?;
+        if self.fixtures.is_empty() {
+            write!(f, "; a bundle without fixtures does not pass")?;
+        }
+        Ok(())
+    }
+}
+
+/// Activates the bundle in `folder` with the components in `plugins`, and runs its fixtures, each twice.
+pub fn test(engine: &Engine, folder: &Path, plugins: &Path) -> Result<Report, Error> {
+    let bundle = read(folder)?;
+    let activation = activate(engine, &bundle, plugins);
+    let mut fixtures = Vec::new();
+    for path in fixture_files(&folder.join("fixtures"))? {
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let text = read_text(&path)?;
+        fixtures.push(match serde_json::from_str::<Fixture>(&text) {
+            Ok(fixture) => run(&activation, name, fixture),
+            Err(error) => FixtureResult {
+                name,
+                summary: "is not a valid fixture".into(),
+                problems: vec![error.to_string()],
+                fuel: 0,
+            },
+        });
+    }
+    Ok(Report { bundle: bundle.name, digest: activation.digest, failures: activation.failures, fixtures })
+}
+
+fn fixture_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let unreadable = |source| Error::Read { path: folder.to_owned(), source };
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            files.push(path);
+        }
+        if files.len() > FIXTURES_MAX {
+            return Err(Error::TooMany { path: folder.to_owned() });
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn run(activation: &Activation, name: String, fixture: Fixture) -> FixtureResult {
+    let Fixture { summary, slot, component, question, expect } = fixture;
+    let entries = activation.slots.iter().filter(|active| active.id == slot).flat_map(|active| &active.entries);
+    let Some(entry) = entries.into_iter().find(|entry| entry.component == component) else {
+        let problems = vec![format!("no component `{component}` is active in the slot `{slot}`")];
+        return FixtureResult { name, summary, problems, fuel: 0 };
+    };
+    let first = entry.prepared.evaluate(&question, Environment::default());
+    let second = entry.prepared.evaluate(&question, Environment::default());
+    let found = outcome(&first);
+    let mut problems = Vec::new();
+    compare("", &expect, &found, &mut problems);
+    if found != outcome(&second) || first.fuel != second.fuel {
+        problems.push(format!(
+            "is not deterministic: the same question used {} and then {} fuel, or gave two answers",
+            first.fuel, second.fuel
+        ));
+    }
+    FixtureResult { name, summary, problems, fuel: first.fuel }
+}
+
+fn outcome(evaluation: &Evaluation) -> Value {
+    match &evaluation.outcome {
+        Ok(answer) => serde_json::to_value(answer).unwrap_or(Value::Null),
+        Err(fault) => json!({ "fault": fault }),
+    }
+}
+
+/// Where `found` does not hold what is expected. Objects may hold more; lists must be as long; numbers may differ by a
+/// billionth.
+fn compare(path: &str, expected: &Value, found: &Value, problems: &mut Vec<String>) {
+    let at = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match (expected, found) {
+        (Value::Object(expected), Value::Object(found)) => {
+            for (key, value) in expected {
+                match found.get(key) {
+                    Some(found) => compare(&at(key), value, found, problems),
+                    None => problems.push(format!("{}: expected {value}, found nothing", at(key))),
+                }
+            }
+        }
+        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {
+            for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+                compare(&at(&index.to_string()), expected, found, problems);
+            }
+        }
+        (Value::Number(a), Value::Number(b))
+            if a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| (a - b).abs() <= 1e-9) => {}
+        (expected, found) if expected == found => {}
+        (expected, found) => {
+            let place = if path.is_empty() { "the answer" } else { path };
+            problems.push(format!("{place}: expected {expected}, found {found}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compare;
+    use serde_json::{Value, json};
+
+    fn problems(expected: &Value, found: &Value) -> Vec<String> {
+        let mut problems = Vec::new();
+        compare("", expected, found, &mut problems);
+        problems
+    }
+
+    #[test]
+    fn a_part_of_the_answer_is_enough_and_a_difference_is_named() {
+        let found = json!({"risk": {"level": "low", "score": 0.1, "list": [1, {"a": 2, "b": 3}]}});
+        assert!(problems(&json!({"risk": {"level": "low", "list": [1, {"b": 3}]}}), &found).is_empty());
+        assert!(problems(&json!({"risk": {"score": 0.100_000_000_000_1}}), &found).is_empty());
+        assert_eq!(
+            problems(&json!({"risk": {"level": "high", "cause": "x", "list": [1]}}), &found),
+            [
+                r#"risk.cause: expected "x", found nothing"#,
+                r#"risk.level: expected "high", found "low""#,
+                r#"risk.list: expected [1], found [1,{"a":2,"b":3}]"#,
+            ]
+        );
+    }
+}

@@ -13,7 +13,7 @@ use aether_core::{
     plan::canonical,
 };
 use serde_json::{Map, Value};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 use wasmtime::component::InstancePre;
 
 /// Declared inputs of one component.
@@ -244,6 +244,20 @@ impl Prepared {
 
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Description { name, version, .. } = self.description();
+        write!(f, "Component({name} {version}, {})", self.digest().short())
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Description { name, version, .. } = self.description();
+        write!(f, "Prepared({name} {version}, {}, config {})", self.digest().short(), self.config_digest().short())
     }
 }
 

@@ -110,6 +110,12 @@ impl Engine {
     }
 }
 
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
 impl Inner {
     pub(crate) fn linker(&self, role: Role) -> &Linker<State> {
         if grants_history(role) { &self.with_history } else { &self.without_history }
