@@ -7,6 +7,7 @@ export const router = createBrowserRouter([
   {
     element: <App />,
     errorElement: <Broken />,
+    hydrateFallbackElement: <></>,
     children: [
       {
         errorElement: <Broken />,

@@ -165,7 +165,7 @@ export function sentence(body: Body, incident?: Pick<IncidentDetail, 'approvals'
       return read ? `${read} on ${body.subject.id}. ${upper(rest)} in the window.` : `${upper(rest)} of ${body.subject.id}.`;
     }
     case 'anomaly_finding':
-      return `${upper(targetName(body.subject))} is at ${body.risk.level} risk: ${body.risk.reason}`;
+      return `${targetName(body.subject)} is at ${body.risk.level} risk: ${body.risk.reason}`;
     case 'root_cause_hypothesis':
       return body.explanation;
     case 'remediation_proposal':

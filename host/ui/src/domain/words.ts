@@ -221,8 +221,9 @@ export function eventName(name: string): string {
   return EVENTS[name] ?? name;
 }
 
+/** `node-a`, and the kind in front where the id does not begin with it. */
 export function targetName(target: { kind: string; id: string }): string {
-  return `${target.kind} ${target.id}`;
+  return target.id.startsWith(target.kind) ? target.id : `${target.kind} ${target.id}`;
 }
 
 export function targetOf(target: Target): string {

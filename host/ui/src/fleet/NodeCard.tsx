@@ -37,7 +37,6 @@ export function NodeCard({ node, risk, workloads, window }: { node: NodeView; ri
               <li key={workload.id} className={css.workloadLine}>
                 <span>{workload.name}</span>
                 <span className={css.dim}>{workload.state}</span>
-                <span className="num">{typeof workload.progress === 'number' ? plain(workload.progress) : ''}</span>
               </li>
             ))}
           </ul>
@@ -130,7 +129,7 @@ function Capabilities({ capabilities }: { capabilities: CapabilityView[] }) {
       <Popover width={440} position="bottom-start" withArrow shadow="md" trapFocus>
         <Popover.Target>
           <UnstyledButton className={css.capabilities}>
-            <span>{count(present, 'capability', 'capabilities')}</span>
+            <span>{missing.length > 0 ? `${present} of ${count(capabilities.length, 'capability', 'capabilities')}` : count(present, 'capability', 'capabilities')}</span>
             {missing.length > 0 && <Chip tone="elevated">{missing.length} missing</Chip>}
             <Icon name="chevron" size={13} />
           </UnstyledButton>

@@ -91,4 +91,4 @@ function Row({ workload, window }: { workload: Workload; window: Window }) {
 }
 
 const first = (lines: Line[]) => lines.slice(0, 1).map((line) => ({ name: '', line }));
-const progress = (lines: Line[]) => lines.slice(0, 1).map((line) => ({ name: '', line: { ...line, unit: '' } }));
+const progress = (lines: Line[]) => lines.slice(0, 1).map((line) => ({ name: '', line: { ...line, unit: '', mean: line.max } }));

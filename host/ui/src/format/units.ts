@@ -41,7 +41,7 @@ export function compact(value: number): string {
 
 export function percent(share: number): string {
   const value = share * 100;
-  if (value !== 0 && Math.abs(value) < 1) return `${significant(value)} %`;
+  if (value !== 0 && Math.abs(value) < 1) return `${Number(value.toPrecision(1))} %`;
   return `${Math.abs(value) < 10 ? Number(value.toFixed(1)) : Math.round(value)} %`;
 }
 
@@ -66,6 +66,14 @@ export function quantity(value: number | null | undefined, unit: string): string
     default:
       return `${plain(value)} ${unitName(unit)}`;
   }
+}
+
+/** A value beside an axis: as short as can be, the unit is named above the chart. */
+export function tick(value: number, unit: string): string {
+  if (unit === '1') return percent(value).replace(' ', '');
+  if (unit.startsWith('By')) return bytes(value).replace(/ (.)?i?B$/, '$1');
+  if (unit === '{USD}/h') return `$${Number(value.toFixed(2))}`;
+  return compact(value).replace(' ', '');
 }
 
 /** `{step}/s` is an annotation to machines and "steps/s" to people. */

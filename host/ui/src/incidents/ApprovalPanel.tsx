@@ -51,9 +51,11 @@ function Plan({ plan, detail }: { plan: PlanDetail; detail: IncidentDetail }) {
           <Fact name="Blast radius">
             <Blast plan={plan} />
           </Fact>
-          <Fact name="Evidence">
-            <EvidenceAge plan={plan} />
-          </Fact>
+          {plan.waiting && (
+            <Fact name="Evidence">
+              <EvidenceAge plan={plan} />
+            </Fact>
+          )}
           <Fact name="Success">
             {plan.plan.success.length === 0
               ? plan.plan.dry_run
@@ -202,7 +204,7 @@ function Decide({ plan }: { plan: PlanDetail }) {
     ) : null;
   }
   return (
-    <footer className={css.decide}>
+    <footer className={`${css.decide} ${css.open}`}>
       <p className={css.need} data-testid="demand">
         Needs <b>{word}</b>
         {given(plan) > 0 && <>, {given(plan)} given</>}. Once begun, no further step starts after {duration(demand.execute_within_ms)}.

@@ -3,7 +3,7 @@ import { lazy, Suspense, useEffect, useRef, useState, type ReactNode } from 'rea
 import type { SubjectKind } from '../api/model';
 import { gapOf, plotted, useSeries, type Line, type Window } from '../api/series';
 import { useNow } from '../api/clock';
-import { quantity } from '../format/units';
+import { quantity, tick } from '../format/units';
 import { duration } from '../format/time';
 import css from './Chart.module.css';
 
@@ -20,6 +20,7 @@ export interface ChartProps {
   range?: [number, number];
   /** Begin the scale at zero. */
   zero?: boolean;
+  /** Fill the place that the layout gives; at least this high. */
   height?: number;
   empty?: ReactNode;
 }
@@ -27,7 +28,7 @@ export interface ChartProps {
 /** Older than this the newest sample is called old. */
 const STALE_MS = 6_000;
 
-export function Chart({ title, subject, metric, window, shape, range, zero = true, height = 92, empty }: ChartProps) {
+export function Chart({ title, subject, metric, window, shape, range, zero = true, height = 96, empty }: ChartProps) {
   const frame = useRef<HTMLElement>(null);
   const visible = useVisible(frame);
   const { lines, failed, loading } = useSeries(subject, metric, window, visible);
@@ -49,15 +50,18 @@ export function Chart({ title, subject, metric, window, shape, range, zero = tru
           <span className={css.values}>
             {drawn.map(({ name }, i) => (
               <span key={name} className={css.value}>
-                {name && <i className={css.key} data-line={i + 1} />}
-                {name && <span className={css.name}>{name}</span>}
-                <b>{quantity(values[i], unit)}</b>
+                {name && (
+                  <span className={css.name} data-line={i + 1}>
+                    {name}
+                  </span>
+                )}
+                <b>{drawn.length > 2 ? brief(values[i], unit) : quantity(values[i], unit)}</b>
               </span>
             ))}
           </span>
         )}
       </figcaption>
-      <div className={css.plot} style={{ height }} data-old={old || undefined}>
+      <div className={css.plot} style={{ minHeight: height }} data-old={old || undefined}>
         {newest > 0 ? (
           <Suspense>
             <Plot
@@ -67,7 +71,6 @@ export function Chart({ title, subject, metric, window, shape, range, zero = tru
               span={window.span_ms}
               range={range}
               zero={zero}
-              height={height}
             />
           </Suspense>
         ) : (
@@ -76,6 +79,10 @@ export function Chart({ title, subject, metric, window, shape, range, zero = tru
       </div>
     </figure>
   );
+}
+
+function brief(value: number | null | undefined, unit: string): string {
+  return typeof value === 'number' ? tick(value, unit) : '—';
 }
 
 function lastValue(line: Line): number | null {

@@ -5,7 +5,7 @@ import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import { hostNow } from '../api/clock';
 import { localTime } from '../format/time';
-import { quantity } from '../format/units';
+import { quantity, tick } from '../format/units';
 import css from './Chart.module.css';
 
 interface Props {
@@ -15,10 +15,9 @@ interface Props {
   span: number;
   range: [number, number] | undefined;
   zero: boolean;
-  height: number;
 }
 
-export default function Plot({ data, names, unit, span, range, zero, height }: Props) {
+export default function Plot({ data, names, unit, span, range, zero }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>(undefined);
   const latest = useRef(data);
@@ -41,9 +40,8 @@ export default function Plot({ data, names, unit, span, range, zero, height }: P
     tip.className = css.tip ?? '';
     const made = new uPlot(
       {
-        width: Math.max(element.clientWidth, 10),
-        height,
-        padding: [6, 2, 0, 0],
+        ...sizeOf(element),
+        padding: [6, 10, 0, 0],
         legend: { show: false },
         cursor: { y: false, points: { size: 5 }, drag: { setScale: false, x: false, y: false } },
         scales: {
@@ -59,14 +57,15 @@ export default function Plot({ data, names, unit, span, range, zero, height }: P
           },
         },
         axes: [
-          { ...axis, size: 16, gap: 2, space: 70, grid: { show: false }, values: (_, ticks) => ticks.map(tick(span)) },
+          { ...axis, size: 20, gap: 5, space: 44, incrs: MINUTES, grid: { show: false }, values: (_, ticks) => ticks.map((at) => minutes.format(new Date(at * 1000))) },
           {
             ...axis,
-            size: 46,
+            size: 40,
             gap: 4,
             space: 30,
             grid: { stroke: colour('--chart-grid'), width: 1 },
-            values: (_, ticks) => ticks.map((value) => quantity(value, unit)),
+            values: (_, ticks) => ticks.map((value) => tick(value, unit)),
+            ...(unit.startsWith('By') ? { incrs: POWERS } : {}),
           },
         ],
         series: [
@@ -105,14 +104,14 @@ export default function Plot({ data, names, unit, span, range, zero, height }: P
     tip.hidden = true;
     made.over.append(tip);
     plot.current = made;
-    const observer = new ResizeObserver(() => made.setSize({ width: Math.max(element.clientWidth, 10), height }));
+    const observer = new ResizeObserver(() => made.setSize(sizeOf(element)));
     observer.observe(element);
     return () => {
       observer.disconnect();
       made.destroy();
       plot.current = undefined;
     };
-  }, [named, unit, span, low, high, zero, height, scheme]);
+  }, [named, unit, span, low, high, zero, scheme]);
 
   useEffect(() => {
     latest.current = data;
@@ -124,7 +123,11 @@ export default function Plot({ data, names, unit, span, range, zero, height }: P
 
 const minutes = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hour12: false });
 
-function tick(span: number): (at: number) => string {
-  // Over minutes every tick is a whole minute; seconds would only be noise.
-  return (at) => (span <= 3_600_000 && at % 60 !== 0 ? '' : minutes.format(new Date(at * 1000)));
+/** Seconds between ticks: whole minutes, or hours. */
+const MINUTES = [1, 2, 5, 10, 15, 30, 60, 120].map((n) => n * 60);
+/** Bytes are counted in powers of two, so their ticks are, too. */
+const POWERS = Array.from({ length: 50 }, (_, i) => 2 ** i);
+
+function sizeOf(element: HTMLElement): { width: number; height: number } {
+  return { width: Math.max(element.clientWidth, 10), height: Math.max(element.clientHeight, 10) };
 }

@@ -190,10 +190,16 @@ export function Skeleton({ height }: { height: number }) {
   return <div className={css.skeleton} style={{ height }} aria-hidden="true" />;
 }
 
+/** Indented, but a list of plain values on one line: a column of samples is read along, not down. */
+function written(value: unknown): string {
+  const text = JSON.stringify(value, null, 2) ?? 'none';
+  return text.replace(/\[\s+([^[\]{}]*?)\s+\]/g, (_, inner: string) => `[${inner.replace(/,\s+/g, ', ')}]`);
+}
+
 export function Json({ value, label }: { value: unknown; label: string }) {
   return (
     <pre className={css.json} tabIndex={0} aria-label={label}>
-      {JSON.stringify(value, null, 2)}
+      {written(value)}
     </pre>
   );
 }
