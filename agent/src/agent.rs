@@ -1,7 +1,13 @@
 //! The agent, wired: collector, spool, uplink and executor as one task set.
 
 use crate::{
-    act::criu::{Criu, Missing},
+    act::{
+        Desk,
+        criu::{Criu, Missing},
+        hands::{Hands, native::Native, simulated::Simulated},
+        journal::Journal,
+        verbs::Executor,
+    },
     capabilities::{self, Findings},
     clock,
     collect::Collector,
@@ -38,6 +44,8 @@ pub enum Error {
     Workloads(#[from] workloads::Error),
     #[error(transparent)]
     Uplink(#[from] uplink::Error),
+    #[error("the journal of orders cannot be opened, and without it nothing may be done: {0}")]
+    Journal(std::io::Error),
 }
 
 /// Runs the agent until `shutdown`.
@@ -51,13 +59,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let criu = find_criu(&config).await;
     let sources = collector.probe(&config.disabled_sources);
-    let findings = Findings::new(&config, &criu, &Criu::probe_namespaces(), &sources);
+    let namespaces = Criu::probe_namespaces();
+    let findings = Findings::new(&config, &criu, &namespaces, &sources);
     for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
         let reason = finding.reason.as_deref().unwrap_or_default();
         warn!(capability = finding.name, reason, advice = finding.advice, "is not to be had on this machine");
     }
     let (_capabilities, capabilities) = watch::channel(findings.report());
-    let (inbound, mut orders) = mpsc::channel(INBOUND_MAXIMUM);
+    let (inbound, orders) = mpsc::channel(INBOUND_MAXIMUM);
     let parts = Parts {
         config: config.clone(),
         state: state.clone(),
@@ -71,10 +80,31 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     registry.begin(&config.workloads, &state.workloads(), config.simulate);
 
+    let hands: Box<dyn Hands> = if config.simulate {
+        Box::new(Simulated)
+    } else {
+        Box::new(Native { criu, namespaces, registry: registry.clone() })
+    };
+    let desk = Desk {
+        node: config.node.clone(),
+        journal: Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?),
+        registry: registry.clone(),
+        executor: Arc::new(Executor {
+            node: config.node.clone(),
+            hands,
+            registry: registry.clone(),
+            snapshots: state.snapshots(),
+        }),
+        link: ends.link,
+        host_key: ends.host_key,
+        latest: collector.latest(),
+        concurrent_maximum: config.concurrent_maximum,
+    };
+
     let tasks = TaskTracker::new();
     tasks.spawn(collect(collector, spool.clone(), ends.wishes, shutdown.clone()));
     tasks.spawn(uplink.run(shutdown.clone()));
-    tasks.spawn(async move { while orders.recv().await.is_some() {} });
+    tasks.spawn(desk.run(orders, shutdown.clone()));
     tasks.close();
     info!(node.id = %config.node, host = %config.host, state = %state.path().display(), "the agent runs");
 

@@ -7,7 +7,7 @@
 use crate::process::ProcessRef;
 use std::{
     ffi::OsStr,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -136,7 +136,8 @@ impl Criu {
     pub fn begin_restore(&self, images: &Path, pid_file: &Path) -> io::Result<Child> {
         let mut command = Command::new("setsid");
         command.args(["unshare", "-p", "-m", "-f", "--mount-proc"]);
-        command.arg(&self.path).args(["restore", "-o", "restore.log"]);
+        // At this level its log says when the restored processes run, which nothing else does while it stays.
+        command.arg(&self.path).args(["restore", "-v3", "-o", "restore.log"]);
         command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
         Self::spawn(&mut command, images, "restore.out")
     }
@@ -197,17 +198,6 @@ fn in_cache() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
     Some(cache.join("aether/criu/bin/criu")).filter(|path| path.is_file())
-}
-
-/// Makes what CRIU wrote survive a crash before it is told as done.
-pub fn sync_images(images: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(images)? {
-        let path = entry?.path();
-        if path.is_file() {
-            File::open(&path)?.sync_all()?;
-        }
-    }
-    File::open(images)?.sync_all()
 }
 
 #[cfg(test)]

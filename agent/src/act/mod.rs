@@ -1,1 +1,292 @@
+//! Orders: read, checked, journaled, carried out, answered.
+//!
+//! At most once: an order is in the journal, synced, before anything of it is begun; a repeat is answered with what
+//! was recorded, and never begins it again. Orders for different targets run side by side, up to a limit.
+//!
+//! [`check`] is pure, [`journal`] remembers, [`verbs`] does, [`hands`] touches the machine.
+
+pub mod check;
 pub mod criu;
+pub mod hands;
+pub mod journal;
+pub mod run;
+pub mod snapshot;
+pub mod verbs;
+
+use crate::{
+    clock,
+    collect::Latest,
+    uplink::{Inbound, Link},
+    workloads::Registry,
+};
+use aether_core::{
+    id::NodeId,
+    order::{IdempotencyKey, Outcome},
+    subject::Target,
+};
+use aether_proto::v1::{self, dispatch_state::State};
+use check::{Here, Refusal, Task, refuse};
+use ed25519_dalek::VerifyingKey;
+use journal::{Accepted, Journal};
+use run::Run;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use verbs::Executor;
+
+/// Takes orders from the uplink, one after the other, and has them carried out beside it.
+pub struct Desk {
+    pub node: NodeId,
+    pub journal: Arc<Journal>,
+    pub registry: Arc<Registry>,
+    pub executor: Arc<Executor>,
+    pub link: Link,
+    pub host_key: watch::Receiver<Option<VerifyingKey>>,
+    pub latest: Latest,
+    pub concurrent_maximum: usize,
+}
+
+struct Running {
+    target: Target,
+    cancel: CancellationToken,
+}
+
+/// What an order came to, for the answer.
+struct Finished {
+    key: IdempotencyKey,
+    outcome: Outcome,
+    position: u64,
+}
+
+impl Desk {
+    /// Settles what a crash cut short, then takes orders until `shutdown`; orders under way are then called off, and
+    /// their outcomes journaled.
+    pub async fn run(self, mut inbound: mpsc::Receiver<Inbound>, shutdown: CancellationToken) {
+        let mut running: BTreeMap<IdempotencyKey, Running> = BTreeMap::new();
+        let mut work: JoinSet<Finished> = JoinSet::new();
+        for task in self.settle().await {
+            self.begin(task, &mut running, &mut work);
+        }
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(finished) = work.join_next(), if !work.is_empty() => self.finish(finished, &mut running).await,
+                Some(inbound) = inbound.recv() => match inbound {
+                    Inbound::Connected => self.tell_again(&running).await,
+                    Inbound::Dispatch(dispatch) => self.dispatch(*dispatch, &mut running, &mut work).await,
+                    Inbound::Cancel(v1::Cancel { key, reason }) => match running.get(&IdempotencyKey(key)) {
+                        Some(order) => {
+                            info!(reason, target = %order.target, "an order is called off by the host");
+                            order.cancel.cancel();
+                        }
+                        None => info!(reason, "the host calls off an order that is not under way"),
+                    },
+                    Inbound::Acknowledged(v1::DispatchStateAck { key }) => {
+                        let journal = self.journal.clone();
+                        let kept = blocking(move || journal.acknowledged(&IdempotencyKey(key))).await;
+                        if let Some(Err(error)) = kept {
+                            warn!(%error, "an acknowledgement could not be kept; the outcome will be told once more");
+                        }
+                    }
+                },
+            }
+        }
+        for order in running.values() {
+            order.cancel.cancel();
+        }
+        while let Some(finished) = work.join_next().await {
+            self.finish(finished, &mut running).await;
+        }
+    }
+
+    /// Gives each order that a crash cut short its outcome; what may be run again is given back.
+    async fn settle(&self) -> Vec<Task> {
+        let mut again = Vec::new();
+        for known in self.journal.unfinished() {
+            let accepted = known.accepted;
+            let task = match check::meaning(accepted.plan.as_bytes(), accepted.order.as_bytes(), &self.node) {
+                Ok(task) => task,
+                Err(refusal) => {
+                    error!(%refusal, key = %accepted.key, "an order of the journal is not understood any more; a person must look");
+                    continue;
+                }
+            };
+            let (executor, journal) = (self.executor.clone(), self.journal.clone());
+            let settled = blocking(move || match executor.settle(&task, known.phase.as_deref()) {
+                Some(outcome) => {
+                    warn!(verb = task.verb, target = %task.target, code = outcome.code, outcome.message,
+                        "an order was cut short by the end of the agent, and is settled now");
+                    journal.outcome(&task.order.key, outcome).map(|_| None)
+                }
+                None => Ok(Some(task)),
+            });
+            match settled.await {
+                Some(Ok(task)) => again.extend(task),
+                Some(Err(error)) => error!(%error, "the outcome of an order cannot be journaled"),
+                None => {}
+            }
+        }
+        let executor = self.executor.clone();
+        blocking(move || executor.forget_all_images()).await;
+        again
+    }
+
+    async fn dispatch(
+        &self,
+        dispatch: v1::Dispatch,
+        running: &mut BTreeMap<IdempotencyKey, Running>,
+        work: &mut JoinSet<Finished>,
+    ) {
+        let host_key = *self.host_key.borrow();
+        let task = match check::read(&dispatch, host_key.as_ref(), &self.node) {
+            Ok(task) => task,
+            Err(refusal) => {
+                return self.tell_refused(check::claimed_key(&dispatch), 0, refusal.code, refusal.reason).await;
+            }
+        };
+        let key = task.order.key.clone();
+        if let Some(known) = self.journal.get(&key) {
+            info!(key = %key, verb = task.verb, "a repeat is answered with what was recorded");
+            return match known.outcome {
+                Some(outcome) => self.tell_outcome(&key, known.position, &outcome).await,
+                None => self.tell(&key, known.position, State::Accepted(v1::OrderAccepted {})).await,
+            };
+        }
+        if let Some((code, reason)) = self.journal.refusal(&key, &task.order.nonce) {
+            return self.tell_refused(key.0, 0, &code, reason).await;
+        }
+        if let Err(refusal) = self.admit(&task, running).await {
+            warn!(verb = task.verb, target = %task.target, code = refusal.code, refusal.reason, "an order is refused");
+            let (journal, nonce) = (self.journal.clone(), task.order.nonce.clone());
+            let Refusal { code, reason } = refusal.clone();
+            let refused = key.clone();
+            let kept = blocking(move || journal.refuse(&refused, &nonce, code, &reason)).await;
+            let position = kept.and_then(Result::ok).unwrap_or(0);
+            return self.tell_refused(key.0, position, refusal.code, refusal.reason).await;
+        }
+        let accepted = Accepted {
+            key: key.clone(),
+            verb: task.verb.clone(),
+            target: task.target.clone(),
+            fence: task.order.fence,
+            // Both were read as JSON, so they are text.
+            plan: String::from_utf8_lossy(&dispatch.plan).into_owned(),
+            order: String::from_utf8_lossy(&dispatch.order).into_owned(),
+            at: clock::now(),
+        };
+        let journal = self.journal.clone();
+        match blocking(move || journal.accept(accepted)).await {
+            Some(Ok(position)) => {
+                info!(verb = task.verb, target = %task.target, plan.hash = task.order.plan.short(), "an order is taken");
+                self.begin(task, running, work);
+                self.tell(&key, position, State::Accepted(v1::OrderAccepted {})).await;
+            }
+            Some(Err(error)) => {
+                let reason = format!("it cannot be journaled ({error}), and nothing is begun that is not");
+                self.tell_refused(key.0, 0, "agent.journal", reason).await;
+            }
+            None => {}
+        }
+    }
+
+    async fn admit(&self, task: &Task, running: &BTreeMap<IdempotencyKey, Running>) -> Result<(), Refusal> {
+        if running.values().any(|order| order.target.subject() == task.target.subject()) {
+            return refuse("agent.busy", format!("another order for {} is under way", task.target.subject()));
+        }
+        if running.len() >= self.concurrent_maximum {
+            return refuse("agent.busy", format!("{} orders are under way, and no more are taken", running.len()));
+        }
+        let registry = self.registry.clone();
+        let workload = task.workload.clone();
+        let looked = blocking(move || (registry.get(&workload), registry.generation(&workload))).await;
+        let (entry, generation) = looked.unwrap_or_default();
+        let latest = |condition: &aether_core::decision::Condition| {
+            self.latest.get(&condition.target.subject(), &condition.metric)
+        };
+        let here = Here {
+            now: clock::now(),
+            fence: self.journal.fence(&task.target),
+            entry: entry.as_ref(),
+            generation,
+            latest: &latest,
+        };
+        check::admit(task, &here)?;
+        self.executor.hands.ready(&task.verb)
+    }
+
+    fn begin(&self, task: Task, running: &mut BTreeMap<IdempotencyKey, Running>, work: &mut JoinSet<Finished>) {
+        let key = task.order.key.clone();
+        let cancel = CancellationToken::new();
+        running.insert(key.clone(), Running { target: task.target.clone(), cancel: cancel.clone() });
+        let run = Run::new(task, self.journal.clone(), self.link.clone(), Handle::current(), cancel);
+        let (executor, journal) = (self.executor.clone(), self.journal.clone());
+        work.spawn_blocking(move || {
+            let outcome = executor.carry_out(&run);
+            let position = journal.outcome(&key, outcome.clone()).unwrap_or_else(|error| {
+                error!(%error, key = %key, "the outcome of an order cannot be journaled; it is told all the same");
+                0
+            });
+            Finished { key, outcome, position }
+        });
+    }
+
+    async fn finish(
+        &self,
+        finished: Result<Finished, tokio::task::JoinError>,
+        running: &mut BTreeMap<IdempotencyKey, Running>,
+    ) {
+        match finished {
+            Ok(Finished { key, outcome, position }) => {
+                running.remove(&key);
+                info!(key = %key, status = ?outcome.status, code = outcome.code, outcome.message, "an order has ended");
+                self.tell_outcome(&key, position, &outcome).await;
+            }
+            // The journal has it as unfinished: the next start of the agent settles it.
+            Err(error) => error!(%error, "an order's executor failed; restart the agent to have it settled"),
+        }
+    }
+
+    /// On a new stream: what the host may have missed.
+    async fn tell_again(&self, running: &BTreeMap<IdempotencyKey, Running>) {
+        for known in self.journal.untold() {
+            if let Some(outcome) = &known.outcome {
+                self.tell_outcome(&known.accepted.key, known.position, outcome).await;
+            }
+        }
+        for key in running.keys() {
+            if let Some(known) = self.journal.get(key) {
+                self.tell(key, known.position, State::Accepted(v1::OrderAccepted {})).await;
+            }
+        }
+    }
+
+    async fn tell_outcome(&self, key: &IdempotencyKey, position: u64, outcome: &Outcome) {
+        let outcome = serde_json::to_vec(outcome).unwrap_or_default();
+        self.tell(key, position, State::Outcome(v1::OrderOutcome { outcome })).await;
+    }
+
+    async fn tell_refused(&self, key: String, position: u64, code: &str, reason: String) {
+        let refused = v1::OrderRefused { code: code.into(), reason };
+        self.tell(&IdempotencyKey(key), position, State::Refused(refused)).await;
+    }
+
+    async fn tell(&self, key: &IdempotencyKey, journal_position: u64, state: State) {
+        self.link.tell(v1::DispatchState { key: key.0.clone(), journal_position, state: Some(state) }).await;
+    }
+}
+
+/// Runs what touches the disk on a thread for such. None if it failed outright, which is logged.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            error!(%error, "a part of the executor failed");
+            None
+        }
+    }
+}

@@ -55,8 +55,8 @@ fn main() -> Result<(), String> {
         if let Some(page) = memory.chunks_mut(PAGE).nth(usize::try_from(count).unwrap_or(0) % pages) {
             page[8..16].copy_from_slice(&count.to_le_bytes());
         }
-        // A full disk costs a line, not the work.
-        let _ = writeln!(file, "{count}");
+        // In one write, so that no reader sees half a line. A full disk costs a line, not the work.
+        let _ = file.write_all(format!("{count}\n").as_bytes());
         std::thread::sleep(PACE);
     }
 }

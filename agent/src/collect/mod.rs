@@ -23,7 +23,7 @@ use aether_core::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 use thiserror::Error;
 use tracing::warn;
@@ -71,6 +71,29 @@ impl Sink<'_> {
     }
 }
 
+/// The last sample of each metric, for preconditions: they are checked once more where an order is carried out.
+#[derive(Clone, Debug, Default)]
+pub struct Latest(Arc<Mutex<BTreeMap<SubjectRef, BTreeMap<String, Sample>>>>);
+
+impl Latest {
+    pub fn get(&self, subject: &SubjectRef, metric: &str) -> Option<Sample> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(subject)?.get(metric).copied()
+    }
+
+    /// Series with attributes are parts of something; a condition names none.
+    fn replace(&self, series: &BTreeMap<SeriesKey, Vec<Sample>>) {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, samples) in series.iter().filter(|(key, _)| key.attributes.is_empty()) {
+            if let Some(last) = samples.last() {
+                latest.entry(key.subject.clone()).or_default().insert(key.metric.clone(), *last);
+            }
+        }
+        // What was last seen long ago is of a workload that left.
+        let newest = latest.values().flat_map(BTreeMap::values).map(|sample| sample.at).max().unwrap_or_default();
+        latest.retain(|_, metrics| metrics.values().any(|sample| newest.since_ms(sample.at) < LATEST_KEPT_MS));
+    }
+}
+
 /// How one source stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -86,7 +109,11 @@ pub struct Collector {
     /// Sources whose last sample failed, so that each failure is told once.
     failing: BTreeSet<&'static str>,
     pending: BTreeMap<SeriesKey, Vec<Sample>>,
+    latest: Latest,
 }
+
+/// How long the last samples of a subject that tells nothing any more are kept.
+const LATEST_KEPT_MS: u64 = 3_600_000;
 
 impl Collector {
     pub fn new(node: NodeId, state: &Path, registry: Arc<Registry>) -> Self {
@@ -101,7 +128,11 @@ impl Collector {
             Box::new(uptime::Uptime),
             Box::new(process::Workloads::of(registry)),
         ];
-        Self { node, sources, failing: BTreeSet::new(), pending: BTreeMap::new() }
+        Self { node, sources, failing: BTreeSet::new(), pending: BTreeMap::new(), latest: Latest::default() }
+    }
+
+    pub fn latest(&self) -> Latest {
+        self.latest.clone()
     }
 
     /// Asks each source whether it can run here.
@@ -133,6 +164,7 @@ impl Collector {
                 Err(_) => {}
             }
         }
+        self.latest.replace(&self.pending);
     }
 
     /// Puts a reading of the agent's own beside those of the sources.

@@ -78,18 +78,22 @@ impl Link {
         answer
     }
 
-    pub async fn read(&self, digest: Digest, manifest: bool) -> Result<Piece, Fault> {
+    /// Asks for a manifest or a chunk.
+    pub async fn read(&self, digest: Digest, manifest: bool) -> oneshot::Receiver<Result<Piece, Fault>> {
         let (reply, answer) = oneshot::channel();
         let _ = self.requests.send(Request::Read { digest, manifest, reply }).await;
-        answer.await.unwrap_or(Err(Fault::Stopping))
+        answer
     }
 }
 
-/// Requests that the host has not answered.
+type Store = (Box<Payload>, Vec<oneshot::Sender<Result<(), Fault>>>);
+type Read = (bool, Vec<oneshot::Sender<Result<Piece, Fault>>>);
+
+/// Requests that the host has not answered. Two orders may ask for the same piece; one answer serves both.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    stores: BTreeMap<Digest, (Box<Payload>, oneshot::Sender<Result<(), Fault>>)>,
-    reads: BTreeMap<Digest, (bool, oneshot::Sender<Result<Piece, Fault>>)>,
+    stores: BTreeMap<Digest, Store>,
+    reads: BTreeMap<Digest, Read>,
 }
 
 impl Pending {
@@ -99,44 +103,45 @@ impl Pending {
             Request::State(state) => Payload::DispatchState(*state),
             Request::Store { digest, payload, reply } => {
                 let frame = (*payload).clone();
-                self.stores.insert(digest, (payload, reply));
+                self.stores.entry(digest).or_insert_with(|| (payload, vec![])).1.push(reply);
                 frame
             }
             Request::Read { digest, manifest, reply } => {
-                let payload = Payload::SnapshotRead(v1::SnapshotRead { digest: digest.0.clone(), manifest });
-                self.reads.insert(digest, (manifest, reply));
-                payload
+                let frame = read_frame(&digest, manifest);
+                self.reads.entry(digest).or_insert_with(|| (manifest, vec![])).1.push(reply);
+                frame
             }
         }
     }
 
     /// What a new stream must carry again. Requests that were given up meanwhile are forgotten.
     pub(super) fn again(&mut self) -> Vec<Payload> {
-        self.stores.retain(|_, (_, reply)| !reply.is_closed());
-        self.reads.retain(|_, (_, reply)| !reply.is_closed());
+        self.stores.retain(|_, (_, replies)| replies.iter().any(|reply| !reply.is_closed()));
+        self.reads.retain(|_, (_, replies)| replies.iter().any(|reply| !reply.is_closed()));
         let stores = self.stores.values().map(|(payload, _)| (**payload).clone());
-        let reads = self.reads.iter().map(|(digest, (manifest, _))| {
-            Payload::SnapshotRead(v1::SnapshotRead { digest: digest.0.clone(), manifest: *manifest })
-        });
+        let reads = self.reads.iter().map(|(digest, (manifest, _))| read_frame(digest, *manifest));
         stores.chain(reads).collect()
     }
 
     pub(super) fn stored(&mut self, v1::SnapshotStored { digest, error_code, error }: v1::SnapshotStored) {
-        if let Some((_, reply)) = self.stores.remove(&Digest(digest)) {
-            let answer = if error_code.is_empty() { Ok(()) } else { Err(refused(error_code, error)) };
+        let answer = if error_code.is_empty() { Ok(()) } else { Err(refused(error_code, error)) };
+        for reply in self.stores.remove(&Digest(digest)).into_iter().flat_map(|(_, replies)| replies) {
             // A closed reply: the executor has given up.
-            let _ = reply.send(answer);
+            let _ = reply.send(answer.clone());
         }
     }
 
     pub(super) fn read(&mut self, data: v1::SnapshotData) {
         let v1::SnapshotData { digest, codec, data, error_code, error } = data;
-        if let Some((_, reply)) = self.reads.remove(&Digest(digest)) {
-            let answer =
-                if error_code.is_empty() { Ok(Piece { codec, data }) } else { Err(refused(error_code, error)) };
-            let _ = reply.send(answer);
+        let answer = if error_code.is_empty() { Ok(Piece { codec, data }) } else { Err(refused(error_code, error)) };
+        for reply in self.reads.remove(&Digest(digest)).into_iter().flat_map(|(_, replies)| replies) {
+            let _ = reply.send(answer.clone());
         }
     }
+}
+
+fn read_frame(digest: &Digest, manifest: bool) -> Payload {
+    Payload::SnapshotRead(v1::SnapshotRead { digest: digest.0.clone(), manifest })
 }
 
 fn refused(code: String, reason: String) -> Fault {

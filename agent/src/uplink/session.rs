@@ -14,7 +14,7 @@ use aether_proto::{
 use ed25519_dalek::VerifyingKey;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -64,6 +64,8 @@ pub(super) struct Session<'a> {
     session_id: String,
     outbox: VecDeque<Payload>,
     telemetry: Telemetry,
+    /// Changes of the workloads that the host has not been told.
+    workloads: watch::Receiver<u64>,
     limits: Limits,
     heartbeat: Duration,
     sent: Stopwatch,
@@ -132,8 +134,12 @@ impl<'a> Session<'a> {
         if skew_ms.abs() > 5_000 {
             warn!(skew_ms, "this clock and the host's differ; orders may count as expired");
         }
+        let mut workloads = uplink.registry.changes();
+        // What has changed between the hello and now is seen by the first look.
+        workloads.mark_changed();
         let mut session = Self {
             uplink,
+            workloads,
             frames,
             sequence: 1,
             seen: sequence,
@@ -253,10 +259,7 @@ impl<'a> Session<'a> {
     async fn attend(&mut self, mut incoming: Streaming<v1::ServerFrame>, shutdown: &CancellationToken) -> End {
         let frames = self.frames.clone();
         let mut filled = self.uplink.spool.filled();
-        let mut workloads = self.uplink.registry.changes();
         let mut capabilities = self.uplink.capabilities.clone();
-        // What has changed between the hello and now is seen by the first look.
-        workloads.mark_changed();
         let mut beat = interval(self.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -287,7 +290,7 @@ impl<'a> Session<'a> {
                     Ok(())
                 }
                 Ok(()) = filled.changed() => Ok(()),
-                Ok(()) = workloads.changed() => {
+                Ok(()) = self.workloads.changed() => {
                     self.outbox.push_back(Payload::Workloads(self.uplink.registry.report()));
                     Ok(())
                 }
@@ -326,6 +329,11 @@ impl<'a> Session<'a> {
         {
             let Some(next) = read_next(&self.uplink.spool, self.telemetry.after).await else { return };
             let Next { batch, lost_before } = next;
+            // A host takes telemetry of a workload only after it was told that the workload is here.
+            if self.workloads.has_changed().unwrap_or(false) {
+                self.workloads.mark_unchanged();
+                self.outbox.push_back(Payload::Workloads(self.uplink.registry.report()));
+            }
             self.telemetry.after = batch.sequence;
             self.telemetry.in_flight.push_back(batch.sequence);
             self.outbox.push_back(Payload::Telemetry(self.telemetry.encoder.encode(&batch, lost_before)));

@@ -1,0 +1,63 @@
+//! What touches the machine, behind one trait: [`native`] does it, [`simulated`] pretends to and says so.
+
+pub mod native;
+pub mod simulated;
+
+use super::{check::Refusal, run::Run};
+use crate::workloads::{Body, Entry};
+use aether_core::snapshot::Manifest;
+use std::path::Path;
+use thiserror::Error;
+
+/// Why it was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub code: String,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+}
+
+impl From<super::run::Interrupted> for Failure {
+    fn from(interrupted: super::run::Interrupted) -> Self {
+        Self::new(interrupted.code(), interrupted.to_string())
+    }
+}
+
+pub trait Hands: Send + Sync {
+    /// Nothing is really done.
+    fn simulated(&self) -> bool;
+
+    /// What a manifest says took it.
+    fn version(&self) -> String;
+
+    /// Whether `verb` can be done here at all.
+    fn ready(&self, verb: &str) -> Result<(), Refusal>;
+
+    /// Writes the workload's images into the folder and leaves it stopped; gives what it is made of then. At any
+    /// failure the caller lets it go on.
+    fn dump(&self, entry: &Entry, images: &Path, run: &Run) -> Result<Body, Failure>;
+
+    /// Files of the images that belong to the snapshot.
+    fn is_image(&self, name: &str) -> bool;
+
+    /// Lets a stopped workload go on and sees that it does; gives what it is made of then.
+    fn go_on(&self, entry: &Entry) -> Result<Body, Failure>;
+
+    /// Whether the snapshot can be restored on this machine.
+    fn fits(&self, manifest: &Manifest) -> Result<(), Failure>;
+
+    /// Restores verified images; gives what the workload is made of. At any failure nothing of it is left.
+    fn restore(&self, manifest: &Manifest, images: &Path, run: &Run) -> Result<Body, Failure>;
+
+    /// Ends the workload with all that it has begun, and sees that nothing is left.
+    fn end(&self, entry: &Entry) -> Result<(), Failure>;
+
+    /// Ends what a crashed agent left behind of a dump or restore with these images. Fails if something is left.
+    fn clear_up(&self, images: &Path) -> Result<(), Failure>;
+}

@@ -1,0 +1,238 @@
+//! The real thing: CRIU and signals.
+
+use super::{Failure, Hands};
+use crate::{
+    act::{
+        check::{Refusal, refuse},
+        criu::{Criu, Missing, explain},
+        run::Run,
+    },
+    process::{self, Condition, ProcessRef},
+    workloads::{Body, Entry, Namespace, Registry},
+};
+use aether_core::{catalogue::verb, snapshot::Manifest};
+use rustix::process::Signal;
+use std::{fs, path::Path, process::Child, sync::Arc, time::Duration};
+use tracing::warn;
+
+/// How long a workload may take to go on, or to be gone, once it was told.
+const OBEY_WITHIN: Duration = Duration::from_secs(10);
+/// How long a dump that a crashed agent left behind may take to come to its own end, which is the gentlest.
+const LEFTOVER_WITHIN: Duration = Duration::from_secs(20);
+/// In CRIU's restore log, once the restored processes run.
+const RESTORED: &str = "Restore finished successfully";
+
+pub struct Native {
+    pub criu: Result<Criu, Missing>,
+    pub namespaces: Result<(), Missing>,
+    pub registry: Arc<Registry>,
+}
+
+impl Native {
+    fn criu(&self) -> Result<&Criu, Failure> {
+        self.criu.as_ref().map_err(|missing| Failure::new(missing.code, &missing.reason))
+    }
+}
+
+impl Hands for Native {
+    fn simulated(&self) -> bool {
+        false
+    }
+
+    fn version(&self) -> String {
+        self.criu.as_ref().map(|criu| criu.version.clone()).unwrap_or_default()
+    }
+
+    fn ready(&self, verb: &str) -> Result<(), Refusal> {
+        let missing = match verb {
+            verb::CHECKPOINT => self.criu.as_ref().err(),
+            verb::RESTORE => self.criu.as_ref().err().or(self.namespaces.as_ref().err()),
+            _ => None,
+        };
+        match missing {
+            None => Ok(()),
+            Some(missing) => {
+                refuse("capability.missing", format!("`{verb}` cannot be done here: {missing}; {}", missing.advice))
+            }
+        }
+    }
+
+    fn dump(&self, entry: &Entry, images: &Path, run: &Run) -> Result<Body, Failure> {
+        let criu = self.criu()?;
+        let root = entry.root().ok_or_else(|| Failure::new("workload.state", "it has no process"))?;
+        let mut child = criu
+            .begin_dump(&root, images)
+            .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
+        let ended = run.poll(|| child.try_wait().transpose());
+        let status = match ended {
+            Ok(Ok(status)) => status,
+            Ok(Err(error)) => return Err(Failure::new("criu.broken", error.to_string())),
+            Err(interrupted) => {
+                // CRIU lets go of what it holds when it is killed; the caller lets the workload go on.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(interrupted.into());
+            }
+        };
+        if !status.success() {
+            return Err(Failure::new("criu.dump", explain(&images.join("dump.log"))));
+        }
+        match root.condition() {
+            Condition::Stopped => Ok(entry.body.clone()),
+            Condition::Running | Condition::Traced | Condition::Gone => {
+                Err(Failure::new("criu.dump", "CRIU reported success, and yet the source is not stopped"))
+            }
+        }
+    }
+
+    fn is_image(&self, name: &str) -> bool {
+        name.ends_with(".img")
+    }
+
+    fn go_on(&self, entry: &Entry) -> Result<Body, Failure> {
+        let lost = |why: &str| Failure::new("source.lost", format!("the source does not run: {why}"));
+        let root = entry.root().ok_or_else(|| lost("it has ended"))?;
+        process::continue_tree(&root).map_err(|error| lost(&error.to_string()))?;
+        match root
+            .wait_until(|condition| condition != Condition::Stopped && condition != Condition::Traced, OBEY_WITHIN)
+        {
+            Condition::Running => Ok(entry.body.clone()),
+            Condition::Gone => Err(lost("it has ended")),
+            Condition::Stopped | Condition::Traced => Err(lost("it stays stopped, whoever stops it")),
+        }
+    }
+
+    fn fits(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let here = std::env::consts::ARCH;
+        if manifest.architecture != here {
+            let there = &manifest.architecture;
+            return Err(Failure::new("snapshot.architecture", format!("it was taken on {there}, and this is {here}")));
+        }
+        let mine = &self.criu()?.version;
+        let (Some(theirs), Some(ours)) = (version(&manifest.criu_version), version(mine)) else {
+            let theirs = &manifest.criu_version;
+            return Err(Failure::new(
+                "snapshot.version",
+                format!("it was taken by `{theirs}`, which is no CRIU version"),
+            ));
+        };
+        if theirs > ours {
+            let newer = &manifest.criu_version;
+            let message = format!("it was taken by CRIU {newer}, and the older {mine} here may not read its images");
+            return Err(Failure::new("snapshot.version", message));
+        }
+        Ok(())
+    }
+
+    fn restore(&self, _manifest: &Manifest, images: &Path, run: &Run) -> Result<Body, Failure> {
+        let criu = self.criu()?;
+        let pid_file = images.join("root.pid");
+        let mut child = criu
+            .begin_restore(images, &pid_file)
+            .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
+        let log = images.join("restore.log");
+        let restored = run.poll(|| match child.try_wait() {
+            Ok(None) => {
+                let text = fs::read(&log).unwrap_or_default();
+                String::from_utf8_lossy(&text).contains(RESTORED).then_some(Ok(()))
+            }
+            Ok(Some(_)) => Some(Err(Failure::new("criu.restore", explain(&log)))),
+            Err(error) => Some(Err(Failure::new("criu.broken", error.to_string()))),
+        });
+        let found = restored.map_err(Failure::from).and_then(|restored| restored).and_then(|()| {
+            find_root(&child, &pid_file).ok_or_else(|| {
+                Failure::new("criu.restore", "CRIU reported success, and yet no restored process is there")
+            })
+        });
+        match found {
+            Ok((root, init)) => {
+                self.registry.watch_over(child);
+                Ok(Body::Process { root, namespace: Some(Namespace { init }) })
+            }
+            Err(failure) => {
+                if let Some(init) = init_of(child.id()) {
+                    init.signal(Signal::KILL).map_err(|error| Failure::new("restore.left", error.to_string()))?;
+                }
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(failure)
+            }
+        }
+    }
+
+    fn end(&self, entry: &Entry) -> Result<(), Failure> {
+        match entry.end(OBEY_WITHIN) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::new("process.left", "some of its processes do not end, though they were killed")),
+            Err(error) => Err(Failure::new("process.left", format!("it cannot be killed: {error}"))),
+        }
+    }
+
+    fn clear_up(&self, images: &Path) -> Result<(), Failure> {
+        let left = users_of(images);
+        // A dump holds the workload by its innards: it is given the time to let go by itself. A restore is not.
+        let dump = |process: &ProcessRef| command_line(process.pid).iter().any(|word| word == "dump");
+        for process in left.iter().filter(|process| dump(process)) {
+            if process.wait_until(|condition| condition == Condition::Gone, LEFTOVER_WITHIN) != Condition::Gone {
+                warn!(pid = process.pid, "a dump that was left behind does not end by itself; it is killed");
+            }
+        }
+        for process in users_of(images) {
+            process.signal(Signal::KILL).map_err(|error| Failure::new("process.left", error.to_string()))?;
+        }
+        let gone = process::poll(OBEY_WITHIN, || users_of(images).is_empty().then_some(()));
+        gone.ok_or_else(|| Failure::new("process.left", "what was left of CRIU does not end, though it was killed"))
+    }
+}
+
+/// Programs that were started with these images. The folder's name holds an order's key, which nobody else's
+/// command line has. The restored workload itself has its own command line, and ends with its namespace's init.
+fn users_of(images: &Path) -> Vec<ProcessRef> {
+    let images = images.display().to_string();
+    let Ok(all) = procfs::process::all_processes() else { return vec![] };
+    all.flatten()
+        .filter_map(|process| u32::try_from(process.pid()).ok())
+        .filter(|pid| command_line(*pid).contains(&images))
+        .filter_map(ProcessRef::find)
+        .collect()
+}
+
+fn command_line(pid: u32) -> Vec<String> {
+    let process = i32::try_from(pid).ok().and_then(|pid| procfs::process::Process::new(pid).ok());
+    process.and_then(|process| process.cmdline().ok()).unwrap_or_default()
+}
+
+/// The first process of the namespaces that `unshare` made: its only child.
+fn init_of(unshare: u32) -> Option<ProcessRef> {
+    let unshare = ProcessRef::find(unshare)?;
+    unshare.descendants().first().copied()
+}
+
+/// The restored root as this machine sees it, and the init of its namespace.
+fn find_root(unshare: &Child, pid_file: &Path) -> Option<(ProcessRef, ProcessRef)> {
+    let inside: u32 = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
+    let init = init_of(unshare.id())?;
+    let root = init.descendants().into_iter().find(|process| process.pid_in_namespace() == Some(inside))?;
+    Some((root, init))
+}
+
+/// Major, minor and patch.
+fn version(text: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = text.split(['.', '-']).map(|part| part.parse().ok());
+    let major = parts.next()??;
+    Some((major, parts.next().flatten().unwrap_or(0), parts.next().flatten().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions() {
+        assert_eq!(version("4.2.1"), Some((4, 2, 1)));
+        assert_eq!(version("4.1"), Some((4, 1, 0)));
+        assert_eq!(version("3.17-dirty"), Some((3, 17, 0)));
+        assert!(version("4.10") > version("4.2.1"));
+        assert_eq!(version("simulated"), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! One order while it is carried out: its journal, its way to the host, its deadline, and whether it was called off.
+//! For the blocking thread that carries it out.
+
+use super::{check::Task, journal::Journal};
+use crate::{clock::Stopwatch, uplink::Link};
+use aether_proto::v1::{self, dispatch_state::State};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Progress is told at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// What is left of the step's time for undoing and answering: an answer after the host stopped waiting is no answer.
+const RESERVE_SHARE: u32 = 10;
+const RESERVE_MAXIMUM: Duration = Duration::from_secs(10);
+
+/// Why an order was not carried out to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Interrupted {
+    #[error("it was called off")]
+    Cancelled,
+    #[error("its time was up")]
+    Deadline,
+}
+
+impl Interrupted {
+    pub fn code(self) -> &'static str {
+        match self {
+            Interrupted::Cancelled => "order.cancelled",
+            Interrupted::Deadline => "order.timeout",
+        }
+    }
+}
+
+pub struct Run {
+    task: Task,
+    journal: Arc<Journal>,
+    pub link: Link,
+    runtime: Handle,
+    cancel: CancellationToken,
+    begun: Stopwatch,
+    limit: Duration,
+    told: Mutex<Option<Stopwatch>>,
+}
+
+impl Run {
+    pub fn new(task: Task, journal: Arc<Journal>, link: Link, runtime: Handle, cancel: CancellationToken) -> Self {
+        let whole = Duration::from_millis(task.timeout_ms);
+        let limit = whole.saturating_sub((whole / RESERVE_SHARE).min(RESERVE_MAXIMUM));
+        Self { task, journal, link, runtime, cancel, begun: Stopwatch::start(), limit, told: Mutex::new(None) }
+    }
+
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    pub fn elapsed_ms(&self) -> u64 {
+        self.begun.elapsed_ms()
+    }
+
+    /// Notes that a phase begins. What cannot be noted must not be begun.
+    pub fn phase(&self, phase: &str) -> std::io::Result<()> {
+        self.journal.phase(&self.task.order.key, phase).map(|_| ())
+    }
+
+    /// Whether to go on.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if self.cancel.is_cancelled() {
+            return Err(Interrupted::Cancelled);
+        }
+        if self.begun.elapsed() >= self.limit {
+            return Err(Interrupted::Deadline);
+        }
+        Ok(())
+    }
+
+    /// Waits for something asynchronous, no longer than the order may take.
+    pub fn wait<F: Future>(&self, future: F) -> Result<F::Output, Interrupted> {
+        self.check()?;
+        let left = self.limit.saturating_sub(self.begun.elapsed());
+        self.runtime.block_on(async {
+            tokio::select! {
+                output = future => Ok(output),
+                () = self.cancel.cancelled() => Err(Interrupted::Cancelled),
+                () = tokio::time::sleep(left) => Err(Interrupted::Deadline),
+            }
+        })
+    }
+
+    /// Tries `attempt` until it gives something, no longer than the order may take.
+    pub fn poll<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> Result<T, Interrupted> {
+        loop {
+            if let Some(found) = attempt() {
+                return Ok(found);
+            }
+            self.check()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Tells the host how far it is. For people: no decision hangs on it.
+    pub fn tell(&self, permille: u32, note: impl Into<String>) {
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.is_some_and(|told| told.elapsed() < PROGRESS_EVERY) {
+                return;
+            }
+            *told = Some(Stopwatch::start());
+        }
+        let progress = v1::OrderProgress { permille: permille.min(1_000), note: note.into() };
+        let key = self.task.order.key.0.clone();
+        let state = v1::DispatchState { key, journal_position: 0, state: Some(State::Progress(progress)) };
+        // Without a stream there may be no room; then it is not told.
+        let _ = self.wait(tokio::time::timeout(Duration::from_millis(50), self.link.tell(state)));
+    }
+}

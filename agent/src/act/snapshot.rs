@@ -1,0 +1,324 @@
+//! Snapshots on their way to and from the host's store: files in hashed, compressed chunks, and the manifest that
+//! names them.
+//!
+//! CRIU trusts its images, so nothing of a snapshot is given to it before every byte has hashed to what the manifest
+//! says, and the manifest to what the order says.
+
+use super::run::{Interrupted, Run};
+use crate::uplink::{Fault, Piece};
+use aether_core::{
+    id::Digest,
+    plan::canonical,
+    snapshot::{ChunkRef, Manifest, SnapshotFile},
+};
+use aether_proto::v1::{Codec, SnapshotChunk, SnapshotManifest};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// A manifest beyond this is none.
+const MANIFEST_BYTES_MAXIMUM: usize = 4 << 20;
+const FILES_MAXIMUM: usize = 10_000;
+/// Left free on the disk of the agent's state when a snapshot is fetched.
+const DISK_RESERVE_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("{0}")]
+    Interrupted(#[from] Interrupted),
+    #[error("a snapshot's file cannot be read or written: {0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Host(#[from] Fault),
+    /// What came is not what was stored.
+    #[error("{0}")]
+    Corrupt(String),
+    #[error("the snapshot is of {needed} bytes and the disk has room for {free}")]
+    NoRoom { needed: u64, free: u64 },
+}
+
+impl Error {
+    pub fn code(&self) -> String {
+        match self {
+            Error::Interrupted(interrupted) => interrupted.code().into(),
+            Error::Io(_) => "snapshot.io".into(),
+            Error::Host(Fault::Refused { code, reason: _ }) => code.clone(),
+            Error::Host(Fault::Stopping) => "agent.stopping".into(),
+            Error::Corrupt(_) => "snapshot.corrupt".into(),
+            Error::NoRoom { .. } => "snapshot.no-room".into(),
+        }
+    }
+}
+
+fn corrupt<T>(what: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Corrupt(what.into()))
+}
+
+/// Sends all files of `folder` whose names `wanted` takes. Gives them as a manifest lists them, and their bytes.
+pub fn send(run: &Run, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<(Vec<SnapshotFile>, u64), Error> {
+    let mut names = Vec::new();
+    let mut expected = 0u64;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let name = entry.file_name().into_string().map_err(|_| io::Error::other("a file name is not text"))?;
+        if metadata.is_file() && wanted(&name) {
+            expected += metadata.len();
+            names.push(name);
+        }
+    }
+    names.sort();
+    let mut sender =
+        Sender { run, key: run.task().order.key.0.clone(), known: BTreeSet::new(), waiting: VecDeque::new() };
+    let mut files = Vec::new();
+    let mut total = 0u64;
+    for name in names {
+        let mut file = File::open(folder.join(&name))?;
+        let (mut chunks, mut size_bytes) = (Vec::new(), 0u64);
+        loop {
+            let mut bytes = Vec::new();
+            Read::by_ref(&mut file).take(run.link.chunk_bytes() as u64).read_to_end(&mut bytes)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let size = u32::try_from(bytes.len()).map_err(|_| io::Error::other("a chunk is too large"))?;
+            size_bytes += u64::from(size);
+            total += u64::from(size);
+            chunks.push(ChunkRef { digest: sender.send(&bytes, size)?, size_bytes: size });
+            let permille = total.saturating_mul(1_000).checked_div(expected).unwrap_or(0);
+            run.tell(u32::try_from(permille).unwrap_or(0), format!("{total} of {expected} bytes stored"));
+        }
+        files.push(SnapshotFile { name, size_bytes, chunks });
+    }
+    sender.finish()?;
+    Ok((files, total))
+}
+
+struct Sender<'a> {
+    run: &'a Run,
+    key: String,
+    known: BTreeSet<Digest>,
+    waiting: VecDeque<oneshot::Receiver<Result<(), Fault>>>,
+}
+
+impl Sender<'_> {
+    /// Sends a chunk, unless an equal one was sent, and waits when too many are on their way.
+    fn send(&mut self, bytes: &[u8], size_bytes: u32) -> Result<Digest, Error> {
+        let digest = Digest::of(bytes);
+        if !self.known.insert(digest.clone()) {
+            return Ok(digest);
+        }
+        let packed = zstd::bulk::compress(bytes, 1)?;
+        let (codec, data) =
+            if packed.len() < bytes.len() { (Codec::Zstd, packed) } else { (Codec::Raw, bytes.to_vec()) };
+        let chunk =
+            SnapshotChunk { key: self.key.clone(), digest: digest.0.clone(), codec: codec.into(), size_bytes, data };
+        while self.waiting.len() >= self.run.link.chunks_in_flight() {
+            self.settle()?;
+        }
+        let answer = self.run.wait(self.run.link.store_chunk(chunk))?;
+        self.waiting.push_back(answer);
+        Ok(digest)
+    }
+
+    fn settle(&mut self) -> Result<(), Error> {
+        let Some(answer) = self.waiting.pop_front() else { return Ok(()) };
+        Ok(self.run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?)
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        while !self.waiting.is_empty() {
+            self.settle()?;
+        }
+        Ok(())
+    }
+}
+
+/// Stores the manifest, after all that it names is stored. Gives its digest.
+pub fn send_manifest(run: &Run, manifest: &Manifest) -> Result<Digest, Error> {
+    let digest = manifest.digest();
+    let message = SnapshotManifest { key: run.task().order.key.0.clone(), manifest: canonical(manifest) };
+    let answer = run.wait(run.link.store_manifest(digest.clone(), message))?;
+    run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?;
+    Ok(digest)
+}
+
+/// Reads and verifies the manifest that an order names.
+pub fn fetch_manifest(run: &Run, digest: &Digest) -> Result<Manifest, Error> {
+    let answer = run.wait(run.link.read(digest.clone(), true))?;
+    let bytes = unpack(run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?, MANIFEST_BYTES_MAXIMUM)?;
+    if Digest::of(&bytes) != *digest {
+        return corrupt(format!("the manifest that came is not {}", digest.short()));
+    }
+    let manifest: Manifest = match serde_json::from_slice(&bytes) {
+        Ok(manifest) => manifest,
+        Err(error) => return corrupt(format!("the manifest cannot be read: {error}")),
+    };
+    if canonical(&manifest) != bytes || manifest.schema_version != Manifest::SCHEMA_VERSION {
+        return corrupt("the manifest is not of a form that this agent knows");
+    }
+    check(&manifest)?;
+    Ok(manifest)
+}
+
+/// Numbers that add up, and names that stay within a folder.
+fn check(manifest: &Manifest) -> Result<(), Error> {
+    if manifest.files.is_empty() || manifest.files.len() > FILES_MAXIMUM {
+        return corrupt(format!("the manifest lists {} files", manifest.files.len()));
+    }
+    let mut names = BTreeSet::new();
+    let mut total = 0u64;
+    for SnapshotFile { name, size_bytes, chunks } in &manifest.files {
+        let plain = !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && name != "." && name != "..";
+        if !plain || !names.insert(name) {
+            return corrupt("the manifest names a file that is no plain name, or names it twice");
+        }
+        let sum = chunks.iter().try_fold(0u64, |sum, chunk| {
+            let whole = usize::try_from(chunk.size_bytes).is_ok_and(|size| size <= aether_proto::CHUNK_BYTES);
+            if whole { sum.checked_add(u64::from(chunk.size_bytes)) } else { None }
+        });
+        if sum != Some(*size_bytes) {
+            return corrupt(format!("the chunks of {name} do not add up to its size"));
+        }
+        total = total.saturating_add(*size_bytes);
+    }
+    if total != manifest.total_bytes {
+        return corrupt("the files of the manifest do not add up to its total");
+    }
+    Ok(())
+}
+
+/// Fetches every file into `folder`, verifying each chunk. Only when this returns may anything be restored.
+pub fn fetch(run: &Run, manifest: &Manifest, folder: &Path) -> Result<(), Error> {
+    let stat = rustix::fs::statvfs(folder).map_err(io::Error::from)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(DISK_RESERVE_BYTES);
+    if manifest.total_bytes > free {
+        return Err(Error::NoRoom { needed: manifest.total_bytes, free });
+    }
+    let mut fetched = 0u64;
+    for listed in &manifest.files {
+        let path = folder.join(&listed.name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut asked = VecDeque::new();
+        let mut unasked = listed.chunks.iter();
+        // Several are asked for at a time; they come in order. An equal chunk is asked for again only after it came.
+        loop {
+            while asked.len() < run.link.chunks_in_flight() {
+                let Some(chunk) = unasked.as_slice().first() else { break };
+                if asked.iter().any(|(other, _): &(&ChunkRef, _)| other.digest == chunk.digest) {
+                    break;
+                }
+                unasked.next();
+                asked.push_back((chunk, run.wait(run.link.read(chunk.digest.clone(), false))?));
+            }
+            let Some((chunk, answer)) = asked.pop_front() else { break };
+            let piece = run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?;
+            file.write_all(&verified(piece, chunk, &listed.name)?)?;
+            fetched += u64::from(chunk.size_bytes);
+            let permille = fetched.saturating_mul(1_000).checked_div(manifest.total_bytes).unwrap_or(0);
+            let note = format!("{fetched} of {} bytes verified", manifest.total_bytes);
+            run.tell(u32::try_from(permille).unwrap_or(0), note);
+        }
+    }
+    Ok(())
+}
+
+fn verified(piece: Piece, chunk: &ChunkRef, name: &str) -> Result<Vec<u8>, Error> {
+    let size = usize::try_from(chunk.size_bytes).unwrap_or(usize::MAX);
+    let bytes = unpack(piece, size)?;
+    if bytes.len() != size || Digest::of(&bytes) != chunk.digest {
+        return corrupt(format!("a chunk of {name} is not the one that was stored ({})", chunk.digest.short()));
+    }
+    Ok(bytes)
+}
+
+fn unpack(piece: Piece, maximum: usize) -> Result<Vec<u8>, Error> {
+    let Piece { codec, data } = piece;
+    match Codec::try_from(codec) {
+        Ok(Codec::Raw) if data.len() <= maximum => Ok(data),
+        Ok(Codec::Zstd) => zstd::bulk::decompress(&data, maximum)
+            .or_else(|error| corrupt(format!("a piece of the snapshot does not unpack: {error}"))),
+        Ok(Codec::Raw) => corrupt("a piece of the snapshot is too large"),
+        Ok(Codec::Unspecified) | Err(_) => corrupt("a piece of the snapshot is packed in a way that is not known here"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aether_core::{
+        id::{NodeId, SnapshotId, WorkloadId},
+        snapshot::{Tier, WorkloadSpec},
+        time::Time,
+    };
+
+    fn manifest(files: Vec<SnapshotFile>, total_bytes: u64) -> Manifest {
+        let workload = WorkloadSpec {
+            id: WorkloadId::new("w"),
+            name: "w".into(),
+            tier: Tier::Standard,
+            command: vec![],
+            progress_file: None,
+        };
+        Manifest {
+            schema_version: 1,
+            snapshot: SnapshotId::new("s"),
+            workload,
+            generation: 1,
+            source: NodeId::new("node-a"),
+            taken_at: Time(0),
+            progress: None,
+            criu_version: "4.2.1".into(),
+            kernel_release: "6".into(),
+            architecture: "x86_64".into(),
+            files,
+            total_bytes,
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_does_not_add_up_or_leaves_its_folder_is_refused() {
+        let chunk = |size_bytes| ChunkRef { digest: Digest::of(b"x"), size_bytes };
+        let file = |name: &str, size_bytes, chunks| SnapshotFile { name: name.into(), size_bytes, chunks };
+        assert!(check(&manifest(vec![file("a.img", 3, vec![chunk(1), chunk(2)])], 3)).is_ok());
+        for (files, total) in [
+            (vec![], 0),
+            (vec![file("../a", 1, vec![chunk(1)])], 1),
+            (vec![file("..", 1, vec![chunk(1)])], 1),
+            (vec![file("", 1, vec![chunk(1)])], 1),
+            (vec![file("a", 1, vec![chunk(1)]), file("a", 1, vec![chunk(1)])], 2),
+            (vec![file("a", 2, vec![chunk(1)])], 2),
+            (vec![file("a", 1, vec![chunk(1)])], 2),
+            (vec![file("a", 1 << 30, vec![chunk(1 << 30)])], 1 << 30),
+        ] {
+            assert!(matches!(check(&manifest(files.clone(), total)), Err(Error::Corrupt(_))), "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_is_seen() {
+        let bytes = vec![7u8; 5_000];
+        let chunk = ChunkRef { digest: Digest::of(&bytes), size_bytes: 5_000 };
+        let packed = zstd::bulk::compress(&bytes, 1).unwrap();
+        let piece = |data: Vec<u8>| Piece { codec: Codec::Zstd.into(), data };
+        assert_eq!(verified(piece(packed.clone()), &chunk, "a").unwrap(), bytes);
+        for place in 0..packed.len() {
+            let mut flipped = packed.clone();
+            flipped[place] ^= 1;
+            match verified(piece(flipped), &chunk, "a") {
+                Err(Error::Corrupt(_)) => {}
+                // Bits of the frame that say nothing about the content.
+                Ok(same) => assert_eq!(same, bytes),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let bomb = zstd::bulk::compress(&vec![0u8; 50 << 20], 1).unwrap();
+        assert!(matches!(verified(piece(bomb), &chunk, "a"), Err(Error::Corrupt(_))));
+    }
+}

@@ -1,0 +1,447 @@
+//! Each verb from its beginning to its outcome, and what becomes of one that a crash cut short.
+//!
+//! The promise behind every failure: `failed` means that nothing was left half done and a source that was stopped runs
+//! again. Where that cannot be seen to be so, the outcome is `unknown` and calls a person.
+
+use super::{
+    check::{MANIFEST, Task},
+    hands::{Failure, Hands},
+    run::Run,
+    snapshot,
+};
+use crate::{
+    clock,
+    workloads::{Body, Entry, Registry, State},
+};
+use aether_core::{
+    catalogue::verb,
+    id::{Digest, NodeId, SnapshotId},
+    order::{IdempotencyKey, Outcome, OutcomeStatus},
+    snapshot::Manifest,
+    time::Time,
+    value::{MAX_EXACT, Value},
+};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    sync::Arc,
+};
+use tracing::warn;
+
+/// Looks in which a workload that tells no progress must have been alive and used time.
+const ALIVE_LOOKS: u32 = 25;
+
+/// Carries out orders that were admitted.
+pub struct Executor {
+    pub node: NodeId,
+    pub hands: Box<dyn Hands>,
+    pub registry: Arc<Registry>,
+    /// CRIU's images, a folder for each order.
+    pub snapshots: PathBuf,
+}
+
+/// How a verb ended, before it is an outcome.
+struct Done {
+    status: OutcomeStatus,
+    code: String,
+    message: String,
+    evidence: BTreeMap<String, Value>,
+    outputs: BTreeMap<String, String>,
+}
+
+impl Done {
+    fn with(status: OutcomeStatus, code: impl Into<String>, message: impl Into<String>) -> Self {
+        let (evidence, outputs) = (BTreeMap::new(), BTreeMap::new());
+        Self { status, code: code.into(), message: message.into(), evidence, outputs }
+    }
+    fn ok(message: impl Into<String>) -> Self {
+        Self::with(OutcomeStatus::Succeeded, "ok", message)
+    }
+    fn failed(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::with(OutcomeStatus::Failed, code, message)
+    }
+    fn unknown(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::with(OutcomeStatus::Unknown, code, message)
+    }
+    fn evidence(mut self, name: &str, value: Value) -> Self {
+        self.evidence.insert(name.into(), value);
+        self
+    }
+    fn progress(self, name: &str, progress: Option<u64>) -> Self {
+        match progress.and_then(|progress| i64::try_from(progress.min(MAX_EXACT)).ok()) {
+            Some(progress) => self.evidence(name, Value::Integer(progress)),
+            None => self,
+        }
+    }
+}
+
+impl Executor {
+    /// Carries out an admitted order. Blocks until it is over.
+    pub fn carry_out(&self, run: &Run) -> Outcome {
+        let started_at = clock::now();
+        let task = run.task();
+        if task.dry_run {
+            let message = format!("all checks of {} on {} passed; nothing was done", task.verb, task.target);
+            return self.outcome(Done::with(OutcomeStatus::Succeeded, "dry-run", message), started_at, true);
+        }
+        let done = match task.verb.as_str() {
+            verb::CHECKPOINT => self.checkpoint(run),
+            verb::RESUME => self.resume(task),
+            verb::RESTORE => self.restore(run),
+            verb::CONFIRM => self.confirm(run),
+            verb::DISCARD => self.discard(task),
+            verb::RETIRE => self.retire(task),
+            // Admission knows these six alone.
+            other => {
+                Done::failed("order.verb", format!("this agent does not know how to do `{other}`; nothing was done"))
+            }
+        };
+        let done = done.evidence("took", Value::Duration(run.elapsed_ms()));
+        self.outcome(done, started_at, self.hands.simulated())
+    }
+
+    fn outcome(&self, done: Done, started_at: Time, simulated: bool) -> Outcome {
+        let Done { status, code, message, evidence, outputs } = done;
+        Outcome { status, code, message, evidence, outputs, simulated, started_at, ended_at: clock::now() }
+    }
+
+    /// The outcome of an order that a crash cut short; none if it may simply be run again.
+    pub fn settle(&self, task: &Task, phase: Option<&str>) -> Option<Outcome> {
+        let started_at = clock::now();
+        const CODE: &str = "agent.restarted";
+        let cut = format!("the agent was restarted in the middle of it ({})", phase.unwrap_or("before it was begun"));
+        let entry = self.registry.get(&task.workload);
+        let done = match task.verb.as_str() {
+            verb::CONFIRM => return None,
+            _ if task.dry_run => return None,
+            verb::CHECKPOINT => {
+                let cleared = self.hands.clear_up(&self.images(&task.order.key));
+                self.forget_images(&task.order.key);
+                match (cleared, entry.filter(|entry| entry.generation == task.target.generation)) {
+                    (Ok(()), Some(entry)) => self.source_goes_on(&entry, CODE, &cut),
+                    (Ok(()), None) => Done::unknown(CODE, format!("{cut}, and the source is not known here any more")),
+                    (Err(left), _) => Done::unknown(CODE, format!("{cut}, and {left}")),
+                }
+            }
+            verb::RESUME => self.resume(task),
+            verb::RESTORE => match entry.filter(|entry| entry.generation == task.target.generation + 1) {
+                Some(entry) if entry.state == State::Running => {
+                    self.forget_images(&task.order.key);
+                    Done::ok("restored; the agent was restarted before it could say so, and the workload runs")
+                }
+                Some(_) => Done::unknown(CODE, format!("{cut}, and the restored workload does not run")),
+                None => {
+                    let cleared = self.hands.clear_up(&self.images(&task.order.key));
+                    self.forget_images(&task.order.key);
+                    match cleared {
+                        Ok(()) => Done::failed(CODE, format!("{cut}; nothing of a copy is left")),
+                        Err(left) => Done::unknown(CODE, format!("{cut}, and {left}")),
+                    }
+                }
+            },
+            verb::DISCARD => self.discard(task),
+            verb::RETIRE => match entry {
+                None => Done::ok("the source is gone"),
+                Some(entry) if entry.state == State::Exited => self.leave(&entry, "the source is gone"),
+                Some(_) => Done::failed(CODE, format!("{cut}; the source is still there, stopped")),
+            },
+            other => Done::unknown(CODE, format!("{cut}, and this agent does not know `{other}`")),
+        };
+        Some(self.outcome(done, started_at, self.hands.simulated()))
+    }
+
+    /// Removes images that a crash left behind, once every order that it cut short is settled.
+    pub fn forget_all_images(&self) {
+        let Ok(entries) = fs::read_dir(&self.snapshots) else { return };
+        for entry in entries.flatten() {
+            if let Err(error) = fs::remove_dir_all(entry.path()) {
+                warn!(%error, images = %entry.path().display(), "images that are not needed any more could not be removed");
+            }
+        }
+    }
+
+    fn images(&self, key: &IdempotencyKey) -> PathBuf {
+        self.snapshots.join(&key.0)
+    }
+
+    /// A fresh folder for the images of an order.
+    fn make_images(&self, key: &IdempotencyKey) -> io::Result<PathBuf> {
+        let images = self.images(key);
+        self.forget_images(key);
+        DirBuilder::new().mode(0o700).create(&images)?;
+        Ok(images)
+    }
+
+    fn forget_images(&self, key: &IdempotencyKey) {
+        let images = self.images(key);
+        if let Err(error) = fs::remove_dir_all(&images)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!(%error, images = %images.display(), "images that are not needed any more could not be removed");
+        }
+    }
+
+    fn checkpoint(&self, run: &Run) -> Done {
+        let task = run.task();
+        let Some(entry) = self.registry.get(&task.workload) else {
+            return Done::failed("target.missing", "the workload left before it could be dumped; nothing was done");
+        };
+        let taken = self.take(run, &entry);
+        self.forget_images(&task.order.key);
+        match taken {
+            Ok(done) => done,
+            Err(failure) => self.source_goes_on(&entry, &failure.code, &failure.message),
+        }
+    }
+
+    /// Dumps and stores; on failure the source may be stopped.
+    fn take(&self, run: &Run, entry: &Entry) -> Result<Done, Failure> {
+        let task = run.task();
+        let io = |error: io::Error| {
+            Failure::new("agent.disk", format!("the agent's state folder cannot be written: {error}"))
+        };
+        let images = self.make_images(&task.order.key).map_err(io)?;
+        run.phase("dumping").map_err(io)?;
+        let before_ms = run.elapsed_ms();
+        let taken_at = clock::now();
+        let body = self.hands.dump(entry, &images, run)?;
+        let dump_ms = run.elapsed_ms() - before_ms;
+        self.put(Entry { state: State::Stopped, since: clock::now(), body, ..entry.clone() })?;
+        // The source is stopped by now, so this is the progress of its memory.
+        let progress = entry_progress(&self.registry, entry);
+        run.phase("storing").map_err(io)?;
+        let stored =
+            |error: snapshot::Error| Failure::new(error.code(), format!("the snapshot was not stored: {error}"));
+        let (files, total_bytes) = snapshot::send(run, &images, |name| self.hands.is_image(name)).map_err(stored)?;
+        let count = files.len();
+        let manifest = Manifest {
+            schema_version: Manifest::SCHEMA_VERSION,
+            snapshot: SnapshotId(task.order.key.0.clone()),
+            workload: entry.spec.clone(),
+            generation: entry.generation,
+            source: self.node.clone(),
+            taken_at,
+            progress,
+            criu_version: self.hands.version(),
+            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            architecture: std::env::consts::ARCH.into(),
+            files,
+            total_bytes,
+        };
+        let digest = snapshot::send_manifest(run, &manifest).map_err(stored)?;
+        let message = format!("dumped in {dump_ms} ms and stored {total_bytes} bytes; the source is stopped");
+        let mut done = Done::ok(message)
+            .evidence("bytes", Value::Bytes(total_bytes))
+            .evidence("files", Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)))
+            .evidence("dump", Value::Duration(dump_ms))
+            .progress("progress", progress);
+        done.outputs.insert(MANIFEST.into(), digest.0);
+        Ok(done)
+    }
+
+    /// After a checkpoint that failed: the source goes on, as the next generation, so that nothing that was meant for
+    /// the stopped one (or says the same again) reaches it.
+    fn source_goes_on(&self, entry: &Entry, code: &str, why: &str) -> Done {
+        match self.go_on(entry) {
+            Ok(()) => Done::failed(code, format!("{why}. The source is running, and nothing of it is lost")),
+            Err(lost) => Done::unknown(code, format!("{why}. And then: {lost}")),
+        }
+    }
+
+    fn go_on(&self, entry: &Entry) -> Result<(), Failure> {
+        let body = self.hands.go_on(entry)?;
+        self.put(Entry {
+            generation: entry.generation + 1,
+            state: State::Running,
+            since: clock::now(),
+            body,
+            ..entry.clone()
+        })
+    }
+
+    fn put(&self, entry: Entry) -> Result<(), Failure> {
+        let kept = self.registry.put(entry);
+        kept.map_err(|error| Failure::new("agent.disk", format!("the workload's state cannot be kept: {error}")))
+    }
+
+    fn resume(&self, task: &Task) -> Done {
+        match self.registry.get(&task.workload) {
+            Some(entry) if entry.generation == task.target.generation => match self.go_on(&entry) {
+                Ok(()) => Done::ok("the source goes on").progress("progress", entry.progress(clock::now())),
+                Err(failure) => Done::failed(failure.code, failure.message),
+            },
+            // After a restart: it was done before the crash.
+            Some(entry) if entry.generation == task.target.generation + 1 && entry.state == State::Running => {
+                Done::ok("the source goes on")
+            }
+            Some(_) | None => Done::failed("source.lost", "the source is not known here any more"),
+        }
+    }
+
+    fn restore(&self, run: &Run) -> Done {
+        let task = run.task();
+        let restored = self.bring(run);
+        self.forget_images(&task.order.key);
+        restored.unwrap_or_else(|failure| match failure.code.as_str() {
+            "restore.left" | "process.left" => Done::unknown(failure.code, failure.message),
+            _ => Done::failed(failure.code, format!("{}. Nothing is left of the copy", failure.message)),
+        })
+    }
+
+    /// Fetches, verifies all, and only then restores.
+    fn bring(&self, run: &Run) -> Result<Done, Failure> {
+        let task = run.task();
+        let io = |error: io::Error| {
+            Failure::new("agent.disk", format!("the agent's state folder cannot be written: {error}"))
+        };
+        let fetched = |error: snapshot::Error| Failure::new(error.code(), format!("nothing was restored: {error}"));
+        let digest = Digest(task.order.inputs.get(MANIFEST).cloned().unwrap_or_default());
+        run.phase("verifying").map_err(io)?;
+        let manifest = snapshot::fetch_manifest(run, &digest).map_err(fetched)?;
+        if manifest.workload.id != task.workload || manifest.generation != task.target.generation {
+            let message = format!(
+                "the snapshot is of {} generation {}, and the order is for {}",
+                manifest.workload.id, manifest.generation, task.target
+            );
+            return Err(Failure::new("snapshot.other", message));
+        }
+        self.hands.fits(&manifest)?;
+        let images = self.make_images(&task.order.key).map_err(io)?;
+        snapshot::fetch(run, &manifest, &images).map_err(fetched)?;
+        run.phase("restoring").map_err(io)?;
+        let before_ms = run.elapsed_ms();
+        let body = self.hands.restore(&manifest, &images, run)?;
+        let restore_ms = run.elapsed_ms() - before_ms;
+        let entry = Entry {
+            spec: manifest.workload.clone(),
+            generation: task.target.generation + 1,
+            state: State::Running,
+            since: clock::now(),
+            body,
+            adopted: false,
+        };
+        if let Err(failure) = self.put(entry.clone()) {
+            // A copy that this agent would not know after a restart must not live.
+            self.hands.end(&entry)?;
+            return Err(failure);
+        }
+        let message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
+        Ok(Done::ok(message)
+            .evidence("bytes", Value::Bytes(manifest.total_bytes))
+            .evidence("restore", Value::Duration(restore_ms))
+            .progress("snapshot-progress", manifest.progress))
+    }
+
+    fn confirm(&self, run: &Run) -> Done {
+        match self.see_progress(run) {
+            Ok(done) => done,
+            Err(failure) => Done::failed(failure.code, failure.message),
+        }
+    }
+
+    fn see_progress(&self, run: &Run) -> Result<Done, Failure> {
+        let task = run.task();
+        let wanted = task.target.generation + 1;
+        let since = match task.order.inputs.get(MANIFEST) {
+            Some(digest) => {
+                let manifest = snapshot::fetch_manifest(run, &Digest(digest.clone()));
+                manifest
+                    .map_err(|error| {
+                        Failure::new(error.code(), format!("the snapshot's progress is not known: {error}"))
+                    })?
+                    .progress
+            }
+            None => None,
+        };
+        let gone = || Failure::new("progress.none", "the restored workload has ended");
+        let here = || self.registry.get(&task.workload).filter(|entry| entry.generation == wanted);
+        let first = here().ok_or_else(gone)?;
+        let cpu = |entry: &Entry| entry.cpu().map_or(0.0, |(user, system)| user + system);
+        let cpu_before = cpu(&first);
+        let mut looks = 0u32;
+        let mut last = None;
+        let seen = run.poll(|| {
+            let Some(entry) = here() else { return Some(Err(gone())) };
+            if entry.state == State::Exited {
+                return Some(Err(gone()));
+            }
+            looks += 1;
+            last = entry.progress(clock::now());
+            match (since, last) {
+                (Some(since), Some(now)) => (now > since).then_some(Ok(Some(now))),
+                // It tells no progress, or told none then: being alive and at work is what can be seen.
+                (None, _) | (Some(_), None) => {
+                    let worked = looks > ALIVE_LOOKS && since.is_none();
+                    (worked && (cpu(&entry) > cpu_before || looks > 4 * ALIVE_LOOKS)).then_some(Ok(last))
+                }
+            }
+        });
+        match seen {
+            Ok(Ok(progress)) => {
+                let message = match (since, progress) {
+                    (Some(since), Some(progress)) => format!("progressed from {since} to {progress}"),
+                    _ => "alive and at work; it tells no progress".into(),
+                };
+                Ok(Done::ok(message).progress("progress", progress).progress("snapshot-progress", since))
+            }
+            Ok(Err(failure)) => Err(failure),
+            Err(super::run::Interrupted::Deadline) => {
+                let told = last.map_or_else(|| "nothing".to_string(), |progress| progress.to_string());
+                let since = since.map_or_else(|| "nothing".to_string(), |progress| progress.to_string());
+                let message = format!("no progress was seen in time: it tells {told}, and the snapshot had {since}");
+                Err(Failure::new("progress.none", message))
+            }
+            Err(interrupted) => Err(interrupted.into()),
+        }
+    }
+
+    fn discard(&self, task: &Task) -> Done {
+        // A restore that was cut short may have left something that is in no register.
+        if let Err(left) = self.hands.clear_up_unless(&self.registry, task, &self.images(&task.forward)) {
+            return Done::unknown(left.code, left.message);
+        }
+        match self.registry.get(&task.workload) {
+            None => Done::ok("no copy is here"),
+            Some(entry) => match self.hands.end(&entry) {
+                Ok(()) => self.leave(&entry, "the copy is gone"),
+                Err(failure) => Done::unknown(failure.code, failure.message),
+            },
+        }
+    }
+
+    fn retire(&self, task: &Task) -> Done {
+        let Some(entry) = self.registry.get(&task.workload) else { return Done::ok("the source is gone") };
+        match self.hands.end(&entry) {
+            Ok(()) => self.leave(&entry, "the source is gone"),
+            Err(failure) => Done::unknown(failure.code, failure.message),
+        }
+    }
+
+    fn leave(&self, entry: &Entry, message: &str) -> Done {
+        match self.registry.depart(&entry.spec.id, entry.generation) {
+            Ok(()) => Done::ok(message),
+            Err(error) => {
+                let entry = Entry { state: State::Exited, body: Body::Gone, ..entry.clone() };
+                warn!(workload.id = %entry.spec.id, %error, "it is gone, but that cannot be kept");
+                Done::ok(format!("{message}; that could not be kept on disk ({error}), so a restart may start it anew"))
+            }
+        }
+    }
+}
+
+fn entry_progress(registry: &Registry, entry: &Entry) -> Option<u64> {
+    registry.get(&entry.spec.id).and_then(|entry| entry.progress(clock::now()))
+}
+
+impl dyn Hands {
+    /// Clears up after a restore, unless its workload is known and will be ended in the usual way.
+    fn clear_up_unless(&self, registry: &Registry, task: &Task, images: &std::path::Path) -> Result<(), Failure> {
+        if registry.get(&task.workload).is_some_and(|entry| entry.generation == task.target.generation + 1) {
+            return Ok(());
+        }
+        self.clear_up(images)
+    }
+}

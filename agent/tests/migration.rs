@@ -1,0 +1,267 @@
+//! Real orders, real CRIU, two real agents: a counting process moves and goes on from where it was; and what happens
+//! when a byte is flipped, an agent is killed, an order comes twice.
+
+mod common;
+
+use aether_core::{
+    order::{Direction, OutcomeStatus},
+    value::Value,
+};
+use aether_proto::v1::WorkloadState::{Running, Stopped};
+use common::{Agent, Counter, Host, Wanted, migration, wanted};
+use std::{collections::BTreeMap, path::Path};
+
+struct Fleet {
+    host: Host,
+    counter: Counter,
+    a: Agent,
+    b: Agent,
+    _folder: tempfile::TempDir,
+}
+
+/// Two agents, and the counter running under the first.
+async fn fleet(criu: &Path, memory_mib: usize) -> Fleet {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Host::start().await;
+    let counter = Counter::new(folder.path(), memory_mib);
+    let criu = criu.to_str().unwrap();
+    let a = Agent::new(folder.path(), "node-a", &host.address, &["--criu", criu, "--config", counter.config()]);
+    let b = Agent::new(folder.path(), "node-b", &host.address, &["--criu", criu]);
+    host.connected("node-a").await;
+    host.connected("node-b").await;
+    host.workload("node-a", "counter", Running).await;
+    host.progress("node-a", "counter", 3.0).await;
+    Fleet { host, counter, a, b, _folder: folder }
+}
+
+fn never_began_again(counts: &[u64]) {
+    assert!(counts.windows(2).all(|pair| pair[1] == pair[0] + 1), "progress was lost or repeated: {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_moves_there_and_back_and_its_counter_goes_on() {
+    let Some(criu) = common::criu("a_workload_moves_there_and_back_and_its_counter_goes_on") else { return };
+    let fleet = fleet(&criu, 8).await;
+    let Fleet { host, counter, .. } = &fleet;
+    for (generation, from, to) in [(1, "node-a", "node-b"), (2, "node-b", "node-a"), (3, "node-a", "node-b")] {
+        let plan = migration("counter", generation, from, to);
+        let taken = host.carry_out(from, &plan, 0, &[]).await;
+        assert_eq!((taken.status, taken.code.as_str()), (OutcomeStatus::Succeeded, "ok"), "{}", taken.message);
+        assert!(!taken.simulated);
+        let Some(Value::Integer(at)) = taken.evidence.get("progress") else { panic!("{taken:?}") };
+        let at = u64::try_from(*at).unwrap();
+        assert_eq!(counter.count(), at);
+        assert!(matches!(taken.evidence.get("bytes"), Some(Value::Bytes(bytes)) if *bytes > 8 << 20), "{taken:?}");
+        host.workload(from, "counter", Stopped).await;
+        assert_eq!(counter.running(), 0);
+
+        let manifest = taken.outputs["manifest"].as_str();
+        let inputs = [("manifest", manifest)];
+        let restored = host.carry_out(to, &plan, 1, &inputs).await;
+        assert_eq!(restored.status, OutcomeStatus::Succeeded, "{}", restored.message);
+        assert_eq!(host.workload(to, "counter", Running).await.generation, generation + 1);
+
+        let confirmed = host.carry_out(to, &plan, 2, &inputs).await;
+        assert_eq!(confirmed.status, OutcomeStatus::Succeeded, "{}", confirmed.message);
+        let retired = host.carry_out(from, &plan, 3, &[]).await;
+        assert_eq!(retired.status, OutcomeStatus::Succeeded, "{}", retired.message);
+
+        let gone = |world: &common::World| world.nodes[from].workloads.is_empty().then_some(());
+        host.wait("the source to be gone", gone).await;
+        assert_eq!(counter.running(), 1);
+        #[allow(clippy::cast_precision_loss, reason = "a small count")]
+        host.progress(to, "counter", at as f64 + 5.0).await;
+        never_began_again(&counter.counts());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_flipped_byte_is_refused_before_the_restore_and_the_source_goes_on() {
+    let Some(criu) = common::criu("one_flipped_byte_is_refused_before_the_restore") else { return };
+    let fleet = fleet(&criu, 2).await;
+    let Fleet { host, counter, .. } = &fleet;
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let taken = host.carry_out("node-a", &plan, 0, &[]).await;
+    host.change(|world| {
+        let largest = world.chunks.values_mut().max_by_key(|chunk| chunk.data.len()).unwrap();
+        let raw = zstd::bulk::decompress(&largest.data, 2 << 20).unwrap_or_else(|_| largest.data.clone());
+        let mut raw = raw;
+        let middle = raw.len() / 2;
+        raw[middle] ^= 1;
+        largest.codec = aether_proto::v1::Codec::Raw.into();
+        largest.data = raw;
+    });
+    let inputs = [("manifest", taken.outputs["manifest"].as_str())];
+    let restored = host.carry_out("node-b", &plan, 1, &inputs).await;
+    assert_eq!((restored.status, restored.code.as_str()), (OutcomeStatus::Failed, "snapshot.corrupt"), "{restored:?}");
+    assert_eq!(counter.running(), 0, "a restore was begun");
+    assert!(std::fs::read_dir(fleet.b.state.join("snapshots")).unwrap().next().is_none());
+    let before = counter.count();
+
+    let undo = Wanted { direction: Direction::Compensate, ..wanted("node-a", &plan, 0, &[]) };
+    let key = host.dispatch(undo).await;
+    let resumed = host.outcome("node-a", &key).await;
+    assert_eq!(resumed.status, OutcomeStatus::Succeeded, "{resumed:?}");
+    // Of the next generation, so that the same plan made again is another one.
+    assert_eq!(host.workload("node-a", "counter", Running).await.generation, 2);
+    #[allow(clippy::cast_precision_loss, reason = "a small count")]
+    host.progress("node-a", "counter", before as f64 + 3.0).await;
+    never_began_again(&counter.counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_discarded_and_the_source_goes_on() {
+    let Some(criu) = common::criu("a_copy_is_discarded_and_the_source_goes_on") else { return };
+    let fleet = fleet(&criu, 2).await;
+    let Fleet { host, counter, .. } = &fleet;
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let taken = host.carry_out("node-a", &plan, 0, &[]).await;
+    let restored = host.carry_out("node-b", &plan, 1, &[("manifest", &taken.outputs["manifest"])]).await;
+    assert_eq!(restored.status, OutcomeStatus::Succeeded, "{restored:?}");
+    for (node, step) in [("node-b", 1), ("node-a", 0)] {
+        let key = host.dispatch(Wanted { direction: Direction::Compensate, ..wanted(node, &plan, step, &[]) }).await;
+        let undone = host.outcome(node, &key).await;
+        assert_eq!(undone.status, OutcomeStatus::Succeeded, "{undone:?}");
+    }
+    host.workload("node-a", "counter", Running).await;
+    assert_eq!(counter.running(), 1);
+    host.wait("the copy to be gone", |world| world.nodes["node-b"].workloads.is_empty().then_some(())).await;
+    // And the next plan for it is taken again, on both.
+    let plan = migration("counter", 2, "node-a", "node-b");
+    let taken = host.carry_out("node-a", &plan, 0, &[]).await;
+    let restored = host.carry_out("node-b", &plan, 1, &[("manifest", &taken.outputs["manifest"])]).await;
+    assert_eq!(restored.status, OutcomeStatus::Succeeded, "{restored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_in_the_middle_of_a_checkpoint_lets_the_source_go_on() {
+    let Some(criu) = common::criu("an_agent_killed_in_the_middle_of_a_checkpoint") else { return };
+    let mut fleet = fleet(&criu, 2).await;
+    // The host never says that a chunk is safe, so the checkpoint hangs with its source stopped.
+    fleet.host.change(|world| world.hold_chunks = true);
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let key = fleet.host.dispatch(wanted("node-a", &plan, 0, &[])).await;
+    fleet.host.workload("node-a", "counter", Stopped).await;
+    fleet.host.wait("a chunk", |world| (!world.chunks.is_empty()).then_some(())).await;
+    fleet.a.kill();
+    assert_eq!(fleet.counter.running(), 0);
+    let before = fleet.counter.count();
+
+    fleet.a.start(None);
+    let outcome = fleet.host.outcome("node-a", &key).await;
+    assert_eq!((outcome.status, outcome.code.as_str()), (OutcomeStatus::Failed, "agent.restarted"), "{outcome:?}");
+    assert!(outcome.message.contains("source is running"), "{outcome:?}");
+    fleet.host.workload("node-a", "counter", Running).await;
+    #[allow(clippy::cast_precision_loss, reason = "a small count")]
+    fleet.host.progress("node-a", "counter", before as f64 + 3.0).await;
+    assert_eq!(fleet.counter.running(), 1);
+    never_began_again(&fleet.counter.counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_while_criu_dumps_lets_the_source_go_on() {
+    let Some(criu) = common::criu("an_agent_killed_while_criu_dumps") else { return };
+    // Large enough that the dump takes a while.
+    let mut fleet = fleet(&criu, 256).await;
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let key = fleet.host.dispatch(wanted("node-a", &plan, 0, &[])).await;
+    let images = fleet.a.state.join("snapshots").join(&key.0);
+    let dumping = || std::fs::read_dir(&images).is_ok_and(|mut files| files.any(|f| f.unwrap().file_name() == "dump.log"));
+    aether_agent::process::poll(std::time::Duration::from_secs(30), || dumping().then_some(())).unwrap();
+    fleet.a.kill();
+    fleet.a.start(None);
+    let outcome = fleet.host.outcome("node-a", &key).await;
+    assert_eq!((outcome.status, outcome.code.as_str()), (OutcomeStatus::Failed, "agent.restarted"), "{outcome:?}");
+    let before = fleet.counter.count();
+    #[allow(clippy::cast_precision_loss, reason = "a small count")]
+    fleet.host.progress("node-a", "counter", before as f64 + 3.0).await;
+    never_began_again(&fleet.counter.counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_answered_with_what_was_recorded_and_never_done_again() {
+    let Some(criu) = common::criu("a_repeat_is_answered_with_what_was_recorded") else { return };
+    let mut fleet = fleet(&criu, 2).await;
+    fleet.host.change(|world| world.hold_acks = true);
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let (key, first) = fleet.host.sign(&wanted("node-a", &plan, 0, &[]));
+    fleet.host.send("node-a", first.clone()).await;
+    // At once, and again once it is over, and as another dispatch of the same step.
+    fleet.host.send("node-a", first.clone()).await;
+    let outcome = fleet.host.outcome("node-a", &key).await;
+    assert_eq!(outcome.status, OutcomeStatus::Succeeded, "{outcome:?}");
+    let chunks = fleet.host.look(|world| world.chunks.len());
+    fleet.host.send("node-a", first).await;
+    let (_, again) = fleet.host.sign(&wanted("node-a", &plan, 0, &[]));
+    fleet.host.send("node-a", again).await;
+    let told = |at_least: usize| {
+        let key = key.clone();
+        move |world: &common::World| {
+            use aether_proto::v1::dispatch_state::State;
+            let states = world.nodes["node-a"].states.iter().filter(|state| state.key == key.0);
+            let outcomes = states.filter_map(|state| match &state.state {
+                Some(State::Outcome(outcome)) => Some(outcome.outcome.clone()),
+                _ => None,
+            });
+            let outcomes: Vec<_> = outcomes.collect();
+            (outcomes.len() >= at_least).then_some(outcomes)
+        }
+    };
+    let outcomes = fleet.host.wait("three equal outcomes", told(3)).await;
+    assert!(outcomes.windows(2).all(|pair| pair[0] == pair[1]));
+    // Nor by another life of the agent; and what was not acknowledged is told on the new stream.
+    fleet.a.kill();
+    fleet.a.start(None);
+    let outcomes = fleet.host.wait("a fourth outcome", told(4)).await;
+    assert!(outcomes.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(fleet.host.look(|world| world.chunks.len()), chunks);
+    assert_eq!(fleet.counter.running(), 0, "the source is still stopped");
+    assert_eq!(fleet.host.workload("node-a", "counter", Stopped).await.generation, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_checks_all_and_does_nothing() {
+    let Some(criu) = common::criu("a_dry_run_checks_all_and_does_nothing") else { return };
+    let fleet = fleet(&criu, 1).await;
+    let mut plan = migration("counter", 1, "node-a", "node-b");
+    plan.dry_run = true;
+    for (step, node) in [(0, "node-a"), (1, "node-b"), (2, "node-b"), (3, "node-a")] {
+        let outcome = fleet.host.carry_out(node, &plan, step, &[]).await;
+        assert_eq!((outcome.code.as_str(), outcome.simulated), ("dry-run", true), "{outcome:?}");
+    }
+    assert_eq!(fleet.counter.running(), 1);
+    assert_eq!(fleet.host.workload("node-a", "counter", Running).await.generation, 1);
+    // A dry run of what would be refused is refused.
+    let mut plan = migration("counter", 7, "node-a", "node-b");
+    plan.dry_run = true;
+    let key = fleet.host.dispatch(wanted("node-a", &plan, 0, &[])).await;
+    assert_eq!(fleet.host.refusal("node-a", &key).await.code, "order.generation");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_outlive_their_agent_and_are_found_again() {
+    let Some(criu) = common::criu("workloads_outlive_their_agent_and_are_found_again") else { return };
+    let mut fleet = fleet(&criu, 1).await;
+    let before = fleet.host.workload("node-a", "counter", Running).await;
+    fleet.a.terminate();
+    assert_eq!(fleet.counter.running(), 1);
+    fleet.a.start(None);
+    fleet.host.wait("a second hello", |world| (world.nodes["node-a"].hellos.len() == 2).then_some(())).await;
+    assert_eq!(fleet.host.workload("node-a", "counter", Running).await.pid, before.pid);
+
+    // A restored one too, though it lives in namespaces of its own.
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let taken = fleet.host.carry_out("node-a", &plan, 0, &[]).await;
+    let inputs = BTreeMap::from([("manifest".to_string(), taken.outputs["manifest"].clone())]);
+    let restore = Wanted { inputs: inputs.clone(), ..wanted("node-b", &plan, 1, &[]) };
+    let key = fleet.host.dispatch(restore).await;
+    assert_eq!(fleet.host.outcome("node-b", &key).await.status, OutcomeStatus::Succeeded);
+    fleet.b.kill();
+    let count = fleet.counter.count();
+    fleet.b.start(None);
+    let confirmed = fleet.host.dispatch(Wanted { inputs, ..wanted("node-b", &plan, 2, &[]) });
+    fleet.host.wait("a second hello", |world| (world.nodes["node-b"].hellos.len() == 2).then_some(())).await;
+    let confirmed = fleet.host.outcome("node-b", &confirmed.await).await;
+    assert_eq!(confirmed.status, OutcomeStatus::Succeeded, "{confirmed:?}");
+    assert!(fleet.counter.count() > count);
+}
