@@ -1,7 +1,7 @@
 //! One incident at a time behind one lock: step, commit, then perform. Events of different incidents run side by side;
 //! those of one are in order.
 
-use super::{Control, Notice, ask, locked, observe};
+use super::{Control, ask, locked, observe};
 use crate::{
     clock,
     fabric::{Events, FabricEvent},
@@ -11,20 +11,21 @@ use aether_core::{
     artifact::Artifact,
     combine,
     decision::{
-        Answer, BlastRadius, Candidate, Condition, Envelope, GateQuestion, Placement, PlanningFinding, Question, Risk,
+        Answer, BlastRadius, Candidate, Condition, Envelope, Fault, FaultKind, GateQuestion, Placement, PlanningFinding, Question, Risk,
         Role, RoutingQuestion,
     },
-    id::{IncidentId, NodeId, PrincipalId},
+    id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId},
     incident::{
-        Approval, ApprovalRefused, Effect, Event, GateAnswer, GateContext, Incident, Opening, Phase, PlannerAnswer,
+        Approval, ApprovalRefused, Context, Effect, Event, GateAnswer, GateContext, Incident, Opening, Phase, PlannerAnswer,
         Reservation, TimerKind, step,
     },
     observation::Observation,
-    order::{IdempotencyKey, Order},
+    order::{Direction, IdempotencyKey, Order},
     plan::{PlanHash, Shape},
     subject::SubjectRef,
     time::Time,
 };
+use futures::future::BoxFuture;
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, PoisonError},
@@ -36,6 +37,8 @@ use tokio::sync::Mutex;
 /// Tries to commit an event before the driver gives the event back.
 const COMMIT_TRIES: u32 = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
+/// How long an order that undoes something may wait for its agent.
+const UNDO_WITHIN_MS: u64 = 3_600_000;
 /// Recent actions that gates are told of, and how far back.
 const RECENT_MAXIMUM: u32 = 50;
 const RECENT_WINDOW_MS: u64 = 86_400_000;
@@ -174,7 +177,6 @@ impl Control {
         metrics::counter!("aether_incidents_opened_total").increment(1);
         let live = Arc::new(Mutex::new(Live::new(incident, 1)));
         self.0.live.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), live.clone());
-        self.notify(Notice::Incident(id));
         let mut live = live.lock().await;
         self.perform_all(&mut live, effects).await;
         true
@@ -246,24 +248,26 @@ impl Control {
         }
         live.incident = after;
         live.number = number;
-        self.notify(Notice::Incident(live.incident.id.clone()));
         Ok(effects)
     }
 
     /// Performs effects, and what follows from them at once, in order.
-    async fn perform_all(&self, live: &mut Live, effects: Vec<Effect>) {
-        let mut queue: VecDeque<Effect> = effects.into();
-        while let Some(effect) = queue.pop_front() {
-            let Some(event) = self.perform(live, effect).await else { continue };
-            match self.commit(live, &event, &[]).await {
-                Ok(more) => queue.extend(more),
-                Err(error) => {
-                    let id = &live.incident.id;
-                    tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error,
-                        "an event could not be committed; the effect is performed again after a restart");
+    // Boxed, because an effect's task comes back to here: a named type ends the circle.
+    fn perform_all<'a>(&'a self, live: &'a mut Live, effects: Vec<Effect>) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut queue: VecDeque<Effect> = effects.into();
+            while let Some(effect) = queue.pop_front() {
+                let Some(event) = self.perform(live, effect).await else { continue };
+                match self.commit(live, &event, &[]).await {
+                    Ok(more) => queue.extend(more),
+                    Err(error) => {
+                        let id = &live.incident.id;
+                        tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error,
+                            "an event could not be committed; the effect is performed again after a restart");
+                    }
                 }
             }
-        }
+        })
     }
 
     /// Performs one effect; gives back the event that follows from it at once, if any.
@@ -298,7 +302,6 @@ impl Control {
             }
             Effect::Tell { message } => {
                 tracing::error!(incident.id = %id, message, "a person has to look");
-                self.notify(Notice::Tell { incident: id, message });
             }
             Effect::Close => {
                 live.timers.clear();
@@ -327,7 +330,12 @@ impl Control {
         if let Err(stop) = admitted {
             return Event::ReservationRefused { key, code: stop.code().into(), reason: stop.to_string() };
         }
-        let execute_by = now.plus_ms(self.0.settings.begin_within_ms);
+        let within = match reservation.direction {
+            Direction::Forward => self.0.settings.begin_within_ms,
+            // An undoing that comes late is better than one that is refused.
+            Direction::Compensate => self.0.settings.begin_within_ms.max(UNDO_WITHIN_MS),
+        };
+        let execute_by = now.plus_ms(within);
         match self.0.store.reserve(id, &reservation, now, execute_by).await {
             Ok(reserved) => Event::Reserved { key, fence: reserved.fence, execute_by: reserved.execute_by },
             Err(error) => {
@@ -540,6 +548,8 @@ impl Control {
                 envelopes.push(envelope);
             }
         }
+        // A gate that could not be activated is not asked, and its silence denies.
+        answers.extend(self.0.slots.failures_of(Role::PolicyGate).map(silent_gate));
         let context = GateContext {
             blast,
             posture: self.0.posture.clone(),
@@ -568,16 +578,10 @@ impl Control {
 
     async fn take_fabric_event(&self, event: FabricEvent) {
         match event {
-            FabricEvent::Connected(node) => {
-                self.notify(Notice::Node(node.clone()));
-                self.dispatch_again(&node).await;
-            }
-            FabricEvent::Lost { node, why } => {
-                tracing::warn!(%node, why, "session lost");
-                self.notify(Notice::Node(node));
-            }
-            FabricEvent::WorkloadsChanged(node) => self.notify(Notice::Node(node)),
-            FabricEvent::Telemetry(node) => self.notify(Notice::Telemetry(node)),
+            FabricEvent::Connected(node) => self.dispatch_again(&node).await,
+            FabricEvent::Lost { node, why } => tracing::warn!(%node, why, "session lost"),
+            // The next tick looks at all of these anyway.
+            FabricEvent::WorkloadsChanged(_) | FabricEvent::Telemetry(_) => {}
             FabricEvent::OrderAccepted { node: _, key, journal_position } => {
                 self.feed_key(&key.clone(), Event::Accepted { key, journal: journal_position }).await;
             }
@@ -624,6 +628,16 @@ impl Control {
             }
         }
     }
+}
+
+fn silent_gate(failure: &aether_runtime::bundle::Failure) -> GateAnswer {
+    let by = Context {
+        decision: DecisionId(String::new()),
+        component: Digest(String::new()),
+        name: failure.component.clone(),
+    };
+    let message = format!("it could not be activated: {}", failure.reason);
+    GateAnswer { by, outcome: Err(Fault { kind: FaultKind::Refused, message }) }
 }
 
 fn not_awaiting(incident: &Incident) -> NotTaken {

@@ -15,8 +15,6 @@ mod ask;
 mod incidents;
 mod observe;
 mod risks;
-#[cfg(test)]
-mod tests;
 
 pub use incidents::NotTaken;
 pub use risks::SubjectRisk;
@@ -25,10 +23,9 @@ use crate::{fabric::Fabric, plugins::Slots, store::Store};
 use aether_core::{
     finding::{Detector, Hysteresis},
     guard::{Guard, GuardLimits},
-    id::{DecisionId, IncidentId, NodeId},
+    id::{DecisionId, IncidentId},
     incident::Incident,
     policy::Posture,
-    time::Time,
 };
 use aether_recorder::Recorder;
 use incidents::Live;
@@ -40,7 +37,7 @@ use std::{
     time::Duration,
 };
 use thiserror::Error;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How the driver paces itself, and the safety rules that it hands to the core.
@@ -92,21 +89,6 @@ impl Settings {
     }
 }
 
-/// Something on which a page would look again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    Node(NodeId),
-    Incident(IncidentId),
-    /// New risks were told for the whole fleet.
-    Risks,
-    Telemetry(NodeId),
-    /// A person has to look.
-    Tell { incident: IncidentId, message: String },
-}
-
-/// Notices that a slow listener may lag behind before it is told that it missed some.
-const NOTICES_MAXIMUM: usize = 1_024;
-
 /// Everything that the driver works with.
 pub struct Parts {
     pub settings: Settings,
@@ -135,10 +117,8 @@ struct Inner {
     guard: Mutex<Guard>,
     live: RwLock<BTreeMap<IncidentId, Arc<tokio::sync::Mutex<Live>>>>,
     risks: Risks,
-    notices: broadcast::Sender<Notice>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    started_at: Time,
 }
 
 #[derive(Debug, Error)]
@@ -197,18 +177,12 @@ impl Control {
             guard: Mutex::new(guard),
             live: RwLock::new(live),
             risks: Risks::default(),
-            notices: broadcast::channel(NOTICES_MAXIMUM).0,
             tasks: tasks.clone(),
             stop: stop.clone(),
-            started_at: now,
         }));
         tasks.spawn(control.clone().take_fabric_events(events));
         tasks.spawn(control.clone().tick_until_stopped());
         Ok(control)
-    }
-
-    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
-        self.0.notices.subscribe()
     }
 
     /// The newest word on every subject that is scored.
@@ -228,11 +202,6 @@ impl Control {
 
     pub fn slots(&self) -> &Slots {
         &self.0.slots
-    }
-
-    fn notify(&self, notice: Notice) {
-        // Nobody listening is no error.
-        let _ = self.0.notices.send(notice);
     }
 
     async fn tick_until_stopped(self) {

@@ -1,6 +1,6 @@
 //! Each tick: every live node is scored, findings are raised and cleared, and conditions that are watched are read.
 
-use super::{Control, Notice, ask, locked};
+use super::{Control, ask, locked};
 use crate::{
     clock,
     fabric::{NodeView, WorkloadState},
@@ -41,7 +41,6 @@ impl Control {
                 self.score(&node, &subject, slot, now).await;
             }
         }
-        self.notify(Notice::Risks);
     }
 
     async fn score(&self, node: &NodeView, subject: &Subject, slot: &Slot, now: Time) {

@@ -1,6 +1,7 @@
 //! Slots: which components are asked for what, as a policy bundle says, with the figures of each.
 //!
-//! A component that cannot be loaded leaves its slot to the others and is told; it never keeps the host from starting.
+//! Loading and activating is the runtime's; this is what lives on beside a running host. A component that could not be
+//! activated never keeps the host from starting: it is told, and where it was a gate its silence denies.
 
 mod figures;
 
@@ -13,15 +14,19 @@ use aether_core::{
     observation::Input,
     policy::{self, Bundle},
 };
-use aether_runtime::{Engine, Prepared, bundle};
+use aether_runtime::{
+    Engine, Prepared,
+    bundle::{self, ActiveEntry, ActiveSlot, Failure},
+};
 use std::{path::Path, sync::Arc};
 
 /// A component that stands in a slot.
 pub struct Entry {
     /// The component's file name without `.wasm`.
     pub component: String,
-    pub prepared: Prepared,
+    /// As declared, with the digest that was found.
     pub declared: policy::Entry,
+    pub prepared: Prepared,
     pub figures: Figures,
 }
 
@@ -33,15 +38,6 @@ pub struct Slot {
     pub entries: Vec<Arc<Entry>>,
 }
 
-/// An entry that could not be activated, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    pub slot: SlotId,
-    pub component: String,
-    pub code: String,
-    pub reason: String,
-}
-
 /// All slots of the active bundle. Cheap to clone.
 #[derive(Clone)]
 pub struct Slots(Arc<Inner>);
@@ -50,10 +46,22 @@ struct Inner {
     bundle: Bundle,
     digest: Digest,
     slots: Vec<Slot>,
-    missing: Vec<Missing>,
+    failures: Vec<Failure>,
 }
 
 impl Slots {
+    /// Activates the bundle in `folder` with the components in `plugins`. Compiles, so not for an async thread.
+    pub fn load(engine: &Engine, folder: &Path, plugins: &Path) -> Result<Self, bundle::Error> {
+        let activation = bundle::activate(engine, &bundle::read(folder)?, plugins);
+        for failure in &activation.failures {
+            tracing::error!(slot = %failure.slot, component = failure.component, code = failure.code, reason = failure.reason,
+                "a component could not be activated");
+        }
+        let slots = activation.slots.into_iter().map(Slot::from).collect();
+        let (bundle, digest, failures) = (activation.bundle, activation.digest, activation.failures);
+        Ok(Self(Arc::new(Inner { bundle, digest, slots, failures })))
+    }
+
     /// Every slot of `role`, in the bundle's order.
     pub fn of(&self, role: Role) -> impl Iterator<Item = &Slot> {
         self.0.slots.iter().filter(move |slot| slot.role == role)
@@ -67,23 +75,38 @@ impl Slots {
         &self.0.bundle
     }
 
-    /// Of the bundle with the digests of its components: what plans name as the policy that made and passed them.
+    /// Of the bundle with the digests of its components: what plans name as the policy they were made under.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
     }
 
     /// Entries that could not be activated.
-    pub fn missing(&self) -> &[Missing] {
-        &self.0.missing
+    pub fn failures(&self) -> &[Failure] {
+        &self.0.failures
+    }
+
+    /// Those of them that stand in slots of `role`.
+    pub fn failures_of(&self, role: Role) -> impl Iterator<Item = &Failure> {
+        self.0.failures.iter().filter(move |failure| self.of(role).any(|slot| slot.id == failure.slot))
     }
 
     /// What the component with this digest declared that it reads.
     pub fn inputs(&self, component: &Digest) -> &[Input] {
-        self.0
-            .slots
-            .iter()
-            .flat_map(|slot| &slot.entries)
-            .find(|entry| entry.prepared.digest() == component)
-            .map_or(&[], |entry| &entry.prepared.description().inputs)
+        let mut entries = self.0.slots.iter().flat_map(|slot| &slot.entries);
+        let found = entries.find(|entry| entry.prepared.digest() == component);
+        found.map_or(&[], |entry| &entry.prepared.description().inputs)
+    }
+}
+
+impl From<ActiveSlot> for Slot {
+    fn from(slot: ActiveSlot) -> Self {
+        let ActiveSlot { id, role, rule, entries } = slot;
+        let entries = entries
+            .into_iter()
+            .map(|ActiveEntry { component, declared, prepared }| {
+                Arc::new(Entry { component, declared, prepared, figures: Figures::default() })
+            })
+            .collect();
+        Self { id, role, rule, entries }
     }
 }

@@ -1,0 +1,302 @@
+//! The running host: everything opened in order, one listener for REST, the page and the fabric, and a shutdown that
+//! loses nothing.
+
+mod plane;
+
+use crate::{
+    api, auth,
+    blobs::{self, Blobs},
+    clock,
+    config::Config,
+    control::{self, Control},
+    fabric::{self, Fabric},
+    plugins::Slots,
+    store::{self, Store},
+};
+use aether_core::incident::Rank;
+use aether_recorder::Recorder;
+use aether_runtime::Engine;
+use axum::Router;
+use axum_server::{Handle, tls_rustls::RustlsConfig};
+use ed25519_dalek::SigningKey;
+use plane::Running;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    net::TcpListener,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use thiserror::Error;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long open connections and tasks may take to end when the host stops.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+/// How often old segments and snapshots are looked for.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("the data folder {path} cannot be used")]
+    Data { path: PathBuf, source: io::Error },
+    #[error("another server uses the data folder {0}. Stop it first, or choose another with `server.data_dir`")]
+    InUse(PathBuf),
+    #[error("cannot listen on {address}: {source}. Another program may have the port; choose one with `server.listen`")]
+    Listen { address: std::net::SocketAddr, source: io::Error },
+    #[error("the host's key {path} is not 32 bytes; restore it from a backup: agents trust orders by it alone")]
+    Key { path: PathBuf },
+    #[error("the TLS certificate or key cannot be used")]
+    Tls(#[source] io::Error),
+    #[error("the operating system gave no random bytes")]
+    Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Token(#[from] auth::IssueError),
+    #[error(transparent)]
+    Recorder(#[from] aether_recorder::Error),
+    #[error(transparent)]
+    Blobs(#[from] blobs::Error),
+    #[error(transparent)]
+    Engine(#[from] aether_runtime::Error),
+    #[error(transparent)]
+    Bundle(#[from] aether_runtime::bundle::Error),
+    #[error(transparent)]
+    Fabric(#[from] fabric::Error),
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    #[error("metrics were set up twice in one process")]
+    Metrics,
+    #[error("the bundle was not loaded, because the thread that loaded it died")]
+    Loading,
+    #[error("the listener failed")]
+    Serving(#[source] io::Error),
+}
+
+/// `client.json` in the data folder: how the CLI of the same user finds this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    pub url: String,
+    pub token: String,
+}
+
+/// A host that listens.
+pub struct Host {
+    pub url: String,
+    /// The administrator's token, from the data folder.
+    pub token: String,
+    /// True on the very first start: the token was made just now.
+    pub first_start: bool,
+    handle: Handle<std::net::SocketAddr>,
+    serving: tokio::task::JoinHandle<io::Result<()>>,
+    fabric: Fabric,
+    recorder: Recorder,
+    store: Store,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _lock: File,
+}
+
+impl Host {
+    /// Opens everything and listens. Agents and people can connect when this returns.
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        let now = clock::now();
+        let data = &config.server.data_dir;
+        fs::create_dir_all(data).map_err(|source| Error::Data { path: data.clone(), source })?;
+        let lock = lock(data)?;
+        let listener = listen(config)?;
+        let metrics = api::install_metrics().map_err(|_| Error::Metrics)?;
+        let store = Store::open(&data.join("aether.db")).await?;
+        let (token, first_start) = admin_token(&store, data).await?;
+        let segments = aether_recorder::local_store(&data.join("telemetry"))?;
+        let recorder = Recorder::open((&config.recorder).into(), segments, now).await?;
+        let blobs = Blobs::open(config.snapshots.clone(), &data.join("snapshots")).await?;
+        let slots = load_slots(config).await?;
+        let signer = signing_key(&data.join("host.key"))?;
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let (fabric, events) =
+            Fabric::open(config.fabric.clone(), store.clone(), recorder.clone(), blobs.clone(), signer).await?;
+        let control = Control::start(
+            control::Parts {
+                settings: config.control.clone(),
+                posture: config.posture.clone(),
+                hysteresis: config.hysteresis.clone(),
+                guard: config.guard.clone(),
+                store: store.clone(),
+                recorder: recorder.clone(),
+                fabric: fabric.clone(),
+                slots: slots.clone(),
+            },
+            events,
+            tasks.clone(),
+            stop.clone(),
+        )
+        .await?;
+        tasks.spawn(seal(recorder.clone(), stop.clone()));
+        let plugins_dir = config.policy.plugins_dir.clone();
+        let plane = Arc::new(Running { store: store.clone(), fabric: fabric.clone(), control, slots, plugins_dir });
+        let app = api::App::new(api::Parts {
+            store: store.clone(),
+            recorder: recorder.clone(),
+            plane,
+            posture: config.posture.clone(),
+            secure: config.tls().is_some(),
+            metrics: Some(metrics),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        });
+        // A session's stream lasts: no time or body limit of the API lies before it.
+        let router =
+            Router::new().route_service("/aether.v1.Fabric/{*method}", fabric.service()).fallback_service(app.router());
+        let handle = Handle::new();
+        let serving = serve(config, listener, handle.clone(), router).await?;
+        let url = config.url();
+        write_private(&data.join("client.json"), &client_json(&url, &token))
+            .map_err(|source| Error::Data { path: data.clone(), source })?;
+        Ok(Self { url, token, first_start, handle, serving, fabric, recorder, store, tasks, stop, _lock: lock })
+    }
+
+    /// Serves until `until` is done, then stops: agents are told, what is unsealed is sealed, tasks are waited for.
+    pub async fn run(mut self, until: impl Future<Output = ()>) -> Result<(), Error> {
+        let failed = tokio::select! {
+            () = until => None,
+            ended = &mut self.serving => Some(ended),
+        };
+        tracing::info!("stopping");
+        self.stop.cancel();
+        self.fabric.drain("the host is stopping").await;
+        self.handle.graceful_shutdown(Some(SHUTDOWN_LIMIT));
+        let ended = match failed {
+            Some(ended) => ended,
+            None => (&mut self.serving).await,
+        };
+        self.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_LIMIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time; what they had promised is done at the next start");
+        }
+        if let Err(error) = self.recorder.seal(clock::now()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the last telemetry was not sealed; agents send it again");
+        }
+        self.store.close().await;
+        ended.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Error::Serving)
+    }
+}
+
+fn client_json(url: &str, token: &str) -> Vec<u8> {
+    let client = Client { url: url.into(), token: token.into() };
+    serde_json::to_vec_pretty(&client).unwrap_or_default()
+}
+
+/// One server at a time: two would both believe the ledger theirs.
+fn lock(data: &Path) -> Result<File, Error> {
+    let path = data.join("lock");
+    let unusable = |source| Error::Data { path: data.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse(data.to_owned())),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+fn listen(config: &Config) -> Result<TcpListener, Error> {
+    let address = config.server.listen;
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+async fn serve(
+    config: &Config,
+    listener: TcpListener,
+    handle: Handle<std::net::SocketAddr>,
+    router: Router,
+) -> Result<tokio::task::JoinHandle<io::Result<()>>, Error> {
+    let service = router.into_make_service();
+    let tasks = TaskTracker::new();
+    Ok(match config.tls() {
+        None => {
+            let server = axum_server::from_tcp(listener).map_err(Error::Serving)?.handle(handle);
+            tasks.spawn(server.serve(service))
+        }
+        Some((certificate, key)) => {
+            // The only failure is that another was chosen before, and that one serves as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(Error::Tls)?;
+            let server = axum_server::from_tcp_rustls(listener, tls).map_err(Error::Serving)?.handle(handle);
+            tasks.spawn(server.serve(service))
+        }
+    })
+}
+
+async fn load_slots(config: &Config) -> Result<Slots, Error> {
+    let engine = Engine::new((&config.runtime).into())?;
+    let (folder, plugins) = (config.policy.bundle_dir.clone(), config.policy.plugins_dir.clone());
+    let loaded = tokio::task::spawn_blocking(move || Slots::load(&engine, &folder, &plugins)).await;
+    Ok(loaded.map_err(|_| Error::Loading)??)
+}
+
+/// The administrator's token: made on the first start, kept in the data folder for its owner alone.
+async fn admin_token(store: &Store, data: &Path) -> Result<(String, bool), Error> {
+    let path = data.join("admin.token");
+    if let Ok(token) = fs::read_to_string(&path) {
+        return Ok((token.trim().to_string(), false));
+    }
+    let (token, _) = auth::issue(store, "first administrator", Rank::Admin, "aether", clock::now(), None).await?;
+    write_private(&path, format!("{token}\n").as_bytes()).map_err(|source| Error::Data { path, source })?;
+    Ok((token, true))
+}
+
+/// What orders are signed with. Agents pin its public half when they join.
+fn signing_key(path: &Path) -> Result<SigningKey, Error> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            let bytes = bytes.try_into().map_err(|_| Error::Key { path: path.to_owned() })?;
+            Ok(SigningKey::from_bytes(&bytes))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let bytes = clock::secret::<32>()?;
+            write_private(path, &bytes).map_err(|source| Error::Data { path: path.to_owned(), source })?;
+            Ok(SigningKey::from_bytes(&bytes))
+        }
+        Err(source) => Err(Error::Data { path: path.to_owned(), source }),
+    }
+}
+
+/// Written whole or not at all, and readable by the owner alone.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(new, path)
+}
+
+/// Seals when it is time or when the recorder wants it, and forgets what is too old. A failure is tried again.
+async fn seal(recorder: Recorder, stop: CancellationToken) {
+    let mut seals = tokio::time::interval(Duration::from_millis(recorder.settings().seal_interval_ms));
+    seals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut retention = tokio::time::interval(RETENTION_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = retention.tick() => {
+                if let Err(error) = recorder.enforce_retention(clock::now()).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "old telemetry could not be removed");
+                }
+                continue;
+            }
+            _ = seals.tick() => {}
+            () = recorder.seal_wanted() => {}
+        }
+        if let Err(error) = recorder.seal(clock::now()).await {
+            tracing::error!(error = &error as &dyn std::error::Error,
+                "telemetry could not be sealed; it is kept and tried again, and agents keep their copies");
+        }
+    }
+}

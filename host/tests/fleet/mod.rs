@@ -1,0 +1,268 @@
+//! A real local fleet for tests: the server, agents and workload as processes, on a free loopback port, in a temporary
+//! folder. Whatever was started is ended by pid when the fleet is dropped.
+
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long anything may take that a user would wait for. Generous, since machines are shared; never slept through.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Fleet {
+    pub folder: tempfile::TempDir,
+    pub url: String,
+    port: u16,
+    host: Option<Child>,
+    agents: Vec<(String, Child)>,
+    client: reqwest::Client,
+    token: String,
+}
+
+/// A program that stands beside the test's own.
+pub fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_aether")).with_file_name(name);
+    assert!(path.exists(), "{} is not built: run `make build`", path.display());
+    path
+}
+
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+impl Fleet {
+    /// A server with the posture of the local fleet: live, with approval, up to impactful.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let root = workspace();
+        let config = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n\
+             [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
+             [posture]\ndry_run = false\napproval_required = true\nhighest_live_class = \"impactful\"\n\
+             [control]\ngrace_ms = 1000\n[recorder]\nseal_interval_ms = 1000\n",
+            data = folder.path().join("host").display(),
+            bundle = root.join("policies/default").display(),
+            plugins = root.join("build/plugins").display(),
+        );
+        fs::write(folder.path().join("aether.toml"), config).unwrap();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+        let url = format!("http://127.0.0.1:{port}");
+        let mut fleet = Self { folder, url, port, host: None, agents: vec![], client, token: String::new() };
+        fleet.start_host().await;
+        fleet
+    }
+
+    pub async fn start_host(&mut self) {
+        assert!(self.host.is_none());
+        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("host.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_aether"))
+            .args(["serve", "--config"])
+            .arg(self.folder.path().join("aether.toml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.host = Some(child);
+        let ready = self.until("the server is ready", async |fleet| {
+            fleet.client.get(format!("{}/readyz", fleet.url)).send().await.is_ok_and(|r| r.status().is_success()).then_some(())
+        });
+        ready.await;
+        self.token = fs::read_to_string(self.folder.path().join("host/admin.token")).unwrap().trim().to_string();
+    }
+
+    /// kill -9.
+    pub fn kill_host(&mut self) {
+        let mut host = self.host.take().unwrap();
+        host.kill().unwrap();
+        host.wait().unwrap();
+    }
+
+    pub fn kill_agent(&mut self, node: &str) {
+        let index = self.agents.iter().position(|(name, _)| name == node).unwrap();
+        let (_, mut agent) = self.agents.remove(index);
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    pub fn progress_file(&self) -> PathBuf {
+        self.folder.path().join("progress.txt")
+    }
+
+    /// Starts an agent and waits for its session. `workload`: it starts the demo workload, once.
+    pub async fn start_agent(&mut self, node: &str, workload: bool) {
+        let state = self.folder.path().join(node);
+        fs::create_dir_all(&state).unwrap();
+        let config = self.folder.path().join(format!("{node}.toml"));
+        if !config.exists() {
+            let made = self.post("/api/v1/join-tokens", json!({ "node": node })).await;
+            let token = made["token"].as_str().unwrap_or_else(|| panic!("no token in {made}"));
+            let token_file = self.folder.path().join(format!("{node}.join-token"));
+            fs::write(&token_file, token).unwrap();
+            let mut text = format!(
+                "node = \"{node}\"\nhost = \"{}\"\nstate = \"{}\"\njoin_token_file = \"{}\"\n",
+                self.url,
+                state.display(),
+                token_file.display()
+            );
+            if workload {
+                text.push_str(&format!(
+                    "[[workloads]]\nid = \"demo-counter\"\nname = \"Demo counter\"\ntier = \"standard\"\n\
+                     command = [\"{}\", \"--file\", \"{file}\"]\nprogress_file = \"{file}\"\n",
+                    program("aether-demo-workload").display(),
+                    file = self.progress_file().display()
+                ));
+            }
+            fs::write(&config, text).unwrap();
+        }
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join(format!("{node}.log")))
+            .unwrap();
+        let child = Command::new(program("aether-agent"))
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.agents.push((node.into(), child));
+        self.until(&format!("{node} is live"), async |fleet| {
+            (fleet.get(&format!("/api/v1/nodes/{node}")).await["live"] == true).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let response = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).send().await;
+        match response {
+            Ok(response) => response.json().await.unwrap_or(Value::Null),
+            Err(_) => Value::Null,
+        }
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.try_post(path, body).await;
+        assert!(status.is_success(), "POST {path}: {status}: {answer}");
+        answer
+    }
+
+    pub async fn try_post(&self, path: &str, body: Value) -> (reqwest::StatusCode, Value) {
+        let response = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        (response.status(), response.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Asks until there is an answer, or fails with the logs.
+    pub async fn until<T>(&self, what: &str, ask: impl AsyncFn(&Self) -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(answer) = ask(self).await {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Runs the CLI against this fleet.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_aether"))
+            .args(arguments)
+            .env("AETHER_URL", &self.url)
+            .env("AETHER_TOKEN", &self.token)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "aether {arguments:?}: {}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The incident of the drill, once it is in one of `phases`.
+    pub async fn incident_in(&self, phases: &[&str]) -> Value {
+        self.until(&format!("an incident in one of {phases:?}"), async |fleet| {
+            let page = fleet.get("/api/v1/incidents").await;
+            let incident = page["incidents"].as_array()?.first()?.clone();
+            phases.contains(&incident["phase"].as_str()?).then_some(incident)
+        })
+        .await
+    }
+
+    pub async fn incident(&self, id: &str) -> Value {
+        self.get(&format!("/api/v1/incidents/{id}")).await
+    }
+
+    /// The newest count that the workload wrote, and whether counts ever went back.
+    pub fn progress(&self) -> (u64, bool) {
+        let Ok(file) = fs::File::open(self.progress_file()) else { return (0, false) };
+        let counts: Vec<u64> = BufReader::new(file)
+            .lines()
+            .map_while(Result::ok)
+            .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+            .collect();
+        let back = counts.windows(2).any(|pair| pair[1] != pair[0] + 1);
+        (counts.last().copied().unwrap_or(0), back)
+    }
+
+    /// Waits until the workload has counted on.
+    pub async fn counts_on(&self) {
+        let from = self.progress().0;
+        self.until("the workload counts on", async |fleet| (fleet.progress().0 > from + 3).then_some(())).await;
+    }
+
+    pub fn logs(&self) -> String {
+        let mut text = String::new();
+        for name in ["host.log", "node-a.log", "node-b.log"] {
+            let log = fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            text.push_str(&format!("---- {name}\n{}\n", lines[lines.len().saturating_sub(60)..].join("\n")));
+        }
+        text
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for (_, agent) in &mut self.agents {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        if let Some(host) = &mut self.host {
+            let _ = host.kill();
+            let _ = host.wait();
+        }
+        end_workloads(&self.progress_file());
+    }
+}
+
+/// Ends what runs with this progress file: the workload outlives its agents on purpose.
+fn end_workloads(file: &Path) {
+    let wanted = file.as_os_str().as_encoded_bytes();
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let Ok(command) = fs::read(process.path().join("cmdline")) else { continue };
+        let ours = command.split(|byte| *byte == 0).any(|argument| argument == wanted);
+        let pid = process.file_name().to_string_lossy().parse::<i32>().ok().and_then(rustix::process::Pid::from_raw);
+        if let (true, Some(pid)) = (ours, pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}

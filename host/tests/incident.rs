@@ -1,0 +1,143 @@
+//! The whole: real server, real agents, real CRIU. A spot reclaim is drilled against node-a, and the workload has to go
+//! on from where it was, whoever is killed on the way.
+
+mod fleet;
+
+use fleet::Fleet;
+use serde_json::{Value, json};
+
+const KINDS: [&str; 8] = [
+    "observation_summary",
+    "anomaly_finding",
+    "root_cause_hypothesis",
+    "remediation_proposal",
+    "execution_plan",
+    "execution_result",
+    "verification_result",
+    "incident_report",
+];
+
+async fn two_nodes() -> Fleet {
+    let mut fleet = Fleet::start().await;
+    fleet.start_agent("node-a", true).await;
+    fleet.start_agent("node-b", false).await;
+    fleet.counts_on().await;
+    fleet
+}
+
+async fn waiting_plan(fleet: &Fleet) -> (String, String) {
+    fleet.cli(&["drill", "start", "spot-reclaim", "--node", "node-a"]);
+    let incident = fleet.incident_in(&["awaiting_approval"]).await;
+    (incident["id"].as_str().unwrap().into(), incident["plan"].as_str().unwrap().into())
+}
+
+async fn closed(fleet: &Fleet, id: &str) -> Value {
+    fleet
+        .until("the incident closes", async |fleet| {
+            let detail = fleet.incident(id).await;
+            (detail["incident"]["phase"] == "closed").then_some(detail)
+        })
+        .await
+}
+
+fn kinds(detail: &Value) -> Vec<&str> {
+    detail["artifacts"].as_array().unwrap().iter().map(|artifact| artifact["body"]["kind"].as_str().unwrap()).collect()
+}
+
+/// Every step's record, once per key: nothing was done twice.
+fn assert_once(detail: &Value) {
+    let keys: Vec<&str> =
+        detail["steps"].as_array().unwrap().iter().map(|step| step["key"].as_str().unwrap()).collect();
+    let distinct: std::collections::BTreeSet<&str> = keys.iter().copied().collect();
+    assert_eq!(keys.len(), distinct.len(), "a step was recorded twice: {keys:?}");
+}
+
+async fn runs_on(fleet: &Fleet, node: &str) {
+    fleet
+        .until(&format!("the workload runs on {node}"), async |fleet| {
+            let workloads = fleet.get("/api/v1/workloads").await;
+            let list = workloads.as_array().or_else(|| workloads["workloads"].as_array())?;
+            list.iter()
+                .any(|w| w["id"] == "demo-counter" && w["node"] == node && w["state"] == "running")
+                .then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_spot_reclaim_from_telemetry_to_a_verified_migration() {
+    let fleet = two_nodes().await;
+    let (id, plan) = waiting_plan(&fleet).await;
+
+    // What an approver must not get past.
+    let (status, problem) = fleet.try_post(&format!("/api/v1/plans/{}/approve", "0".repeat(64)), json!({})).await;
+    assert_eq!(status.as_u16(), 404, "{problem}");
+
+    let before = fleet.progress().0;
+    fleet.cli(&["approve", &plan, "--yes"]);
+    let (status, problem) = fleet.try_post(&format!("/api/v1/plans/{plan}/approve"), json!({})).await;
+    assert_eq!(status.as_u16(), 409, "a second approval changes nothing and says so: {problem}");
+
+    let detail = closed(&fleet, &id).await;
+    assert_eq!(detail["incident"]["resolution"], "resolved", "{detail:#}\n{}", fleet.logs());
+    assert_eq!(kinds(&detail), KINDS);
+    assert_eq!(detail["chain_verified"], true);
+    assert_eq!(detail["flags"]["drill"], true);
+    assert_eq!(detail["flags"]["simulated"], false);
+    assert_once(&detail);
+    runs_on(&fleet, "node-b").await;
+    fleet.counts_on().await;
+    let (after, lost) = fleet.progress();
+    assert!(after > before && !lost, "the counter went from {before} to {after}, lost: {lost}");
+
+    fleet.cli(&["drill", "stop"]);
+    fleet
+        .until("the risk of node-a is low again", async |fleet| {
+            let risks = fleet.get("/api/v1/risks").await;
+            let risk = risks.as_array()?.iter().find(|risk| risk["subject"]["id"] == "node-a")?.clone();
+            (risk["risk"]["level"] == "low").then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_host_killed_while_a_plan_waits_and_again_while_it_runs_goes_on() {
+    let mut fleet = two_nodes().await;
+    let (id, plan) = waiting_plan(&fleet).await;
+
+    fleet.kill_host();
+    fleet.start_host().await;
+    let detail = fleet.incident(&id).await;
+    assert_eq!(detail["incident"]["phase"], "awaiting_approval", "{detail:#}");
+    fleet.post(&format!("/api/v1/plans/{plan}/approve"), json!({})).await;
+
+    fleet.incident_in(&["executing", "verifying", "closed"]).await;
+    fleet.kill_host();
+    fleet.start_host().await;
+    let detail = closed(&fleet, &id).await;
+    assert_eq!(detail["incident"]["resolution"], "resolved", "{detail:#}\n{}", fleet.logs());
+    assert_eq!(kinds(&detail), KINDS);
+    assert_once(&detail);
+    runs_on(&fleet, "node-b").await;
+    fleet.counts_on().await;
+    assert!(!fleet.progress().1, "progress was lost");
+}
+
+#[tokio::test]
+async fn an_agent_killed_in_the_middle_loses_nothing() {
+    let mut fleet = two_nodes().await;
+    let (id, plan) = waiting_plan(&fleet).await;
+    fleet.post(&format!("/api/v1/plans/{plan}/approve"), json!({})).await;
+    fleet.incident_in(&["executing"]).await;
+    fleet.kill_agent("node-a");
+    fleet.start_agent("node-a", true).await;
+
+    let detail = closed(&fleet, &id).await;
+    let resolution = detail["incident"]["resolution"].as_str().unwrap();
+    // Where the kill struck decides which; each is honest, and none loses the workload.
+    assert!(["resolved", "undone"].contains(&resolution), "{detail:#}\n{}", fleet.logs());
+    assert_once(&detail);
+    runs_on(&fleet, if resolution == "resolved" { "node-b" } else { "node-a" }).await;
+    fleet.counts_on().await;
+    assert!(!fleet.progress().1, "progress was lost");
+}
