@@ -1,0 +1,450 @@
+//! Sessions with the participants of the fabric: the host's side of the one `Connect` stream.
+//!
+//! A stream is the session, the lock on its identity, and the heartbeat. This module lets participants in, takes their
+//! telemetry to the recorder and acknowledges what is safe, sends signed orders and hands the answers on as
+//! [`FabricEvent`]s, and carries snapshots to and from the blobs. It knows what the fleet looks like ([`Fabric::world`])
+//! and decides nothing: what should be done, and whether an order was carried out, is `control`'s.
+//!
+//! Of the typed principals of the contract, node agents are served; the others are refused by name.
+
+mod admission;
+mod convert;
+mod counters;
+mod outgoing;
+mod registry;
+mod session;
+mod settings;
+mod snapshots;
+mod telemetry;
+mod view;
+
+pub use settings::{OutOfRange, Settings};
+pub use view::{CapabilityView, NodeView, TelemetryView, WorkloadState, WorkloadView};
+
+use crate::{
+    blobs::Blobs,
+    clock,
+    store::{self, Store, nodes::DispatchedRow},
+};
+use aether_core::{
+    id::NodeId,
+    order::{Direction, IdempotencyKey, Order, Outcome},
+    plan::{Plan, World},
+};
+use aether_proto::v1::{self, fabric_server::FabricServer, server_frame::Payload};
+use aether_recorder::Recorder;
+use ed25519_dalek::{Signer, SigningKey};
+use outgoing::{Frames, Outgoing};
+use registry::{Outstanding, Registry, Report};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::{
+    sync::{Notify, Semaphore, mpsc},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long an order stays noted when nobody says how it ended.
+const DISPATCHED_MS: u64 = 86_400_000;
+
+/// What happened on the fabric that the control driver should know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FabricEvent {
+    /// A node's session is up.
+    Connected(NodeId),
+    /// A node's session has ended.
+    Lost {
+        node: NodeId,
+        why: String,
+    },
+    /// A node reported other workloads than before, or others in state or generation.
+    WorkloadsChanged(NodeId),
+    /// Fresh telemetry of a node is in the hot window. At most one of a node waits at a time.
+    Telemetry(NodeId),
+    /// Nothing was done.
+    OrderRefused {
+        node: NodeId,
+        key: IdempotencyKey,
+        code: String,
+        reason: String,
+    },
+    /// The order is in the agent's journal.
+    OrderAccepted {
+        node: NodeId,
+        key: IdempotencyKey,
+        journal_position: u64,
+    },
+    OrderProgress {
+        node: NodeId,
+        key: IdempotencyKey,
+        permille: u32,
+        note: String,
+    },
+    /// The order ended. Comes again with every new session until [`Fabric::acknowledge_outcome`].
+    OrderFinished {
+        node: NodeId,
+        key: IdempotencyKey,
+        journal_position: u64,
+        outcome: Outcome,
+    },
+}
+
+/// Why an order was not sent. Nothing was done then.
+#[derive(Debug, Error)]
+pub enum DispatchError {
+    #[error("node `{node}` has no live session; the order was not sent")]
+    NotConnected { node: NodeId },
+    #[error("node `{node}` does not take what is sent to it; the order was not sent")]
+    Slow { node: NodeId },
+    #[error("the order does not fit the plan: {0}")]
+    Mismatch(&'static str),
+    #[error("{limit} orders are outstanding, which is the limit; the order was not sent")]
+    TooMany { limit: usize },
+    #[error("the host is stopping; the order was not sent")]
+    Draining,
+    #[error("the order could not be noted; it was not sent")]
+    Store(#[source] store::Error),
+}
+
+impl DispatchError {
+    /// A stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotConnected { .. } => "dispatch.not-connected",
+            Self::Slow { .. } => "dispatch.slow",
+            Self::Mismatch(_) => "dispatch.mismatch",
+            Self::TooMany { .. } => "dispatch.too-many",
+            Self::Draining => "dispatch.draining",
+            Self::Store(_) => "dispatch.store",
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error(transparent)]
+    Setting(#[from] OutOfRange),
+    #[error("what is known of the nodes could not be read")]
+    Store(#[from] store::Error),
+}
+
+/// The events of the fabric, in order. Bounded: when nobody takes them, sessions wait.
+pub struct Events {
+    receiver: mpsc::Receiver<FabricEvent>,
+    fabric: Arc<Inner>,
+}
+
+impl Events {
+    /// The next event. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<FabricEvent> {
+        let event = self.receiver.recv().await?;
+        self.fabric.registry().taken(&event);
+        Some(event)
+    }
+}
+
+/// What the parts of the fabric share.
+pub(crate) struct Inner {
+    settings: Settings,
+    store: Store,
+    recorder: Recorder,
+    blobs: Blobs,
+    signer: SigningKey,
+    events: mpsc::Sender<FabricEvent>,
+    registry: Mutex<Registry>,
+    handshakes: Semaphore,
+    /// Sessions and what they leave to be done; waited for at the end.
+    tasks: TaskTracker,
+    /// A session ended.
+    left: Notify,
+}
+
+impl Inner {
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the identity back and says so. The news is in the queue before a next session can begin.
+    async fn end_session(&self, node: &NodeId, session: &str, why: &session::End) {
+        counters::ended(why.code());
+        tracing::info!(code = why.code(), why = %why, "the session ends");
+        let room = self.events.reserve().await;
+        let report = {
+            let mut registry = self.registry();
+            let held = registry.release(node, session);
+            counters::sessions(registry.live());
+            if held && let Ok(room) = room {
+                room.send(FabricEvent::Lost { node: node.clone(), why: why.to_string() });
+            }
+            registry.nodes.get(node).filter(|_| held).map(|known| known.row.report.clone())
+        };
+        self.left.notify_waiters();
+        if let Some(report) = report
+            && let Err(error) = self.store.update_node_report(node, &report, clock::now()).await
+        {
+            tracing::warn!(%error, "when the node was last seen could not be kept");
+        }
+    }
+
+    /// Makes room in the snapshot store, beside everything else.
+    fn retain_snapshots(self: &Arc<Self>) {
+        let fabric = self.clone();
+        self.tasks.spawn(async move {
+            match fabric.blobs.retain(&fabric.manifests_needed(), clock::now()).await {
+                Ok(done) if done.snapshots + done.chunks > 0 => tracing::info!(?done, "old snapshots were removed"),
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "old snapshots could not be removed"),
+            }
+        });
+    }
+}
+
+/// The fabric. Cheap to clone.
+#[derive(Clone)]
+pub struct Fabric {
+    inner: Arc<Inner>,
+}
+
+/// The gRPC service behind [`Fabric::service`].
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+#[tonic::async_trait]
+impl v1::fabric_server::Fabric for Service {
+    type ConnectStream = Frames;
+
+    async fn connect(&self, request: Request<Streaming<v1::ClientFrame>>) -> Result<Response<Frames>, Status> {
+        let (outgoing, receiver) = mpsc::channel(self.inner.settings.outgoing_frames);
+        let fabric = self.inner.clone();
+        self.inner.tasks.spawn(session::run(fabric, request.into_inner(), outgoing));
+        Ok(Response::new(Frames::new(receiver)))
+    }
+}
+
+/// A W3C trace context for an order: all orders of a plan are one trace.
+fn traceparent(order: &Order) -> String {
+    let part = |hex: &str, digits: usize| format!("{:0<digits$}", hex.get(..digits).unwrap_or("1"));
+    format!("00-{}-{}-01", part(&order.plan.0, 32), part(&order.key.0, 16))
+}
+
+impl Fabric {
+    /// Reads what is known of the nodes and of orders that were outstanding when the host last stopped.
+    pub async fn open(
+        settings: Settings,
+        store: Store,
+        recorder: Recorder,
+        blobs: Blobs,
+        signer: SigningKey,
+    ) -> Result<(Self, Events), Error> {
+        settings.check()?;
+        let rows = store.registered_nodes::<Report>().await?;
+        let dispatched = store.dispatched(clock::now().minus_ms(DISPATCHED_MS)).await?;
+        let (events, receiver) = mpsc::channel(settings.events);
+        let inner = Arc::new(Inner {
+            registry: Mutex::new(Registry::new(rows, dispatched)),
+            handshakes: Semaphore::new(settings.handshakes_maximum),
+            settings,
+            store,
+            recorder,
+            blobs,
+            signer,
+            events,
+            tasks: TaskTracker::new(),
+            left: Notify::new(),
+        });
+        Ok((Self { inner: inner.clone() }, Events { receiver, fabric: inner }))
+    }
+
+    /// To be mounted beside REST on the same listener, by `tonic::service::Routes::new(..).into_axum_router()`. No
+    /// body limit and no request timeout may lie before it: a stream lasts as long as its session.
+    pub fn service(&self) -> FabricServer<Service> {
+        // A frame of ours holds at most what a frame of theirs does, a chunk, and its wrapping.
+        let frame = self.inner.settings.frame_bytes;
+        FabricServer::new(Service { inner: self.inner.clone() })
+            .max_decoding_message_size(frame)
+            .max_encoding_message_size(aether_proto::FRAME_BYTES_MAXIMUM)
+    }
+
+    /// What can be targeted now.
+    pub fn world(&self) -> World {
+        self.inner.registry().world()
+    }
+
+    /// All known nodes, in order of id.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let registry = self.inner.registry();
+        registry.nodes.values().map(|node| self.view(&registry, node)).collect()
+    }
+
+    pub fn node(&self, node: &NodeId) -> Option<NodeView> {
+        let registry = self.inner.registry();
+        registry.nodes.get(node).map(|node| self.view(&registry, node))
+    }
+
+    fn view(&self, registry: &Registry, node: &registry::Node) -> NodeView {
+        let acknowledged = *self.inner.recorder.safe(&node.row.id).borrow();
+        registry.view(node, acknowledged)
+    }
+
+    /// Signs the order and sends it with the plan to `order.node`. `Ok` means sent, not accepted. A repeat is fine: the
+    /// agent answers it with what it has recorded.
+    pub async fn dispatch(&self, plan: &Plan, order: Order) -> Result<(), DispatchError> {
+        let verb = verb_of(plan, &order)?;
+        let node = order.node.clone();
+        let row = DispatchedRow {
+            key: order.key.clone(),
+            node: node.clone(),
+            verb: verb.to_owned(),
+            inputs: order.inputs.clone(),
+            at: clock::now(),
+        };
+        let limit = self.inner.settings.orders_outstanding;
+        let (outgoing, known) = {
+            let registry = self.inner.registry();
+            if registry.draining.is_some() {
+                return Err(DispatchError::Draining);
+            }
+            let outgoing =
+                registry.outgoing(&node).ok_or_else(|| DispatchError::NotConnected { node: node.clone() })?;
+            let known = registry.orders.contains_key(&order.key);
+            if !known && registry.orders.len() >= limit {
+                counters::limit("orders_outstanding");
+                return Err(DispatchError::TooMany { limit });
+            }
+            (outgoing, known)
+        };
+        self.inner.store.note_dispatched(&row).await.map_err(DispatchError::Store)?;
+        // What the agent sends on account of this order may come before this method returns.
+        let outstanding = Outstanding { row, ended: false };
+        self.inner.registry().orders.insert(order.key.clone(), outstanding);
+        let signature = self.inner.signer.sign(&order.signed_bytes()).to_bytes().to_vec();
+        let dispatch = v1::Dispatch { plan: plan.canonical(), order: aether_core::plan::canonical(&order), signature };
+        let frame =
+            Outgoing::Frame { payload: Payload::Dispatch(dispatch), traceparent: traceparent(&order), slot: None };
+        let sent = match timeout(self.inner.settings.dead_after(), outgoing.send(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(DispatchError::NotConnected { node: node.clone() }),
+            Err(_) => Err(DispatchError::Slow { node: node.clone() }),
+        };
+        match sent {
+            Ok(()) => {
+                counters::order("dispatched");
+                tracing::info!(node.id = %node, order.key = %order.key, plan.hash = order.plan.short(), verb, "an order was sent");
+                Ok(())
+            }
+            Err(error) => {
+                // An earlier sending may have arrived: then it stays outstanding.
+                if !known {
+                    self.inner.registry().orders.remove(&order.key);
+                    self.forget(order.key);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks the agent to give an order up. What comes of it arrives as its outcome.
+    pub async fn cancel(&self, node: &NodeId, key: &IdempotencyKey, reason: &str) -> Result<(), DispatchError> {
+        let outgoing = self.inner.registry().outgoing(node);
+        let outgoing = outgoing.ok_or_else(|| DispatchError::NotConnected { node: node.clone() })?;
+        let cancel = Payload::Cancel(v1::Cancel { key: key.0.clone(), reason: reason.into() });
+        match timeout(self.inner.settings.dead_after(), outgoing.send(cancel.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(DispatchError::NotConnected { node: node.clone() }),
+            Err(_) => Err(DispatchError::Slow { node: node.clone() }),
+        }
+    }
+
+    /// To be called once the end of an order (outcome or refusal) is in the journal: the agent need not send it again.
+    pub fn acknowledge_outcome(&self, node: &NodeId, key: &IdempotencyKey) {
+        let outgoing = {
+            let mut registry = self.inner.registry();
+            registry.orders.remove(key);
+            registry.outgoing(node)
+        };
+        if let Some(outgoing) = outgoing {
+            let ack = Payload::DispatchStateAck(v1::DispatchStateAck { key: key.0.clone() });
+            // If there is no room the agent says it again with its next session, and is told then.
+            drop(outgoing.try_send(ack.into()));
+        }
+        self.forget(key.clone());
+    }
+
+    fn forget(&self, key: IdempotencyKey) {
+        let fabric = self.inner.clone();
+        self.inner.tasks.spawn(async move {
+            if let Err(error) = fabric.store.forget_dispatched(&key).await {
+                tracing::warn!(%error, order.key = %key, "a settled order stays noted until it is a day old");
+            }
+        });
+    }
+
+    /// Asks all participants to leave, waits for `drain_ms`, and ends what is left. Later streams are refused.
+    pub async fn drain(&self, reason: &str) {
+        let drain_ms = self.inner.settings.drain_ms;
+        let deadline = Instant::now() + Duration::from_millis(drain_ms);
+        let deadline_ms = clock::now().plus_ms(drain_ms).0;
+        let outgoing: Vec<_> = {
+            let mut registry = self.inner.registry();
+            registry.draining = Some(reason.to_owned());
+            registry.nodes.values().filter_map(|node| Some(node.live.as_ref()?.outgoing.clone())).collect()
+        };
+        for outgoing in outgoing {
+            // Who has no room for it is ended at the deadline.
+            drop(outgoing.try_send(Payload::Drain(v1::Drain { deadline_ms, reason: reason.into() }).into()));
+        }
+        let all_left = async {
+            loop {
+                let left = self.inner.left.notified();
+                tokio::pin!(left);
+                left.as_mut().enable();
+                if self.inner.registry().live() == 0 {
+                    return;
+                }
+                left.await;
+            }
+        };
+        if timeout_at(deadline, all_left).await.is_err() {
+            for node in self.inner.registry().nodes.values() {
+                if let Some(live) = &node.live {
+                    live.end.cancel();
+                }
+            }
+        }
+        self.inner.tasks.close();
+        // Work on blobs and the store is short; streams at their `Hello` end by themselves.
+        let rest = Duration::from_millis(self.inner.settings.hello_ms.min(2_000));
+        if timeout(rest, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.inner.tasks.len(), "some sessions did not end in time");
+        }
+    }
+}
+
+/// The verb that an order orders, if it is what the plan says.
+fn verb_of<'a>(plan: &'a Plan, order: &Order) -> Result<&'a str, DispatchError> {
+    if plan.hash() != order.plan {
+        return Err(DispatchError::Mismatch("it names another plan"));
+    }
+    let step = usize::try_from(order.step).ok().and_then(|step| plan.steps.get(step));
+    let step = step.ok_or(DispatchError::Mismatch("the plan has no such step"))?;
+    if plan.key(order.step, order.direction).as_ref() != Some(&order.key) {
+        return Err(DispatchError::Mismatch("its key is not that of the step"));
+    }
+    let (verb, node) = match order.direction {
+        Direction::Forward => (&step.verb, &step.node),
+        Direction::Compensate => {
+            let undo = step.compensation.as_ref().ok_or(DispatchError::Mismatch("the step has no compensation"))?;
+            (&undo.verb, &undo.node)
+        }
+    };
+    if *node != order.node {
+        return Err(DispatchError::Mismatch("it is for another node than the step"));
+    }
+    Ok(verb)
+}

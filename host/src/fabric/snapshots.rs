@@ -1,0 +1,166 @@
+//! Parts of snapshots on their way up and down. A node may add only to the checkpoint that it was ordered to take, and
+//! may read only the snapshot that an order of its own names.
+
+use super::{Inner, convert::shown, counters};
+use crate::blobs::{self, Encoded};
+use aether_core::{
+    catalogue::verb,
+    id::{Digest, NodeId},
+};
+use aether_proto::v1::{Codec, SnapshotChunk, SnapshotData, SnapshotManifest, SnapshotRead, SnapshotStored};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The input of an order that names the manifest of a snapshot.
+const MANIFEST_INPUT: &str = "manifest";
+/// Manifests whose chunks one session remembers as readable.
+const READABLE: usize = 4;
+
+struct Problem {
+    code: &'static str,
+    text: String,
+}
+
+impl From<blobs::Error> for Problem {
+    fn from(error: blobs::Error) -> Self {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        if error.code() == "store.failed" {
+            tracing::error!(%error, source, "the snapshot store failed");
+        }
+        Problem { code: error.code(), text: error.to_string() }
+    }
+}
+
+/// The chunks of the manifests that one session may read, found once.
+#[derive(Clone, Default)]
+pub(crate) struct Readable(Arc<Mutex<VecDeque<(Digest, Arc<BTreeSet<Digest>>)>>>);
+
+impl Readable {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Digest, Arc<BTreeSet<Digest>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn chunks(&self, fabric: &Inner, manifest: &Digest) -> Result<Arc<BTreeSet<Digest>>, blobs::Error> {
+        if let Some((_, chunks)) = self.lock().iter().find(|(known, _)| known == manifest) {
+            return Ok(chunks.clone());
+        }
+        let document = fabric.blobs.manifest(manifest).await?;
+        let chunks = document.files.into_iter().flat_map(|file| file.chunks).map(|chunk| chunk.digest);
+        let chunks = Arc::new(chunks.collect::<BTreeSet<_>>());
+        let mut known = self.lock();
+        known.push_back((manifest.clone(), chunks.clone()));
+        if known.len() > READABLE {
+            known.pop_front();
+        }
+        Ok(chunks)
+    }
+}
+
+/// Whether a checkpoint under this key is outstanding for the node.
+fn ordered(fabric: &Inner, node: &NodeId, key: &str) -> Result<(), Problem> {
+    let registry = fabric.registry();
+    let order = registry.order_of(node, key).filter(|order| !order.ended && order.row.verb == verb::CHECKPOINT);
+    order.map(|_| ()).ok_or_else(|| Problem {
+        code: "not-ordered",
+        text: format!("no checkpoint under the key {} is outstanding for `{node}`: nothing was stored", shown(key)),
+    })
+}
+
+fn answer(part: &'static str, digest: String, result: Result<(), Problem>) -> SnapshotStored {
+    let (error_code, error) = match result {
+        Ok(()) => ("", String::new()),
+        Err(Problem { code, text }) => {
+            tracing::warn!(part, digest = shown(&digest), code, problem = text, "a part of a snapshot was not stored");
+            (code, text)
+        }
+    };
+    counters::snapshot(part, if error_code.is_empty() { "ok" } else { error_code });
+    SnapshotStored { digest, error_code: error_code.into(), error }
+}
+
+pub(crate) async fn store_chunk(fabric: &Inner, node: &NodeId, chunk: SnapshotChunk) -> SnapshotStored {
+    let SnapshotChunk { key, digest, codec, size_bytes, data } = chunk;
+    let result = async {
+        ordered(fabric, node, &key)?;
+        let data = data.into();
+        let encoded = match Codec::try_from(codec) {
+            Ok(Codec::Raw) => Encoded::Raw(data),
+            Ok(Codec::Zstd) => Encoded::Zstd(data),
+            Ok(Codec::Unspecified) | Err(_) => {
+                return Err(Problem { code: "chunk.encoding", text: format!("{codec} is no codec of this host") });
+            }
+        };
+        let size = usize::try_from(size_bytes).unwrap_or(usize::MAX);
+        Ok(fabric.blobs.put_chunk(&Digest(digest.clone()), encoded, size).await?)
+    };
+    let result = result.await;
+    answer("chunk", digest, result)
+}
+
+pub(crate) async fn store_manifest(fabric: &Inner, node: &NodeId, manifest: SnapshotManifest) -> SnapshotStored {
+    let SnapshotManifest { key, manifest } = manifest;
+    let digest = Digest::of(&manifest);
+    let result = async {
+        ordered(fabric, node, &key)?;
+        let document = blobs::parse_manifest(&manifest)?;
+        if document.snapshot.as_str() != key || document.source != *node {
+            let text = "the manifest is of another snapshot or another node than the order's: it was not stored".into();
+            return Err(Problem { code: "not-ordered", text });
+        }
+        fabric.blobs.put_manifest(manifest.into()).await?;
+        Ok(())
+    };
+    let result = result.await;
+    answer("manifest", digest.0, result)
+}
+
+pub(crate) async fn read(fabric: &Inner, node: &NodeId, readable: &Readable, read: SnapshotRead) -> SnapshotData {
+    let SnapshotRead { digest, manifest } = read;
+    let wanted = Digest(digest.clone());
+    let result = async {
+        let granted = fabric.manifests_for(node);
+        if manifest {
+            if granted.contains(&wanted) {
+                return Ok((Codec::Raw, fabric.blobs.get_manifest(&wanted).await?));
+            }
+        } else {
+            for granted in &granted {
+                if readable.chunks(fabric, granted).await?.contains(&wanted) {
+                    return Ok((Codec::Zstd, fabric.blobs.get_chunk(&wanted).await?));
+                }
+            }
+        }
+        let text = format!("no outstanding order of `{node}` names {}", shown(&digest));
+        Err(Problem { code: "not-ordered", text })
+    };
+    match result.await {
+        Ok((codec, data)) => {
+            counters::snapshot("read", "ok");
+            let data = data.to_vec();
+            SnapshotData { digest, codec: codec.into(), data, error_code: String::new(), error: String::new() }
+        }
+        Err(Problem { code, text }) => {
+            counters::snapshot("read", code);
+            tracing::warn!(%node, digest = shown(&digest), code, problem = text, "a part of a snapshot was not given out");
+            SnapshotData { digest, codec: Codec::Raw.into(), data: vec![], error_code: code.into(), error: text }
+        }
+    }
+}
+
+impl Inner {
+    /// The manifests that outstanding orders of this node name.
+    fn manifests_for(&self, node: &NodeId) -> BTreeSet<Digest> {
+        let registry = self.registry();
+        let of_node = registry.orders.values().filter(|order| order.row.node == *node && !order.ended);
+        of_node.filter_map(|order| order.row.inputs.get(MANIFEST_INPUT)).map(|digest| Digest(digest.clone())).collect()
+    }
+
+    /// The manifests that any outstanding order names: these must stay.
+    pub(crate) fn manifests_needed(&self) -> BTreeSet<Digest> {
+        let registry = self.registry();
+        let inputs = registry.orders.values().filter_map(|order| order.row.inputs.get(MANIFEST_INPUT));
+        inputs.map(|digest| Digest(digest.clone())).collect()
+    }
+}
