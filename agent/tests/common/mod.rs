@@ -130,12 +130,20 @@ impl Fabric for Service {
             while let Ok(Some(frame)) = frames.message().await {
                 expected += 1;
                 assert_eq!(frame.sequence, expected, "the agent's frames have a gap");
+                // Only one session is live; what an older stream still brings is not heard.
+                let live = |world: &World| world.nodes[&name].sender.as_ref().is_some_and(|s| s.same_channel(&sender));
+                if !live(&world.borrow()) {
+                    return;
+                }
                 let answers = take(&world, &name, &mut decoder, frame.payload.unwrap());
                 for answer in answers {
                     send(&world, &name, answer).await;
                 }
             }
-            world.send_modify(|world| world.nodes.get_mut(&name).unwrap().sender = None);
+            world.send_modify(|world| {
+                let node = world.nodes.get_mut(&name).unwrap();
+                node.sender.take_if(|live| live.same_channel(&sender));
+            });
         });
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
@@ -192,6 +200,7 @@ async fn welcome(
     };
     let welcomed = matches!(payload, ServerPayload::Welcome(_));
     let frame = v1::ServerFrame { sequence: 1, sent_at_ms: now().0, payload: Some(payload), ..Default::default() };
+    sender.send(Ok(frame)).await.ok()?;
     world.send_modify(|world| {
         let node = world.nodes.entry(name.clone()).or_default();
         if welcomed {
@@ -204,7 +213,6 @@ async fn welcome(
         }
         node.hellos.push(hello);
     });
-    sender.send(Ok(frame)).await.ok()?;
     welcomed.then_some(name)
 }
 
