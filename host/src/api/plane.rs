@@ -1,0 +1,91 @@
+//! What the API asks of the running host beside the store and the recorder. The server's assembly implements it; so
+//! the API knows nothing of sessions, slots and drivers, and can be served before all of them have come up.
+
+use super::view::{BundleInfo, Plugin, Slots, SubjectRisk};
+use crate::fabric::NodeView;
+use aether_core::{
+    id::{IncidentId, NodeId, PrincipalId},
+    incident::{ApprovalRefused, Rank},
+    plan::PlanHash,
+    time::Time,
+};
+use async_trait::async_trait;
+
+/// What a person said of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Approve,
+    Deny,
+    Withdraw,
+}
+
+impl Deed {
+    /// As in "the plan was not approved".
+    pub fn participle(self) -> &'static str {
+        match self {
+            Deed::Approve => "approved",
+            Deed::Deny => "denied",
+            Deed::Withdraw => "withdrawn",
+        }
+    }
+
+    /// As the audit calls it.
+    pub fn action(self) -> &'static str {
+        match self {
+            Deed::Approve => "plan.approve",
+            Deed::Deny => "plan.deny",
+            Deed::Withdraw => "plan.withdraw",
+        }
+    }
+}
+
+/// A word on the plan with exactly this hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    pub deed: Deed,
+    pub incident: IncidentId,
+    pub plan: PlanHash,
+    pub by: PrincipalId,
+    pub rank: Rank,
+    pub comment: Option<String>,
+    pub at: Time,
+}
+
+/// Why a word on a plan changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDecided {
+    #[error(transparent)]
+    Refused(#[from] ApprovalRefused),
+    #[error("the incident is not open any more")]
+    Closed,
+    #[error("execution has begun; an approval can be taken back only before the first step")]
+    Begun,
+    #[error("you have not approved this plan, so there is nothing to withdraw")]
+    NothingToWithdraw,
+    #[error("the control driver could not take it: {0}")]
+    Driver(String),
+}
+
+/// One thing that must work before this host is ready, and why it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub name: &'static str,
+    pub failure: Option<String>,
+}
+
+#[async_trait]
+pub trait Plane: Send + Sync + 'static {
+    /// All nodes that ever joined, in order of id.
+    fn nodes(&self) -> Vec<NodeView>;
+    /// The newest word on every subject that is scored.
+    fn risks(&self) -> Vec<SubjectRisk>;
+    fn bundle(&self) -> Option<BundleInfo>;
+    fn slots(&self) -> Slots;
+    fn plugins(&self) -> Vec<Plugin>;
+    /// Returns once the word is in the incident's journal.
+    async fn decide(&self, word: Word) -> Result<(), NotDecided>;
+    /// A secret with which one node can join, once.
+    async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, crate::store::Error>;
+    /// What must work beside the store and the recorder.
+    fn checks(&self) -> Vec<Check>;
+}

@@ -1,0 +1,475 @@
+//! What the API answers with where the core has no document of its own. Times are UTC milliseconds, as everywhere.
+//!
+//! Incidents, artifacts, plans and decisions are not here: the API hands out the very documents of `aether_core`.
+
+use crate::fabric::WorkloadState;
+use crate::store::{IncidentSummary, audit, tokens};
+use aether_core::{
+    artifact::{Artifact, TimelineEntry},
+    combine::CombiningRule,
+    decision::{BlastRadius, Demand, Description, Limits, Proposal, Reason, Risk, Role},
+    id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId, SlotId, WorkloadId},
+    incident::{Approval, Phase, Rank, Reading, StepRecord},
+    plan::{Plan, PlanHash},
+    policy::Posture,
+    snapshot::Tier,
+    subject::SubjectRef,
+    telemetry::{DiscreteEvent, SeriesKey},
+    time::Time,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Who is signed in.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    pub principal: PrincipalId,
+    pub name: String,
+    pub rank: Rank,
+    pub expires_at: Option<Time>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// An API token, as it was shown when it was made.
+    pub token: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    pub version: String,
+    pub started_at: Time,
+    pub uptime_ms: u64,
+    pub now: Time,
+    pub posture: Posture,
+    pub bundle: Option<BundleInfo>,
+    pub recorder: RecorderStatus,
+    /// Drills whose signals are not calmed yet. Empty: what you see is not a drill.
+    pub drills: Vec<DrillStatus>,
+    /// Nodes whose executor only pretends. Empty: everything is done for real.
+    pub simulated_nodes: Vec<NodeId>,
+    pub nodes: u32,
+    pub live_nodes: u32,
+    pub open_incidents: u32,
+    /// Plans that wait for an approval.
+    pub waiting_plans: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BundleInfo {
+    pub name: String,
+    pub version: String,
+    pub summary: String,
+    pub digest: Digest,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecorderStatus {
+    pub series: u64,
+    pub samples: u64,
+    pub hot_bytes: u64,
+    pub unsealed_batches: u64,
+    pub unsealed_bytes: u64,
+    pub segments: u64,
+    pub segment_bytes: u64,
+    pub oldest: Option<Time>,
+    pub newest: Option<Time>,
+    pub evicted_samples: u64,
+    pub rejected_batches: u64,
+    pub duplicate_batches: u64,
+    pub dropped_samples: u64,
+    pub last_sealed: Option<Time>,
+    /// Why the last seal failed, if it did. What it should hold is kept and tried again.
+    pub seal_error: Option<String>,
+}
+
+impl From<aether_recorder::Status> for RecorderStatus {
+    fn from(status: aether_recorder::Status) -> Self {
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Self {
+            series: wide(status.series),
+            samples: wide(status.samples),
+            hot_bytes: wide(status.hot_bytes),
+            unsealed_batches: wide(status.unsealed_batches),
+            unsealed_bytes: wide(status.unsealed_bytes),
+            segments: wide(status.segments),
+            segment_bytes: status.segment_bytes,
+            oldest: status.oldest,
+            newest: status.newest,
+            evicted_samples: status.evicted_samples,
+            rejected_batches: status.rejected_batches,
+            duplicate_batches: status.duplicate_batches,
+            dropped_samples: status.dropped_samples,
+            last_sealed: status.last_sealed,
+            seal_error: status.seal_error,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrillStatus {
+    pub name: String,
+    pub node: NodeId,
+    pub since: Time,
+}
+
+/// A workload with where it runs and how far it is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Workload {
+    pub id: WorkloadId,
+    pub name: String,
+    pub node: NodeId,
+    /// Whether the node's agent is connected; if not, the rest is what it said last.
+    pub node_live: bool,
+    pub tier: Tier,
+    /// Rises with every restore.
+    pub generation: u64,
+    pub state: WorkloadState,
+    pub since: Time,
+    pub pid: u32,
+    /// The agent found it running, and did not start it.
+    pub adopted: bool,
+    /// The newest progress that the workload told, and when.
+    pub progress: Option<f64>,
+    pub progress_at: Option<Time>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Series {
+    pub key: SeriesKey,
+    pub samples: u64,
+    pub first: Time,
+    pub last: Time,
+    /// Where its newest samples come from: a node's agent, or `signals`.
+    pub origin: NodeId,
+}
+
+impl From<aether_recorder::SeriesInfo> for Series {
+    fn from(info: aether_recorder::SeriesInfo) -> Self {
+        let aether_recorder::SeriesInfo { key, samples, first, last, origin } = info;
+        Self { key, samples: u64::try_from(samples).unwrap_or(u64::MAX), first, last, origin }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RangeAnswer {
+    pub from: Time,
+    pub to: Time,
+    pub series: Vec<RangeSeries>,
+    /// Older segments were left out, because the query reached its byte limit.
+    pub cut: bool,
+}
+
+/// One series in buckets, as columns of equal length for charts: `at[i]` is the beginning of bucket i.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RangeSeries {
+    pub key: SeriesKey,
+    pub bucket_ms: u64,
+    pub at: Vec<Time>,
+    #[schema(value_type = Vec<Option<f64>>)]
+    pub min: Vec<Option<f64>>,
+    #[schema(value_type = Vec<Option<f64>>)]
+    pub mean: Vec<Option<f64>>,
+    #[schema(value_type = Vec<Option<f64>>)]
+    pub max: Vec<Option<f64>>,
+}
+
+impl From<aether_recorder::RangeSeries> for RangeSeries {
+    fn from(series: aether_recorder::RangeSeries) -> Self {
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let buckets = &series.buckets;
+        Self {
+            bucket_ms: series.bucket_ms,
+            at: buckets.iter().map(|bucket| bucket.at).collect(),
+            min: buckets.iter().map(|bucket| finite(bucket.min)).collect(),
+            mean: buckets.iter().map(|bucket| finite(bucket.mean)).collect(),
+            max: buckets.iter().map(|bucket| finite(bucket.max)).collect(),
+            key: series.key,
+        }
+    }
+}
+
+/// The newest word on a subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SubjectRisk {
+    pub subject: SubjectRef,
+    /// When it was scored; none before the first evaluation.
+    pub at: Option<Time>,
+    /// None: nothing can be said, and `unknown` says why. Not the same as no risk.
+    pub risk: Option<Risk>,
+    pub unknown: Option<String>,
+    /// The decision of the scorer that stands.
+    pub decision: Option<DecisionId>,
+    /// An open incident about the subject.
+    pub incident: Option<IncidentId>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct IncidentPage {
+    /// Newest first.
+    pub incidents: Vec<IncidentSummary>,
+    /// Give this as `before` for the next page; none at the end.
+    pub next_before: Option<Time>,
+}
+
+/// An incident as its journal tells it, with all its artifacts.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct IncidentDetail {
+    pub incident: IncidentSummary,
+    pub phase: Phase,
+    pub flags: aether_core::artifact::Flags,
+    pub recurrences: u32,
+    /// What an approval needs; none while there is no plan, and where none is needed.
+    pub demand: Option<Demand>,
+    pub approvals: Vec<Approval>,
+    pub steps: Vec<StepRecord>,
+    /// After this no further step begins.
+    pub execute_by: Option<Time>,
+    pub failure: Option<String>,
+    pub timeline: Vec<TimelineEntry>,
+    /// In order.
+    pub artifacts: Vec<Artifact>,
+    /// Whether every artifact's hash is right and names the one before.
+    pub chain_verified: bool,
+    /// The first artifact whose hash is not what it ought to be.
+    pub chain_broken_at: Option<String>,
+}
+
+/// A plan, with all that an approver ought to see before saying yes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PlanDetail {
+    /// BLAKE3 of the plan's canonical JSON: what an approval binds.
+    pub hash: PlanHash,
+    pub plan: Plan,
+    pub incident: IncidentSummary,
+    pub phase: Phase,
+    pub flags: aether_core::artifact::Flags,
+    /// The proposal it was made from, in the planner's words.
+    pub proposal: Option<Proposal>,
+    pub reasons: Vec<Reason>,
+    /// Counted by the host when the gates were asked.
+    pub blast: Option<BlastRadius>,
+    pub demand: Option<Demand>,
+    pub approvals: Vec<Approval>,
+    /// None: no approval is waited for.
+    pub approve_by: Option<Time>,
+    /// Whether it waits for an approval now.
+    pub waiting: bool,
+    /// The newest sample of the subject's inputs: how old the evidence is.
+    pub newest_evidence_at: Option<Time>,
+    pub evidence_age_ms: Option<u64>,
+    /// The success conditions as read before the first step.
+    pub before: Vec<Reading>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Decide {
+    /// Why. Some plans demand it.
+    #[serde(default)]
+    pub comment: Option<String>,
+}
+
+/// What became of an approval, denial or withdrawal.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Decided {
+    pub plan: PlanHash,
+    pub incident: IncidentSummary,
+    pub phase: Phase,
+    pub approvals: Vec<Approval>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Slots {
+    pub bundle: Option<BundleInfo>,
+    pub slots: Vec<SlotStatus>,
+    /// Entries of the bundle that could not be activated: their slots go on without them.
+    pub missing: Vec<MissingEntry>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MissingEntry {
+    pub slot: SlotId,
+    pub component: String,
+    /// Stable, such as `component.not-wasm`.
+    pub code: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SlotStatus {
+    pub id: SlotId,
+    pub role: Role,
+    pub rule: CombiningRule,
+    pub entries: Vec<SlotEntry>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SlotEntry {
+    /// The component's file name without `.wasm`.
+    pub component: String,
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+    #[schema(value_type = Object)]
+    pub config: serde_json::Map<String, serde_json::Value>,
+    pub limits: Limits,
+    pub figures: Figures,
+}
+
+/// Since the component was activated. Latencies and fuel are of the newest evaluations (at most 1,024).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Figures {
+    pub evaluations: u64,
+    /// By kind of fault, such as `out_of_fuel`; kinds that never came are left out.
+    pub faults: BTreeMap<String, u64>,
+    pub fuel_p50: Option<u64>,
+    pub fuel_p99: Option<u64>,
+    pub latency_us_p50: Option<u64>,
+    pub latency_us_p99: Option<u64>,
+    pub last_at: Option<Time>,
+    pub last_fault: Option<String>,
+}
+
+/// A component in the plugins folder.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Plugin {
+    /// The file name without `.wasm`.
+    pub component: String,
+    pub digest: Digest,
+    pub role: Role,
+    pub description: Description,
+    pub size_bytes: u64,
+    /// The slots that it stands in.
+    pub slots: Vec<SlotId>,
+}
+
+/// A decision in a list; its envelope is at `decisions/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DecisionSummary {
+    pub id: DecisionId,
+    pub slot: SlotId,
+    pub component: Digest,
+    pub component_name: String,
+    pub component_version: String,
+    /// What it was asked about; none for a gate's or a router's question.
+    pub subject: Option<SubjectRef>,
+    pub at: Time,
+    pub ok: bool,
+    /// The answer in short, or the fault.
+    pub outcome: String,
+    pub fuel: u64,
+    pub duration_us: u64,
+}
+
+/// Signals of a feeder: what a market or a provider says of a node. At least one price or notice.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Signals {
+    /// The node that the signals are about.
+    pub node: NodeId,
+    /// Names the drill that these signals belong to; everything that follows from them says so.
+    #[serde(default)]
+    pub drill: Option<String>,
+    /// At most 1,000, in order of time.
+    #[serde(default)]
+    pub prices: Vec<Price>,
+    /// At most 100, in order of time.
+    #[serde(default)]
+    pub notices: Vec<Notice>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// None: now. At most an hour ago and a minute ahead.
+    #[serde(default)]
+    pub at: Option<Time>,
+    pub usd_per_hour: f64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Notice {
+    #[serde(default)]
+    pub at: Option<Time>,
+    pub kind: NoticeKind,
+    /// When the provider takes the node away. For a termination.
+    #[serde(default)]
+    pub deadline: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoticeKind {
+    /// The provider recommends to leave this node.
+    Rebalance,
+    /// The recommendation is taken back.
+    RebalanceCleared,
+    /// The provider will take the node away at the deadline.
+    Termination,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SignalsTaken {
+    pub samples: u32,
+    pub events: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EventList {
+    /// Newest last.
+    pub events: Vec<DiscreteEvent>,
+    /// Older ones were left out.
+    pub cut: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// For people: who or what uses it. 1 to 64 characters.
+    pub name: String,
+    pub rank: Rank,
+    /// How long it is good for. None: until it is deleted. At most ten years.
+    #[serde(default)]
+    pub valid_for_ms: Option<u64>,
+}
+
+/// The one time that a token is shown: only its hash is kept.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreatedToken {
+    pub token: String,
+    pub info: tokens::TokenInfo,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewJoinToken {
+    /// How long it is good for. Default one hour, at most seven days.
+    #[serde(default)]
+    pub valid_for_ms: Option<u64>,
+    /// Only this node may use it. None: the first that does.
+    #[serde(default)]
+    pub node: Option<NodeId>,
+}
+
+/// One node joins with it, once.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreatedJoinToken {
+    pub token: String,
+    pub expires_at: Time,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AuditPage {
+    /// Newest first.
+    pub entries: Vec<audit::Entry>,
+    /// Give this as `before` for the next page; none at the end.
+    pub next_before: Option<u64>,
+    /// Whether the hashes of all entries, from the first on, are right. None: it was not asked for (`verify=true`).
+    pub chain_verified: Option<bool>,
+    /// The number of the first entry whose hash is not what it ought to be.
+    pub chain_broken_at: Option<u64>,
+}
