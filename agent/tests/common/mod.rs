@@ -646,4 +646,3 @@ pub fn sequences(world: &World, node: &str) -> (BTreeSet<u64>, usize) {
     let batches = &world.nodes[node].batches;
     (batches.iter().map(|(batch, _)| batch.sequence).collect(), batches.len())
 }
-
