@@ -1,6 +1,7 @@
 //! A host to speak to, over the real contract and a real socket: it signs real orders, keeps snapshots in memory, and
 //! can be told to misbehave. And agents as processes of their own, which end, with all they began, when a test does.
 #![allow(dead_code, reason = "each test uses a part")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails a test")]
 
 use aether_agent::{
     act::criu::Criu,
