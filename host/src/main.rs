@@ -1,5 +1,5 @@
-//! The binary `aether`. See `aether_host::cli`.
+//! The binary `aether`. See [`aether_host::cli`].
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
     aether_host::cli::main()
 }

@@ -68,6 +68,7 @@ impl Kind {
 
 /// Who owns an artifact. Only the executor may change live state, and only where posture and approval allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ArtifactRole)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Observer,
@@ -131,6 +132,7 @@ pub struct Artifact {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ArtifactStatus)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Complete,

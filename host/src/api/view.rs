@@ -38,6 +38,7 @@ pub struct SignIn {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = HostStatus)]
 pub struct Status {
     pub version: String,
     pub started_at: Time,

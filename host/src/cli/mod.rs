@@ -1,17 +1,52 @@
-//! The binary `aether`: the server, a local fleet, and the client.
+//! The binary `aether`: the server, a local fleet, and the command line of the API.
+//!
+//! Every command of the client prints a table for people, or with `--json` the API's own document for programs. Exit
+//! codes: 0 done, 1 failed (one sentence on standard error says why), 2 not understood.
 
+mod admin;
+mod client;
+mod decisions;
+mod doctor;
+mod drill;
+mod incidents;
+mod nodes;
+mod plugins;
+mod policy;
 mod serve;
+mod show;
 mod up;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use client::Client;
+use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Control plane for GPU and AI infrastructure.
+/// Control plane for GPU and AI infrastructure: sandboxed components decide, approved deeds are done.
 #[derive(Debug, Parser)]
-#[command(name = "aether", version)]
+#[command(name = "aether", version, propagate_version = true)]
 struct Cli {
+    #[command(flatten)]
+    options: Options,
     #[command(subcommand)]
     command: Command,
+}
+
+/// Where the host is, and how to print.
+#[derive(Clone, Debug, Args)]
+struct Options {
+    /// The host's address [default: what `client.json` in the data folder says].
+    #[arg(long, global = true, env = "AETHER_URL", help_heading = "Connection")]
+    url: Option<String>,
+    /// An API token [default: what `client.json` in the data folder says].
+    #[arg(long, global = true, env = "AETHER_TOKEN", hide_env_values = true, help_heading = "Connection")]
+    token: Option<String>,
+    /// A PEM file with the authority that signed the host's certificate.
+    #[arg(long, global = true, env = "AETHER_CA", help_heading = "Connection")]
+    ca: Option<std::path::PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -20,24 +55,120 @@ enum Command {
     Serve(serve::Serve),
     /// Run a whole fleet on this machine: a server, two agents and a demo workload.
     Up(up::Up),
+    /// How the host does.
+    Status,
+    /// Play a trouble against a node, by the same API that a real feeder uses.
+    #[command(subcommand)]
+    Drill(drill::Drill),
+    /// The nodes of the fleet; with `show`, one of them.
+    Nodes(nodes::Nodes),
+    /// Incidents, newest first; with `show`, one of them.
+    Incidents(incidents::Incidents),
+    /// Approve a plan, after showing what it does.
+    Approve(incidents::Approve),
+    /// Deny a plan: nothing is done, and its incident closes.
+    Deny(incidents::Approve),
+    /// Components and the slots they stand in.
+    #[command(subcommand)]
+    Plugin(plugins::Plugin),
+    /// Policy bundles.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Decisions that components made.
+    #[command(subcommand)]
+    Decisions(decisions::Decisions),
+    /// API tokens.
+    #[command(subcommand)]
+    Token(admin::Token),
+    /// Tokens with which nodes join.
+    #[command(subcommand)]
+    JoinToken(admin::JoinToken),
+    /// Look at this machine: can Aether run here, and if not, what is to be done?
+    Doctor(doctor::Doctor),
+    /// The configuration file of the server.
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Debug, Subcommand)]
+enum Config {
+    /// Print a commented file with every setting at its default.
+    Example,
+    /// Read a file and the environment as the server would, and say what is wrong.
+    Check(serve::Serve),
 }
 
 /// Parses the arguments and does what they say.
-pub fn main() -> anyhow::Result<()> {
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        match cli.command {
-            Command::Serve(serve) => {
-                log();
-                serve::run(serve, serve::stop_signal().await?).await
-            }
-            Command::Up(up) => {
-                log();
-                up::run(up, serve::stop_signal().await?).await
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("aether: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The help of the whole command line, for its golden.
+#[must_use]
+pub fn help() -> String {
+    fn tell(command: &mut clap::Command, path: &str, text: &mut String) {
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        text.push_str(&format!("# {path}\n\n{}\n", command.render_long_help()));
+        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in names.iter().filter(|name| *name != "help") {
+            if let Some(sub) = command.find_subcommand_mut(name) {
+                tell(sub, &path, text);
             }
         }
-    })
+    }
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let mut text = String::new();
+    tell(&mut command, "", &mut text);
+    text.lines().map(str::trim_end).fold(String::new(), |text, line| text + line + "\n")
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;
+    // A boxed future: the largest command would otherwise make a frame of all of them.
+    runtime.block_on(Box::pin(act(cli)))
+}
+
+async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { options, command } = cli;
+    let json = options.json;
+    let client = || Client::find(&options);
+    match command {
+        Command::Serve(serve) => {
+            log();
+            serve::run(serve, serve::stop_signal()?).await?;
+        }
+        Command::Up(up) => {
+            log();
+            up::run(up, serve::stop_signal()?).await?;
+        }
+        Command::Status => nodes::status(&client()?, json).await?,
+        Command::Drill(drill) => drill::run(drill, &client, json).await?,
+        Command::Nodes(nodes) => nodes::run(nodes, &client()?, json).await?,
+        Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,
+        Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
+        Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,
+        Command::Plugin(plugins::Plugin::List) => plugins::list(&client()?, json).await?,
+        Command::Policy(policy) => return policy::run(policy, json).await,
+        Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,
+        Command::Token(token) => admin::token(token, &client()?, json).await?,
+        Command::JoinToken(join) => admin::join_token(join, &client()?, json).await?,
+        Command::Doctor(doctor) => return doctor::run(doctor, json).await,
+        Command::Config(Config::Example) => print(crate::config::EXAMPLE),
+        Command::Config(Config::Check(serve)) => {
+            serve::load_config(serve.config())?;
+            say("The configuration is right.");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Structured lines on standard error; `RUST_LOG` chooses what.
@@ -47,7 +178,18 @@ fn log() {
 }
 
 /// A line for the person at the terminal.
-#[allow(clippy::print_stdout, reason = "the command line speaks to a person")]
 fn say(line: &str) {
-    println!("{line}");
+    print(&format!("{line}\n"));
+}
+
+/// Text as it is. A reader who has closed the pipe has seen enough.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[allow(clippy::print_stderr, reason = "the command line speaks to a person")]
+fn complain(line: &str) {
+    eprintln!("{line}");
 }

@@ -1,0 +1,67 @@
+//! `aether decisions`.
+
+use super::{
+    client::{Client, escaped},
+    say, show,
+};
+use crate::api::view::DecisionSummary;
+use aether_core::decision::Envelope;
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Decisions {
+    /// The newest decisions that incidents refer to.
+    List {
+        /// Only of this slot, such as `risk`.
+        #[arg(long)]
+        slot: Option<String>,
+    },
+    /// One decision with everything that is needed to run it again.
+    Show {
+        /// Its id.
+        decision: String,
+    },
+}
+
+pub(super) async fn run(decisions: Decisions, client: &Client, json: bool) -> anyhow::Result<()> {
+    match decisions {
+        Decisions::List { slot } => {
+            let filter = slot.map_or_else(String::new, |slot| format!("?slot={}", escaped(&slot)));
+            let found: Vec<DecisionSummary> = client.get(&format!("decisions{filter}")).await?;
+            if json {
+                return show::json(&found);
+            }
+            let rows: Vec<_> = found
+                .iter()
+                .map(|decision| {
+                    [
+                        decision.id.0.clone(),
+                        show::ago(Some(decision.at)),
+                        decision.slot.0.clone(),
+                        decision.component_name.clone(),
+                        show::short(&decision.outcome, 70),
+                    ]
+                })
+                .collect();
+            show::table(["DECISION", "MADE", "SLOT", "COMPONENT", "OUTCOME"], &rows);
+        }
+        Decisions::Show { decision } => {
+            let envelope: Envelope = client.get(&format!("decisions/{}", escaped(&decision))).await?;
+            if json {
+                return show::json(&envelope);
+            }
+            say(&format!("{} in slot {}, {}", envelope.id, envelope.slot, show::time(envelope.at)));
+            let Envelope { component_name, component_version, component, .. } = &envelope;
+            say(&format!("{component_name} {component_version} ({})", component.short()));
+            say(&format!("fuel {}, {} us, {} host calls", envelope.fuel, envelope.duration_us, envelope.host_calls.len()));
+            for line in &envelope.log {
+                say(&format!("  {}: {}", show::name(&line.severity), line.message));
+            }
+            match &envelope.outcome {
+                Ok(answer) => say(&serde_json::to_string_pretty(answer)?),
+                Err(fault) => say(&format!("fault {}: {}", show::name(&fault.kind), fault.message)),
+            }
+        }
+    }
+    Ok(())
+}

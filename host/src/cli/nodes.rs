@@ -1,0 +1,143 @@
+//! `aether status` and `aether nodes`.
+
+use super::{
+    client::{Client, escaped},
+    say, show,
+};
+use crate::{
+    api::view::{Status, SubjectRisk},
+    fabric::NodeView,
+};
+use aether_core::subject::SubjectRef;
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub(super) struct Nodes {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One node: what it can do, why not what not, and what runs on it.
+    Show {
+        /// Such as `node-a`.
+        node: String,
+    },
+}
+
+pub(super) async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
+    let status: Status = client.get("status").await?;
+    if json {
+        return show::json(&status);
+    }
+    let posture = if status.posture.dry_run {
+        "dry run: everything is checked, nothing is changed".to_owned()
+    } else {
+        let approval = if status.posture.approval_required { "with approval" } else { "gates alone decide" };
+        format!("live up to {}, {approval}", show::name(&status.posture.highest_live_class))
+    };
+    say(&format!("Aether {}, up for {}", status.version, show::duration(status.uptime_ms)));
+    say(&format!("posture    {posture}"));
+    if let Some(bundle) = &status.bundle {
+        say(&format!("policy     {} {} ({})", bundle.name, bundle.version, bundle.digest.short()));
+    }
+    say(&format!("nodes      {} of {} live", status.live_nodes, status.nodes));
+    say(&format!("incidents  {} open, {} wait for approval", status.open_incidents, status.waiting_plans));
+    say(&format!("telemetry  {} series, newest {}", status.recorder.series, show::ago(status.recorder.newest)));
+    if let Some(error) = &status.recorder.seal_error {
+        say(&format!("           the last seal failed: {error}"));
+    }
+    for drill in &status.drills {
+        say(&format!("drill      {} on {}, {}", drill.name, drill.node, show::ago(Some(drill.since))));
+    }
+    for node in &status.simulated_nodes {
+        say(&format!("simulated  {node}: its executor only pretends"));
+    }
+    Ok(())
+}
+
+pub(super) async fn run(nodes: Nodes, client: &Client, json: bool) -> anyhow::Result<()> {
+    match nodes.command {
+        None => list(client, json).await,
+        Some(Command::Show { node }) => one(client, &node, json).await,
+    }
+}
+
+async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let nodes: Vec<NodeView> = client.get("nodes").await?;
+    if json {
+        return show::json(&nodes);
+    }
+    if nodes.is_empty() {
+        say("No node has joined. `aether join-token create` makes a token to join with.");
+        return Ok(());
+    }
+    let risks: Vec<SubjectRisk> = client.get("risks").await?;
+    let rows: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            [
+                node.id.0.clone(),
+                if node.live { "live".into() } else { format!("away, seen {}", show::ago(node.last_seen)) },
+                risk_of(&risks, node).0,
+                node.workloads.len().to_string(),
+                risk_of(&risks, node).1,
+            ]
+        })
+        .collect();
+    show::table(["NODE", "STATE", "RISK", "WORKLOADS", "WHY"], &rows);
+    Ok(())
+}
+
+fn risk_of(risks: &[SubjectRisk], node: &NodeView) -> (String, String) {
+    let subject = SubjectRef::node(node.id.as_str());
+    match risks.iter().find(|risk| risk.subject == subject) {
+        Some(SubjectRisk { risk: Some(risk), .. }) => (show::name(&risk.level), show::short(&risk.reason, 80)),
+        Some(SubjectRisk { unknown, .. }) => ("unknown".into(), show::short(unknown.as_deref().unwrap_or_default(), 80)),
+        None => ("-".into(), String::new()),
+    }
+}
+
+async fn one(client: &Client, node: &str, json: bool) -> anyhow::Result<()> {
+    let node: NodeView = client.get(&format!("nodes/{}", escaped(node))).await?;
+    if json {
+        return show::json(&node);
+    }
+    let state = if node.live { "live" } else { "away" };
+    say(&format!("{} (generation {}), {state}, seen {}", node.id, node.generation, show::ago(node.last_seen)));
+    say(&format!("agent {}\n", node.software_version));
+    let rows: Vec<_> = node
+        .workloads
+        .iter()
+        .map(|workload| {
+            [
+                workload.id.0.clone(),
+                show::name(&workload.state),
+                show::name(&workload.tier),
+                workload.generation.to_string(),
+                workload.pid.to_string(),
+            ]
+        })
+        .collect();
+    show::table(["WORKLOAD", "STATE", "TIER", "GENERATION", "PID"], &rows);
+    say("");
+    let rows: Vec<_> = node
+        .capabilities
+        .iter()
+        .map(|capability| {
+            let has = match (capability.available, capability.simulated) {
+                (true, true) => "simulated",
+                (true, false) => "yes",
+                (false, _) => "no",
+            };
+            let mut why = capability.reason.clone();
+            if !capability.fallback.is_empty() {
+                why = format!("{why}; instead: {}", capability.fallback);
+            }
+            [capability.name.clone(), has.into(), why]
+        })
+        .collect();
+    show::table(["CAPABILITY", "THERE", "WHY NOT"], &rows);
+    Ok(())
+}

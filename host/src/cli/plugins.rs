@@ -1,0 +1,45 @@
+//! `aether plugin list`.
+
+use super::{client::Client, say, show};
+use crate::api::view::Slots;
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Plugin {
+    /// What stands in which slot, and how it does.
+    List,
+}
+
+pub(super) async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
+    let slots: Slots = client.get("slots").await?;
+    if json {
+        return show::json(&slots);
+    }
+    if let Some(bundle) = &slots.bundle {
+        say(&format!("bundle {} {} ({})\n", bundle.name, bundle.version, bundle.digest.short()));
+    }
+    let microseconds = |us: Option<u64>| us.map_or_else(|| "-".into(), |us| format!("{us} us"));
+    let rows: Vec<_> = slots
+        .slots
+        .iter()
+        .flat_map(|slot| slot.entries.iter().map(move |entry| (slot, entry)))
+        .map(|(slot, entry)| {
+            let faults: u64 = entry.figures.faults.values().sum();
+            [
+                slot.id.0.clone(),
+                show::name(&slot.role),
+                entry.name.clone(),
+                entry.version.clone(),
+                entry.digest.short().to_owned(),
+                entry.figures.evaluations.to_string(),
+                faults.to_string(),
+                microseconds(entry.figures.latency_us_p50),
+            ]
+        })
+        .collect();
+    show::table(["SLOT", "ROLE", "COMPONENT", "VERSION", "DIGEST", "ASKED", "FAULTS", "MEDIAN"], &rows);
+    for missing in &slots.missing {
+        say(&format!("\n{} is missing from {}: {} [{}]", missing.component, missing.slot, missing.reason, missing.code));
+    }
+    Ok(())
+}
