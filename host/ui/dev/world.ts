@@ -538,7 +538,6 @@ const entry = (name: string, more: Partial<M.SlotEntry> = {}, figures: Partial<M
   digest: digest(name),
   config: { rebalance_weight: 0.7, price_window_ms: 300_000, critical_above: 0.85 },
   limits,
-  state: 'active',
   figures: {
     evaluations: 7_214,
     faults: {},
@@ -556,6 +555,7 @@ const entry = (name: string, more: Partial<M.SlotEntry> = {}, figures: Partial<M
 export function slots(): M.Slots {
   return {
     bundle,
+    missing: [{ slot: 'gates', component: 'change-window', code: 'component.not-found', reason: 'there is no build/plugins/change-window.wasm; its absence denies every plan' }],
     slots: [
       {
         id: 'risk',
@@ -567,7 +567,7 @@ export function slots(): M.Slots {
         ],
       },
       { id: 'planner', role: 'remediation-planner', rule: 'rank', entries: [entry('migrate-planner', {}, { evaluations: 5, fuel_p50: 102_400, fuel_p99: 110_020 })] },
-      { id: 'gates', role: 'policy-gate', rule: 'deny-overrides', entries: [entry('default-gate', { state: 'quarantined' }, { evaluations: 5 })] },
+      { id: 'gates', role: 'policy-gate', rule: 'deny-overrides', entries: [entry('default-gate', {}, { evaluations: 5 })] },
       { id: 'router', role: 'router', rule: 'rank', entries: [entry('least-loaded-router', {}, { evaluations: 0, fuel_p50: null, fuel_p99: null, latency_us_p50: null, latency_us_p99: null, last_at: null })] },
     ],
   };

@@ -33,11 +33,9 @@ export class Unreachable extends Error {
   }
 }
 
-export async function problemOf(response: Response): Promise<Problem> {
-  let document: Partial<ProblemDocument> = {};
-  if (response.headers.get('content-type')?.includes('json')) {
-    document = ((await response.json().catch(() => ({}))) ?? {}) as Partial<ProblemDocument>;
-  }
+/** `body` is what could be made of the answer; a proxy on the way may answer with anything. */
+export function problemOf(response: Response, body: unknown): Problem {
+  const document = typeof body === 'object' && body !== null ? (body as Partial<ProblemDocument>) : {};
   return new Problem(document, response.status);
 }
 

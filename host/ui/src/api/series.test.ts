@@ -45,6 +45,11 @@ describe('drawing', () => {
     expect(values).toEqual([1, 2, 3, null, 4]);
   });
 
+  test('what is sampled each ten seconds has no gaps ten seconds wide', () => {
+    const slow = line([0, 10_000, 20_000, 30_000, 90_000], [1, 2, 3, 4, 5]);
+    expect(plotted([slow], 6_000)[1]).toEqual([1, 2, 3, 4, null, 5]);
+  });
+
   test('a point that only another line has does not break this one', () => {
     const [, a, b] = plotted([line([0, 2000], [1, 3]), line([1000], [2])], 6_000);
     expect(a).toEqual([1, undefined, 3]);

@@ -33,6 +33,13 @@ export interface Line {
 
 /** So much of the end is asked for again: batches come late by a few seconds. */
 const OVERLAP_STEPS = 5;
+/** So often the whole window is asked for again: after an outage a spool fills in what was a gap. */
+const WHOLE_EVERY_MS = 15_000;
+
+interface Known {
+  lines: Line[];
+  whole_at: number;
+}
 
 export function useSeries(
   subject: { kind: SubjectKind; id: string },
@@ -50,20 +57,22 @@ export function useSeries(
     gcTime: 60_000,
     retry: false,
     queryFn: async ({ signal }) => {
-      const known = client.getQueryData<Line[]>(queryKey) ?? [];
+      const before = client.getQueryData<Known>(queryKey);
+      const known = before?.lines ?? [];
       const step = window.step_ms;
       const to = Math.floor(hostNow() / step) * step + step;
       const begin = to - window.span_ms;
       const newest = Math.max(begin, ...known.map((line) => line.at.at(-1) ?? 0));
-      const from = known.length > 0 ? Math.max(begin, newest - OVERLAP_STEPS * step) : begin;
+      const whole = known.length === 0 || !before || to - before.whole_at > WHOLE_EVERY_MS;
+      const from = !whole ? Math.max(begin, newest - OVERLAP_STEPS * step) : begin;
       const answer = await api.range(
         { subject: `${subject.kind}/${subject.id}`, metric, from, to, points: (to - from) / step },
         { signal },
       );
-      return merge(known, answer.series, begin, from);
+      return { lines: merge(known, answer.series, begin, from), whole_at: whole ? to : before.whole_at } satisfies Known;
     },
   });
-  return { lines: query.data ?? [], failed: query.error, loading: query.isPending };
+  return { lines: query.data?.lines ?? [], failed: query.error, loading: query.isPending };
 }
 
 /** `known` before `from`, then what `came`; nothing before `begin`. */
@@ -133,23 +142,31 @@ export function gapOf(window: Window): number {
   return Math.max(3 * window.step_ms, 6_000);
 }
 
+/** Some things are sampled each second and some each ten: a gap is several times what is usual for the line. */
+function gapWithin(line: Line, gap_ms: number): number {
+  const apart = line.at.slice(1).map((at, i) => at - (line.at[i] ?? at));
+  const usual = apart.sort((a, b) => a - b)[Math.floor(apart.length / 2)] ?? 0;
+  return Math.max(gap_ms, 3 * usual);
+}
+
 /** The lines on one axis of times, for drawing: `null` breaks a line, `undefined` only has no point there. */
 export function plotted(lines: Line[], gap_ms: number): [number[], ...(number | null | undefined)[][]] {
   const times = new Set<number>();
-  for (const line of lines) {
+  const gaps = lines.map((line) => gapWithin(line, gap_ms));
+  lines.forEach((line, n) => {
     line.at.forEach((at, i) => {
       times.add(at);
       const next = line.at[i + 1];
-      if (next !== undefined && next - at > gap_ms) times.add(at + 1);
+      if (next !== undefined && next - at > (gaps[n] ?? gap_ms)) times.add(at + 1);
     });
-  }
+  });
   const axis = [...times].sort((a, b) => a - b);
-  const columns = lines.map((line) => {
+  const columns = lines.map((line, n) => {
     const values = new Map<number, number | null>();
     line.at.forEach((at, i) => {
       values.set(at, line.mean[i] ?? null);
       const next = line.at[i + 1];
-      if (next !== undefined && next - at > gap_ms) values.set(at + 1, null);
+      if (next !== undefined && next - at > (gaps[n] ?? gap_ms)) values.set(at + 1, null);
     });
     return axis.map((at) => values.get(at));
   });

@@ -10,7 +10,7 @@ export function Banner({ status }: { status: Status | undefined }) {
   const lost = connection.state === 'lost';
   if (!status || (status.drills.length === 0 && status.simulated_nodes.length === 0 && !lost && !status.recorder.seal_error)) return null;
   return (
-    <div className={css.banners}>
+    <section aria-label="Notices">
       {lost && (
         <div className={css.banner} data-tone="critical" role="alert">
           <b>No connection to the host</b>
@@ -41,6 +41,6 @@ export function Banner({ status }: { status: Status | undefined }) {
           <span>{status.recorder.seal_error} It is kept in memory and by the agents, and tried again.</span>
         </div>
       )}
-    </div>
+    </section>
   );
 }

@@ -201,7 +201,7 @@ describe('words', () => {
   });
 
   test('values and names', () => {
-    expect([valueText({ bytes: 2048 }), valueText({ duration: 1500 }), valueText({ flag: true }), valueText({ text: 'x' })]).toEqual(['2 KiB', '1.5 s', 'yes', 'x']);
+    expect([valueText({ bytes: 2048 }), valueText({ duration: 1500 }), valueText({ flag: true }), valueText({ text: 'x' }), valueText({ odd: 1 })]).toEqual(['2 KiB', '1.5 s', 'yes', 'x', '{"odd":1}']);
     expect([targetName({ kind: 'node', id: 'node-a' }), targetName(target)]).toEqual(['node-a', 'workload demo-counter']);
   });
 });

@@ -230,13 +230,17 @@ export function targetOf(target: Target): string {
   return `${target.kind} ${target.id}, generation ${target.generation}`;
 }
 
-export function valueText(value: Value): string {
+/** A kind that this page does not know is shown as it is. */
+export function valueText(given: unknown): string {
+  const value = given as Value;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(given);
   if ('text' in value) return value.text;
   if ('integer' in value) return plain(value.integer);
   if ('number' in value) return plain(value.number);
   if ('flag' in value) return value.flag ? 'yes' : 'no';
   if ('duration' in value) return duration(value.duration);
-  return bytes(value.bytes);
+  if ('bytes' in value) return bytes(value.bytes);
+  return JSON.stringify(given);
 }
 
 const CAPABILITIES: Record<string, string> = {

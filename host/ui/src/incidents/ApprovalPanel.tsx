@@ -169,7 +169,7 @@ function Decide({ plan }: { plan: PlanDetail }) {
   // Set on the first click and never by rendering, so that a second click within the same frame finds it.
   const sent = useRef<string>(undefined);
   const decide = useMutation({
-    mutationFn: (deed: 'approve' | 'deny') => api.decide(plan.hash, deed, comment.trim() || null),
+    mutationFn: (deed: 'approve' | 'deny') => api[deed](plan.hash, comment.trim() || null),
     onSettled: (_, error) => {
       if (error) sent.current = undefined;
       void client.invalidateQueries({ queryKey: keys.plan(plan.hash) });

@@ -31,7 +31,7 @@ export function StoryStepView({ step, detail }: { step: StoryStep; detail: Incid
             {artifact && step.standing === 'done' && artifact.status !== 'complete' && artifact.status !== 'pending' && (
               <Chip tone={STATUSES[artifact.status].tone}>{STATUSES[artifact.status].word}</Chip>
             )}
-            {step.standing === 'here' && <Chip tone={step.tone}>{step.tone === 'elevated' ? 'Waits for you' : 'Now'}</Chip>}
+            {step.standing === 'here' && <Chip tone={step.tone}>{step.tone === 'elevated' ? 'Waits for approval' : 'Now'}</Chip>}
             {artifact && <At time={artifact.at} />}
           </span>
         </header>

@@ -44,9 +44,8 @@ export function Chart({ title, subject, metric, window, shape, range, zero = tru
     <figure ref={frame} className={css.chart} aria-label={`${title}: ${told || 'nothing sampled'}`} data-testid={`chart-${metric}`}>
       <figcaption className={css.caption}>
         <span className={css.title}>{title}</span>
-        {old ? (
-          <span className={css.old}>{duration(Math.floor((now - newest) / 1000) * 1000)} old</span>
-        ) : (
+        {old && <span className={css.old}>{duration(Math.floor((now - newest) / 1000) * 1000)} old</span>}
+        {(!old || drawn.length === 1) && (
           <span className={css.values}>
             {drawn.map(({ name }, i) => (
               <span key={name} className={css.value}>

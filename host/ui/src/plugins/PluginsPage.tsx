@@ -3,11 +3,11 @@ import { UnstyledButton } from '@mantine/core';
 import { useId, useState } from 'react';
 import { Link } from 'react-router';
 import { usePlugins, useSlots } from '../api/queries';
-import type { Limits, Plugin, SlotEntry, SlotStatus } from '../api/model';
+import type { Limits, Plugin, SlotEntry, Slots, SlotStatus } from '../api/model';
 import { COMPONENT_ROLES, RULES } from '../domain/words';
 import { duration } from '../format/time';
 import { bytes, compact, count, percent, plain } from '../format/units';
-import { Ago, Chip, Empty, Fact, Facts, Failure, Hash, Hint, Json, Page, Panel, Skeleton } from '../parts/parts';
+import { Ago, Empty, Fact, Facts, Failure, Hash, Hint, Json, Note, Page, Panel, Skeleton } from '../parts/parts';
 import parts from '../parts/parts.module.css';
 import { Icon } from '../parts/Icon';
 import css from './Plugins.module.css';
@@ -44,7 +44,12 @@ export function PluginsPage() {
           </Panel>
         )}
         {slots.data?.slots.map((slot) => (
-          <Slot key={slot.id} slot={slot} plugins={plugins.data ?? []} />
+          <Slot
+            key={slot.id}
+            slot={slot}
+            missing={slots.data.missing.filter((entry) => entry.slot === slot.id)}
+            plugins={plugins.data ?? []}
+          />
         ))}
         {unused.length > 0 && (
           <Panel title="In no slot">
@@ -63,7 +68,7 @@ export function PluginsPage() {
   );
 }
 
-function Slot({ slot, plugins }: { slot: SlotStatus; plugins: Plugin[] }) {
+function Slot({ slot, missing, plugins }: { slot: SlotStatus; missing: Slots['missing']; plugins: Plugin[] }) {
   const role = COMPONENT_ROLES[slot.role];
   return (
     <Panel
@@ -79,6 +84,13 @@ function Slot({ slot, plugins }: { slot: SlotStatus; plugins: Plugin[] }) {
       }
     >
       <p className={css.does}>{role.does}</p>
+      {missing.map((entry) => (
+        <div key={entry.component} className={css.missing}>
+          <Note tone="critical" title={`${entry.component} is missing from this slot.`}>
+            {entry.reason} <code>{entry.code}</code>
+          </Note>
+        </div>
+      ))}
       {slot.entries.length === 0 ? (
         <Empty title="Empty">Nothing stands in this slot.</Empty>
       ) : (
@@ -119,14 +131,7 @@ function Entry({ slot, entry, plugin }: { slot: SlotStatus; entry: SlotEntry; pl
     <>
       <tr>
         <td>
-          <b className={css.name}>{entry.name}</b> <span className={css.dim}>{entry.version}</span>{' '}
-          {entry.state === 'quarantined' && (
-            <Hint text="It faulted too often and is not asked. The slot's fail-safe answer stands in.">
-              <span tabIndex={0}>
-                <Chip tone="critical">Quarantined</Chip>
-              </span>
-            </Hint>
-          )}
+          <b className={css.name}>{entry.name}</b> <span className={css.dim}>{entry.version}</span>
         </td>
         <td>
           <Hash value={entry.digest} what="component digest" />
