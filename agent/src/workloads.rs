@@ -14,7 +14,7 @@ use aether_core::{id::WorkloadId, snapshot::WorkloadSpec, time::Time};
 use aether_proto::v1;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -95,6 +95,12 @@ struct Book {
     boot: String,
     workloads: BTreeMap<WorkloadId, Entry>,
     departed: BTreeMap<WorkloadId, Departed>,
+    /// Those that the agent ended because it ended itself: begun anew at its next start, wherever they were declared.
+    #[serde(default)]
+    ended: BTreeSet<WorkloadId>,
+    /// Those that were ended while they were stopped for a move: a copy may live elsewhere, so they are not begun anew.
+    #[serde(default)]
+    held: BTreeSet<WorkloadId>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -183,6 +189,7 @@ impl Registry {
     pub fn put(&self, entry: Entry) -> Result<(), Error> {
         let mut book = self.lock();
         book.departed.remove(&entry.spec.id);
+        book.held.remove(&entry.spec.id);
         book.workloads.insert(entry.spec.id.clone(), entry);
         self.save(&book)
     }
@@ -191,6 +198,7 @@ impl Registry {
     pub fn depart(&self, id: &WorkloadId, generation: u64) -> Result<(), Error> {
         let mut book = self.lock();
         book.workloads.remove(id);
+        book.held.remove(id);
         book.departed.insert(id.clone(), Departed { generation, at: clock::now() });
         while book.departed.len() > DEPARTED_MAXIMUM {
             let oldest = book.departed.iter().min_by_key(|(_, departed)| departed.at).map(|(id, _)| id.clone());
@@ -208,8 +216,8 @@ impl Registry {
     /// Starts or adopts what the configuration declares, unless it is here already or has moved away. One that cannot
     /// be started is told, and keeps no other from starting.
     pub fn begin(&self, declared: &[Declared], output: &Path, simulate: bool) {
-        for Declared { spec, adopt_pid } in declared {
-            let id = &spec.id;
+        for declared_workload in declared {
+            let id = &declared_workload.spec.id;
             let former = self.get(id);
             if self.lock().departed.contains_key(id) {
                 info!(workload.id = %id, "has moved away and is not started again");
@@ -219,26 +227,41 @@ impl Registry {
                 info!(workload.id = %id, "runs already");
                 continue;
             }
-            let now = clock::now();
-            let body = match adopt_pid {
-                _ if simulate => Ok(Body::Simulated { base: 0, since: now }),
-                Some(pid) => ProcessRef::find(*pid)
-                    .map(|root| Body::Process { root, namespace: None })
-                    .ok_or_else(|| Error::NoProcess { workload: id.clone(), pid: *pid }),
-                None => self
-                    .start(spec, output)
-                    .map(|root| Body::Process { root, namespace: None })
-                    .map_err(|source| Error::Start { workload: id.clone(), source }),
-            };
-            let begun = body.and_then(|body| {
-                let generation = former.map_or(1, |entry| entry.generation + 1);
-                let adopted = adopt_pid.is_some();
-                self.put(Entry { spec: spec.clone(), generation, state: State::Running, since: now, body, adopted })
-            });
-            match begun {
-                Ok(()) => info!(workload.id = %id, "begun"),
-                Err(error) => warn!(workload.id = %id, %error, "not begun; the agent goes on without it"),
+            if self.lock().held.contains(id) {
+                warn!(workload.id = %id, "was ended in the middle of a move, and a copy may live; it is not started again");
+                continue;
             }
+            self.begin_one(declared_workload, former.map_or(1, |entry| entry.generation + 1), output, simulate);
+        }
+        let ended = std::mem::take(&mut self.lock().ended);
+        for entry in ended.iter().filter_map(|id| self.get(id)).filter(|entry| entry.state == State::Exited) {
+            if simulate || !entry.spec.command.is_empty() {
+                let again = Declared { spec: entry.spec.clone(), adopt_pid: None };
+                self.begin_one(&again, entry.generation + 1, output, simulate);
+            }
+        }
+    }
+
+    fn begin_one(&self, Declared { spec, adopt_pid }: &Declared, generation: u64, output: &Path, simulate: bool) {
+        let id = &spec.id;
+        let now = clock::now();
+        let body = match adopt_pid {
+            _ if simulate => Ok(Body::Simulated { base: 0, since: now }),
+            Some(pid) => ProcessRef::find(*pid)
+                .map(|root| Body::Process { root, namespace: None })
+                .ok_or_else(|| Error::NoProcess { workload: id.clone(), pid: *pid }),
+            None => self
+                .start(spec, output)
+                .map(|root| Body::Process { root, namespace: None })
+                .map_err(|source| Error::Start { workload: id.clone(), source }),
+        };
+        let begun = body.and_then(|body| {
+            let adopted = adopt_pid.is_some();
+            self.put(Entry { spec: spec.clone(), generation, state: State::Running, since: now, body, adopted })
+        });
+        match begun {
+            Ok(()) => info!(workload.id = %id, generation, "begun"),
+            Err(error) => warn!(workload.id = %id, %error, "not begun; the agent goes on without it"),
         }
     }
 
@@ -310,14 +333,33 @@ impl Registry {
         v1::WorkloadReport { workloads: workloads.collect() }
     }
 
-    /// Ends every workload.
+    /// Ends every workload, because the agent ends. They are begun anew when it starts again.
     pub fn end_all(&self) {
-        for entry in self.all() {
-            if let Err(error) = entry.end(END_WITHIN) {
-                warn!(workload.id = %entry.spec.id, %error, "could not be ended");
+        let (mut ended, mut held) = (BTreeSet::new(), BTreeSet::new());
+        for entry in self.all().into_iter().filter(|entry| entry.state != State::Exited) {
+            match entry.end(END_WITHIN) {
+                Ok(true) if entry.state == State::Stopped => {
+                    held.insert(entry.spec.id);
+                }
+                Ok(true) => {
+                    ended.insert(entry.spec.id);
+                }
+                Ok(false) => warn!(workload.id = %entry.spec.id, "does not end, though it was killed"),
+                Err(error) => warn!(workload.id = %entry.spec.id, %error, "could not be ended"),
             }
         }
         self.refresh(clock::now());
+        let mut book = self.lock();
+        for (id, entry) in &mut book.workloads {
+            if ended.contains(id) || held.contains(id) {
+                (entry.body, entry.state) = (Body::Gone, State::Exited);
+            }
+        }
+        book.ended.extend(ended);
+        book.held.extend(held);
+        if let Err(error) = self.save(&book) {
+            warn!(%error, "which workloads were ended could not be kept");
+        }
     }
 }
 
@@ -444,6 +486,28 @@ mod tests {
         third.begin(&declared, folder.path(), false);
         assert_eq!(third.get(&id), None);
         assert_eq!(third.generation(&id), Some(2));
+    }
+
+    #[test]
+    fn what_ended_with_the_agent_is_begun_anew_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("workloads.json");
+        let open = || Registry::open(&path, "boot-1".into()).unwrap();
+        let id = WorkloadId::new("w");
+        let first = open();
+        first.begin(&[sleeper("w")], folder.path(), false);
+        first.end_all();
+        // It came from elsewhere, so no configuration here declares it.
+        let second = open();
+        second.begin(&[], folder.path(), false);
+        let entry = second.get(&id).unwrap();
+        assert_eq!((entry.generation, entry.state), (2, State::Running));
+        assert!(entry.end(END_WITHIN).unwrap());
+        // One that ended by itself is not.
+        assert_eq!(second.get(&id).unwrap().state, State::Exited);
+        let third = open();
+        third.begin(&[], folder.path(), false);
+        assert_eq!(third.get(&id).unwrap().state, State::Exited);
     }
 
     #[test]

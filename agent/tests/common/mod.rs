@@ -1,6 +1,6 @@
 //! A host to speak to, over the real contract and a real socket: it signs real orders, keeps snapshots in memory, and
 //! can be told to misbehave. And agents as processes of their own, which end, with all they began, when a test does.
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails a test")]
 
 use aether_agent::{
@@ -85,6 +85,8 @@ pub struct World {
     pub hold_acks: bool,
     /// Batches are not acknowledged, but refused as full.
     pub full: bool,
+    /// How many were.
+    pub held_off: usize,
     /// Sequence of a batch that is refused as malformed.
     pub malformed: Option<u64>,
     /// Instead of a welcome.
@@ -257,6 +259,7 @@ fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload
                     })
                 };
                 if full {
+                    world.held_off += 1;
                     return answers.push(reject("full", 0));
                 }
                 if world.malformed == Some(sequence) {
@@ -586,10 +589,9 @@ impl Drop for Agent {
         for process in procfs::process::all_processes().into_iter().flatten().flatten() {
             let state = self.state.display().to_string();
             let ours = process.cmdline().is_ok_and(|words| words.iter().any(|word| word.starts_with(&state)));
-            if let Some(process) = u32::try_from(process.pid()).ok().filter(|_| ours) {
-                if let Some(process) = aether_agent::process::ProcessRef::find(process) {
-                    let _ = process.signal(rustix::process::Signal::KILL);
-                }
+            let process = u32::try_from(process.pid()).ok().filter(|_| ours);
+            if let Some(process) = process.and_then(aether_agent::process::ProcessRef::find) {
+                let _ = process.signal(rustix::process::Signal::KILL);
             }
         }
     }

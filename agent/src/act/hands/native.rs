@@ -68,8 +68,12 @@ impl Hands for Native {
             Ok(Ok(status)) => status,
             Ok(Err(error)) => return Err(Failure::new("criu.broken", error.to_string())),
             Err(interrupted) => {
-                // CRIU lets go of what it holds when it is killed; the caller lets the workload go on.
-                let _ = child.kill();
+                // CRIU lets go of what it holds when it is killed; the caller lets the workload go on. It may be behind
+                // a program that entered namespaces for it.
+                if let Some(criu) = ProcessRef::find(child.id()) {
+                    process::end_tree(&criu, OBEY_WITHIN)
+                        .map_err(|error| Failure::new("process.left", format!("CRIU cannot be killed: {error}")))?;
+                }
                 let _ = child.wait();
                 return Err(interrupted.into());
             }
