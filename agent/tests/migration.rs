@@ -267,3 +267,41 @@ async fn workloads_outlive_their_agent_and_are_found_again() {
     assert_eq!(confirmed.status, OutcomeStatus::Succeeded, "{confirmed:?}");
     assert!(fleet.counter.count() > count);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_called_off_lets_the_source_go_on() {
+    let Some(criu) = common::criu("a_checkpoint_that_is_called_off_lets_the_source_go_on") else { return };
+    let fleet = fleet(&criu, 2).await;
+    fleet.host.change(|world| world.hold_chunks = true);
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let key = fleet.host.dispatch(wanted("node-a", &plan, 0, &[])).await;
+    fleet.host.wait("a chunk", |world| (!world.chunks.is_empty()).then_some(())).await;
+    fleet.host.cancel("node-a", &key).await;
+    let outcome = fleet.host.outcome("node-a", &key).await;
+    assert_eq!((outcome.status, outcome.code.as_str()), (OutcomeStatus::Failed, "order.cancelled"), "{outcome:?}");
+    assert_eq!(fleet.counter.running(), 1);
+    never_began_again(&fleet.counter.counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_process_that_criu_cannot_take_goes_on() {
+    let Some(criu) = common::criu("an_adopted_process_that_criu_cannot_take_goes_on") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let host = Host::start().await;
+    // In this test's session, not in one of its own.
+    let mut process = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
+    let config = folder.path().join("agent.toml");
+    std::fs::write(&config, format!("[[workloads]]\nid = \"sleeper\"\nadopt_pid = {}\n", process.id())).unwrap();
+    let arguments = ["--criu", criu.to_str().unwrap(), "--config", config.to_str().unwrap()];
+    let agent = Agent::new(folder.path(), "node-a", &host.address, &arguments);
+    host.connected("node-a").await;
+    let workload = host.workload("node-a", "sleeper", Running).await;
+    assert!(workload.adopted && workload.pid == process.id(), "{workload:?}");
+    let plan = migration("sleeper", 1, "node-a", "node-b");
+    let outcome = host.carry_out("node-a", &plan, 0, &[]).await;
+    assert_eq!((outcome.status, outcome.code.as_str()), (OutcomeStatus::Failed, "criu.dump"), "{outcome:?}");
+    assert!(outcome.message.contains("setsid") && outcome.message.contains("source is running"), "{outcome:?}");
+    assert_eq!(process.try_wait().unwrap(), None);
+    drop(agent);
+    process.wait().unwrap();
+}

@@ -157,14 +157,14 @@ pub fn explain(log: &Path) -> String {
     match (hint, said.is_empty()) {
         (Some(hint), _) => format!("{hint} (CRIU: {said})"),
         (None, false) => format!("CRIU: {said}"),
-        (None, true) => "CRIU left no word of why; see its log in the agent's state folder".into(),
+        (None, true) => "CRIU left no word of why".into(),
     }
 }
 
 /// Marks in CRIU's log and what they mean.
 const HINTS: [(&str, &str); 9] = [
+    ("is not a session leader", "the workload is not in a session of its own: start it with setsid, or by the agent"),
     ("A session leader of", "the workload is not in a session of its own: start it with setsid, or by the agent"),
-    ("is a session leader, but", "the workload is not in a session of its own: start it with setsid, or by the agent"),
     ("Found dangling tty", "the workload holds a terminal: start it with its streams on files"),
     ("--tcp-established", "the workload holds a TCP connection, which this agent does not move yet"),
     ("Can't dump half of stream unix connection", "the workload is connected by a socket to a process outside of it"),
@@ -179,7 +179,8 @@ fn errors(text: &str) -> String {
     // This one is about CRIU's own limits, comes inside namespaces, and fails nothing.
     let lines: Vec<&str> = lines.into_iter().filter(|line| !line.contains("Can't setup RLIMIT_NOFILE")).collect();
     let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-    let plain = shown.iter().map(|line| line.split_once("): ").map_or(*line, |(_, said)| said).trim());
+    let plain =
+        shown.iter().map(|line| line.split_once("): ").map_or(*line, |(_, said)| said).trim().trim_end_matches('.'));
     plain.collect::<Vec<_>>().join("; ")
 }
 
@@ -225,7 +226,7 @@ mod tests {
         fs::write(&log, text).unwrap();
         let said = explain(&log);
         assert!(said.starts_with("a file that the workload has open changed its size"), "{said}");
-        assert!(said.contains("bad size 5 (expect 4); Restoring FAILED."), "{said}");
+        assert!(said.contains("bad size 5 (expect 4); Restoring FAILED)"), "{said}");
         assert!(explain(Path::new("/nowhere")).contains("no word"));
     }
 }

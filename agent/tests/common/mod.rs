@@ -438,6 +438,11 @@ impl Host {
         key
     }
 
+    pub async fn cancel(&self, node: &str, key: &IdempotencyKey) {
+        let cancel = v1::Cancel { key: key.0.clone(), reason: "as the test wants".into() };
+        send(&self.world, node, ServerPayload::Cancel(cancel)).await;
+    }
+
     /// The first state of an order that `see` takes.
     pub async fn state<T>(&self, node: &str, key: &IdempotencyKey, see: impl Fn(&State) -> Option<T>) -> T {
         self.wait("a state of an order", |world| {
