@@ -1,6 +1,8 @@
 //! The host's side of the `Connect` stream, spoken to by a raw client over a real listener: who is let in, what becomes
 //! of bad input, what is acknowledged when, what an order looks like, and what may be stored and read.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use aether_core::{
     catalogue::{SafetyClass, verb},
     decision::OnFailure,
@@ -395,7 +397,8 @@ async fn a_stream_begins_with_a_hello_that_the_host_can_serve() {
     let good = || hello("node-a", token.clone());
     let agent = v1::Agent { workspace: "w".into(), implementation: "i".into(), specifier: "s".into() };
     let agent = v1::Principal { kind: Some(v1::principal::Kind::Agent(agent)) };
-    let twice = v1::WorkloadReport { workloads: good().workloads.unwrap().workloads.repeat(2) };
+    let twice = good().workloads.unwrap().workloads;
+    let twice = v1::WorkloadReport { workloads: [twice.clone(), twice].concat() };
     for (hello, code) in [
         (v1::Hello { protocol_versions: vec!["9.0".into()], ..good() }, "protocol.version"),
         (v1::Hello { principal: Some(agent), ..good() }, "principal.not-served"),

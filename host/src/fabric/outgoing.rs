@@ -11,6 +11,7 @@ use tonic::Status;
 
 /// A frame that waits to be sent, or the end of the stream with its reason.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are frames: a box for each would cost more than it saves")]
 pub(crate) enum Outgoing {
     Frame {
         payload: Payload,

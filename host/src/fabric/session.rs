@@ -153,6 +153,7 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: Streaming<ClientFrame>,
             slots: Arc::new(Semaphore::new(slots)),
             slot: None,
             transfers: TaskTracker::new(),
+            over: CancellationToken::new(),
             readable: Readable::default(),
             fabric: fabric.clone(),
         };
@@ -206,6 +207,8 @@ struct Session {
     /// A slot for the next part of a snapshot; without one nothing is read.
     slot: Option<OwnedSemaphorePermit>,
     transfers: TaskTracker,
+    /// The loop has ended.
+    over: CancellationToken,
     readable: Readable,
 }
 
@@ -255,7 +258,8 @@ impl Session {
                 }),
             };
             if let Err(ended) = stepped {
-                // Parts under way finish; none outlives the session by more than one write.
+                // Parts under way finish; answers that nobody takes are dropped.
+                self.over.cancel();
                 self.transfers.close();
                 self.transfers.wait().await;
                 return ended;
@@ -513,14 +517,18 @@ impl Session {
         let slot = self.slot.take();
         let (fabric, node, readable) = (self.fabric.clone(), self.node.clone(), self.readable.clone());
         let outgoing = self.outgoing.clone();
-        let patience = fabric.settings.dead_after() * STALL_FACTOR;
+        let over = self.over.clone();
         let span = tracing::Span::current();
         self.transfers.spawn(
             async move {
                 let payload = work(fabric, node, readable).await;
                 let frame = Outgoing::Frame { payload, traceparent: String::new(), slot };
                 // A participant that takes nothing is noticed by the loop.
-                drop(timeout(patience, outgoing.send(frame)).await);
+                tokio::select! {
+                    biased;
+                    sent = outgoing.send(frame) => drop(sent),
+                    () = over.cancelled() => {}
+                }
             }
             .instrument(span),
         );

@@ -123,3 +123,15 @@ impl Settings {
         std::time::Duration::from_millis(self.heartbeat_ms.saturating_mul(self.missed_heartbeats.into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_legal_and_a_value_out_of_range_is_named() {
+        Settings::default().check().unwrap();
+        let error = Settings { missed_heartbeats: 1, ..Settings::default() }.check().unwrap_err();
+        assert_eq!(error.to_string(), "fabric setting missed_heartbeats is 1: it must be between 2 and 100");
+    }
+}

@@ -35,10 +35,12 @@ impl From<blobs::Error> for Problem {
 
 /// The chunks of the manifests that one session may read, found once.
 #[derive(Clone, Default)]
-pub(crate) struct Readable(Arc<Mutex<VecDeque<(Digest, Arc<BTreeSet<Digest>>)>>>);
+pub(crate) struct Readable(Arc<Mutex<Known>>);
+
+type Known = VecDeque<(Digest, Arc<BTreeSet<Digest>>)>;
 
 impl Readable {
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(Digest, Arc<BTreeSet<Digest>>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
