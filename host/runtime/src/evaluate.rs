@@ -157,10 +157,7 @@ fn in_store<T>(
     };
     let begun = clock::now();
     let mut store = Store::new(&inner.engine, State::new(limits, source));
-    store.limiter(|state| &mut state.meter);
-    store.set_epoch_deadline(Inner::ticks(limits.deadline_ms));
-    store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
-    let called = match store.set_fuel(limits.fuel) {
+    let called = match limit_store(&mut store, limits) {
         Ok(()) => call(&mut store),
         Err(error) => Err(Failure::Engine(error)),
     };
@@ -169,6 +166,14 @@ fn in_store<T>(
     let duration = clock::now().saturating_duration_since(begun);
     let outcome = called.map_err(|failure| fault(failure, limits, state.meter.hit()));
     Some((outcome, Run { state, fuel, duration }))
+}
+
+/// Turns all limits on.
+pub(crate) fn limit_store(store: &mut Store<State>, limits: &Limits) -> wasmtime::Result<()> {
+    store.limiter(|state| &mut state.meter);
+    store.set_epoch_deadline(Inner::ticks(limits.deadline_ms));
+    store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
+    store.set_fuel(limits.fuel)
 }
 
 /// Configures the instance and asks it.
@@ -259,6 +264,8 @@ fn engine_fault(
             (FaultKind::TimedOut, Some("deadline"), message)
         }
         Some(Trap::StackOverflow) => (FaultKind::StackOverflow, Some("stack"), "ran out of stack".into()),
+        // Segments that do not fit trap before any code of the guest runs.
+        Some(trap @ (Trap::MemoryOutOfBounds | Trap::TableOutOfBounds)) => (FaultKind::Trapped, None, trap.to_string()),
         Some(trap) if running => (FaultKind::Trapped, None, trap.to_string()),
         _ if running => (FaultKind::HostCall, None, format!("a host call failed: {}", root(error))),
         _ => {

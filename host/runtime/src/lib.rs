@@ -19,6 +19,8 @@
 //! makes them on a bounded pool of threads. Which component stands in which slot, and what becomes of an answer, is
 //! decided elsewhere (`aether_core::combine`, the host's control driver).
 
+#[doc(hidden)]
+pub mod bench;
 mod bindings;
 pub mod bundle;
 mod clock;

@@ -1,0 +1,8 @@
+//! The runtime as its users see it: real components, real files, and guests that mean harm.
+
+mod contract;
+mod guest;
+mod hostile;
+mod load;
+mod plugins;
+mod replay;
