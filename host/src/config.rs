@@ -162,8 +162,7 @@ impl Config {
     pub fn load(path: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
         let config = match path {
             Some(path) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
+                let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
                 let parsed = toml::from_str(&text);
                 parsed.map_err(|error| Error::Parse { path: path.into(), reason: error.to_string() })?
             }
@@ -207,9 +206,8 @@ impl Config {
         self.server.tls_cert.as_deref().zip(self.server.tls_key.as_deref())
     }
 
-    /// Where this host is reached from its own machine.
-    pub fn url(&self) -> String {
-        let mut address = self.server.listen;
+    /// Where a host that listens on `address` is reached from its own machine.
+    pub fn url(&self, mut address: SocketAddr) -> String {
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
@@ -230,7 +228,11 @@ impl Config {
             let value = match setting.kind {
                 Kind::Text => toml::Value::String(value),
                 Kind::Integer => toml::Value::Integer(
-                    value.trim().replace('_', "").parse().map_err(|_| wrong(format!("`{value}` is not a whole number")))?,
+                    value
+                        .trim()
+                        .replace('_', "")
+                        .parse()
+                        .map_err(|_| wrong(format!("`{value}` is not a whole number")))?,
                 ),
                 Kind::Flag => toml::Value::Boolean(
                     value.trim().parse().map_err(|_| wrong(format!("`{value}` is neither true nor false")))?,
@@ -239,7 +241,8 @@ impl Config {
             let Some(toml::Value::Table(section)) = table.get_mut(&setting.section) else { continue };
             section.insert(setting.key.clone(), value);
             // At once, so that the error names this variable.
-            let _: Self = table.clone().try_into().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
+            let _: Self =
+                table.clone().try_into().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
         }
         table.try_into().map_err(|error: toml::de::Error| Error::Setting(error.message().to_owned()))
     }

@@ -25,7 +25,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
     net::TcpListener,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -44,7 +44,9 @@ pub enum Error {
     Data { path: PathBuf, source: io::Error },
     #[error("another server uses the data folder {0}. Stop it first, or choose another with `server.data_dir`")]
     InUse(PathBuf),
-    #[error("cannot listen on {address}: {source}. Another program may have the port; choose one with `server.listen`")]
+    #[error(
+        "cannot listen on {address}. If another program has the port, choose one with `server.listen` (`aether up --listen`)"
+    )]
     Listen { address: std::net::SocketAddr, source: io::Error },
     #[error("the host's key {path} is not 32 bytes; restore it from a backup: agents trust orders by it alone")]
     Key { path: PathBuf },
@@ -68,7 +70,7 @@ pub enum Error {
     Fabric(#[from] fabric::Error),
     #[error(transparent)]
     Control(#[from] control::Error),
-    #[error("metrics were set up twice in one process")]
+    #[error("something else in this process counts already, so the host cannot")]
     Metrics,
     #[error("the bundle was not loaded, because the thread that loaded it died")]
     Loading,
@@ -105,9 +107,10 @@ impl Host {
     pub async fn start(config: &Config) -> Result<Self, Error> {
         let now = clock::now();
         let data = &config.server.data_dir;
-        fs::create_dir_all(data).map_err(|source| Error::Data { path: data.clone(), source })?;
+        private_folder(data).map_err(|source| Error::Data { path: data.clone(), source })?;
         let lock = lock(data)?;
         let listener = listen(config)?;
+        let address = listener.local_addr().map_err(Error::Serving)?;
         let metrics = api::install_metrics().map_err(|_| Error::Metrics)?;
         let store = Store::open(&data.join("aether.db")).await?;
         let (token, first_start) = admin_token(&store, data).await?;
@@ -154,7 +157,7 @@ impl Host {
             Router::new().route_service("/aether.v1.Fabric/{*method}", fabric.service()).fallback_service(app.router());
         let handle = Handle::new();
         let serving = serve(config, listener, handle.clone(), router).await?;
-        let url = config.url();
+        let url = config.url(address);
         write_private(&data.join("client.json"), &client_json(&url, &token))
             .map_err(|source| Error::Data { path: data.clone(), source })?;
         Ok(Self { url, token, first_start, handle, serving, fabric, recorder, store, tasks, stop, _lock: lock })
@@ -179,7 +182,10 @@ impl Host {
             tracing::warn!("some tasks did not end in time; what they had promised is done at the next start");
         }
         if let Err(error) = self.recorder.seal(clock::now()).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the last telemetry was not sealed; agents send it again");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the last telemetry was not sealed; agents send it again"
+            );
         }
         self.store.close().await;
         ended.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Error::Serving)
@@ -268,6 +274,12 @@ fn signing_key(path: &Path) -> Result<SigningKey, Error> {
     }
 }
 
+/// For its owner alone: the database and the telemetry say much about a fleet.
+fn private_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
 /// Written whole or not at all, and readable by the owner alone.
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
@@ -295,8 +307,10 @@ async fn seal(recorder: Recorder, stop: CancellationToken) {
             () = recorder.seal_wanted() => {}
         }
         if let Err(error) = recorder.seal(clock::now()).await {
-            tracing::error!(error = &error as &dyn std::error::Error,
-                "telemetry could not be sealed; it is kept and tried again, and agents keep their copies");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "telemetry could not be sealed; it is kept and tried again, and agents keep their copies"
+            );
         }
     }
 }

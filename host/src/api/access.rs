@@ -74,8 +74,7 @@ impl App {
     ) -> Result<(), Error> {
         let mut detail = detail;
         detail.insert("name".into(), by.name.clone());
-        let act =
-            Act { principal: by.id.clone(), rank: Some(by.rank), action: action.into(), target, outcome, detail };
+        let act = Act { principal: by.id.clone(), rank: Some(by.rank), action: action.into(), target, outcome, detail };
         self.store().audit(clock::now(), act).await?;
         Ok(())
     }

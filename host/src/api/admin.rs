@@ -81,10 +81,15 @@ pub(super) async fn create_token(
 /// Delete an API token: it and the sessions made from it are of no use from now on.
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "admin", operation_id = "deleteToken", params(("id" = String, Path)),
     responses((status = 204, description = "Deleted"), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn delete_token(State(app): State<App>, principal: Principal, Id(id): Id) -> Result<StatusCode, Error> {
+pub(super) async fn delete_token(
+    State(app): State<App>,
+    principal: Principal,
+    Id(id): Id,
+) -> Result<StatusCode, Error> {
     let id = PrincipalId(id);
     if id == principal.id {
-        let why = "this is the token that you are using; delete it with another one, so that somebody can still sign in";
+        let why =
+            "this is the token that you are using; delete it with another one, so that somebody can still sign in";
         return Err(Error::Conflict(why.into()));
     }
     if !app.store().delete_token(&id, clock::now()).await? {

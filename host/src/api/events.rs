@@ -5,12 +5,7 @@
 //! Events say *what* changed and carry little: a page fetches what it shows. Newest samples come along for the subjects
 //! that a listener names, because charts want them each second.
 
-use super::{
-    App, Error, Problem,
-    access::authenticate,
-    extract::Params,
-    view::SubjectRisk,
-};
+use super::{App, Error, Problem, access::authenticate, extract::Params, view::SubjectRisk};
 use crate::{clock, store::IncidentSummary};
 use aether_core::{
     id::NodeId,
@@ -25,12 +20,7 @@ use axum::{
 };
 use futures::Stream;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::{IntoParams, ToSchema};
@@ -232,9 +222,8 @@ pub(super) async fn events(
         let reason = format!("at most {SUBJECTS_MAXIMUM} subjects can be followed by one stream");
         return Err(Error::Parameter { name: "subjects".into(), reason });
     }
-    let permit = Arc::clone(&app.0.events.streams)
-        .try_acquire_owned()
-        .map_err(|_| Error::Streams { limit: STREAMS_MAXIMUM })?;
+    let permit =
+        Arc::clone(&app.0.events.streams).try_acquire_owned().map_err(|_| Error::Streams { limit: STREAMS_MAXIMUM })?;
     let (sender, receiver) = mpsc::channel(WAITING);
     let session = HelloSession { name: principal.name, rank: principal.rank };
     let hello = Told::Hello { session, now: clock::now() };

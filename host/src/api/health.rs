@@ -11,6 +11,7 @@ use axum::{
 };
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
+use std::sync::{Mutex, PoisonError};
 
 /// How long the recorder may be without a seal that succeeds before this host is not ready.
 const SEAL_LATE_MS: u64 = 120_000;
@@ -19,9 +20,16 @@ pub(super) fn router() -> Router<App> {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
 }
 
-/// Makes this process count. Once in a process; a second call is an error.
+/// Makes this process count. Figures are of the process: a second host in it gives the same ones.
 pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
-    PrometheusBuilder::new().install_recorder()
+    static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
+        return Ok(handle.clone());
+    }
+    let handle = PrometheusBuilder::new().install_recorder()?;
+    *installed = Some(handle.clone());
+    Ok(handle)
 }
 
 /// Answers if the process does.

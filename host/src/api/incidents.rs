@@ -120,7 +120,8 @@ impl App {
     /// The newest sample or event of the inputs that the incident was opened on.
     fn newest_evidence(&self, incident: &Incident) -> Option<Time> {
         let subject = &incident.shape.subject;
-        let samples = incident.opening.readings.iter().flat_map(|reading| self.recorder().latest(subject, &reading.metric));
+        let samples =
+            incident.opening.readings.iter().flat_map(|reading| self.recorder().latest(subject, &reading.metric));
         let newest = samples.map(|(_, sample)| sample.at).max();
         let recorded = incident.opening.readings.iter().filter_map(|reading| reading.at);
         newest.into_iter().chain(recorded).chain(incident.opening.events.iter().map(|event| event.at)).max()
@@ -188,7 +189,8 @@ impl App {
         if comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_BYTES) {
             return Err(Error::Body(format!("`comment` is longer than {COMMENT_BYTES} bytes")));
         }
-        let (_, incident) = self.store().plan(&hash).await?.ok_or_else(|| Error::NotFound { what: "plan", id: hash.0.clone() })?;
+        let (_, incident) =
+            self.store().plan(&hash).await?.ok_or_else(|| Error::NotFound { what: "plan", id: hash.0.clone() })?;
         let mut detail = BTreeMap::from([("incident".to_owned(), incident.0.clone())]);
         if let Some(comment) = &comment {
             detail.insert("comment".into(), comment.clone());

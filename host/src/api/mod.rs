@@ -103,9 +103,9 @@ impl App {
 
     /// All that this host serves over HTTP, but for what other protocols are merged with it.
     pub fn router(&self) -> Router {
-        let api = table::router(self).fallback(|| async { Error::NoEndpoint }).method_not_allowed_fallback(|| async {
-            Error::Method
-        });
+        let api = table::router(self)
+            .fallback(|| async { Error::NoEndpoint })
+            .method_not_allowed_fallback(|| async { Error::Method });
         let router = Router::new()
             .nest("/api/v1", api)
             .route("/api", axum::routing::any(|| async { Error::NoEndpoint }))

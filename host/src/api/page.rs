@@ -21,7 +21,9 @@ pub(super) async fn serve(method: Method, uri: Uri) -> Response {
     let (name, file) = match Page::get(path) {
         Some(file) if !path.is_empty() => (path, file),
         // A missing script or picture is missing; only what looks like a place within the page is the page.
-        _ if path.rsplit('/').next().is_some_and(|last| last.contains('.')) => return Error::NoEndpoint.into_response(),
+        _ if path.rsplit('/').next().is_some_and(|last| last.contains('.')) => {
+            return Error::NoEndpoint.into_response();
+        }
         _ => match Page::get(INDEX) {
             Some(index) => (INDEX, index),
             None => return not_built(),

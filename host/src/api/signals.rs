@@ -118,7 +118,10 @@ fn converted(
     let at = |what: &str, at: Option<Time>| {
         let at = at.unwrap_or(now);
         if at < now.minus_ms(PAST_MS) || at > now.plus_ms(AHEAD_MS) {
-            return Err(format!("{what} is of {} while the host's clock says {}: more than an hour ago or a minute ahead", at.0, now.0));
+            return Err(format!(
+                "{what} is of {} while the host's clock says {}: more than an hour ago or a minute ahead",
+                at.0, now.0
+            ));
         }
         Ok(at)
     };

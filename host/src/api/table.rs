@@ -64,9 +64,7 @@ pub(super) fn router(app: &App) -> Router<App> {
     for (access, (_, paths, handlers)) in table() {
         let handlers = match access {
             Access::Open => handlers,
-            Access::Needs(rank) => {
-                handlers.layer(middleware::from_fn_with_state((app.clone(), rank), access::check))
-            }
+            Access::Needs(rank) => handlers.layer(middleware::from_fn_with_state((app.clone(), rank), access::check)),
         };
         for path in paths.paths.keys() {
             router = router.route(path, handlers.clone());
@@ -126,10 +124,8 @@ pub fn openapi() -> OpenApi {
             for (_, operation) in operations(item) {
                 if let Access::Needs(rank) = access {
                     let none: [&str; 0] = [];
-                    operation.security = Some(vec![
-                        SecurityRequirement::new("token", none),
-                        SecurityRequirement::new("session", none),
-                    ]);
+                    operation.security =
+                        Some(vec![SecurityRequirement::new("token", none), SecurityRequirement::new("session", none)]);
                     let rank = ExtensionsBuilder::new().add("x-aether-rank", json!(rank.name())).build();
                     operation.extensions.get_or_insert_default().merge(rank);
                 }
@@ -143,14 +139,10 @@ pub fn openapi() -> OpenApi {
             }
         }
     }
-    components.add_security_scheme(
-        "token",
-        SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()),
-    );
-    components.add_security_scheme(
-        "session",
-        SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::COOKIE))),
-    );
+    components
+        .add_security_scheme("token", SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build()));
+    components
+        .add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(crate::auth::COOKIE))));
     let mut license = License::new("Apache-2.0");
     license.identifier = Some("Apache-2.0".into());
     let mut info = Info::new("Aether", env!("CARGO_PKG_VERSION"));
@@ -166,7 +158,8 @@ pub fn openapi() -> OpenApi {
 /// Schemas that two endpoints describe differently under one name, which a generated client could not tell apart.
 #[cfg(test)]
 fn conflicts() -> Vec<String> {
-    let mut seen: std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Schema>> = std::collections::BTreeMap::new();
+    let mut seen: std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Schema>> =
+        std::collections::BTreeMap::new();
     let mut conflicts = std::collections::BTreeSet::new();
     for (_, (schemas, _, _)) in table() {
         for (name, schema) in schemas {

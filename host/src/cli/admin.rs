@@ -62,7 +62,11 @@ pub(super) async fn token(token: Token, client: &Client, json: bool) -> anyhow::
                 return show::json(&created);
             }
             say(&created.token);
-            say(&format!("{} of rank {}. This is the one time that it is shown.", created.info.id, created.info.rank.name()));
+            say(&format!(
+                "{} of rank {}. This is the one time that it is shown.",
+                created.info.id,
+                created.info.rank.name()
+            ));
         }
         Token::List => {
             let tokens: Vec<TokenInfo> = client.get("tokens").await?;
@@ -102,6 +106,9 @@ pub(super) async fn join_token(join: JoinToken, client: &Client, json: bool) -> 
         return show::json(&created);
     }
     say(&created.token);
-    say(&format!("Good once, until {}. Give it to `aether-agent run --join-token-file FILE`.", show::time(created.expires_at)));
+    say(&format!(
+        "Good once, until {}. Give it to `aether-agent run --join-token-file FILE`.",
+        show::time(created.expires_at)
+    ));
     Ok(())
 }

@@ -69,7 +69,10 @@ impl Client {
         if !answer.status().is_success() {
             return Err(self.problem(answer).await);
         }
-        answer.json().await.context("the host's answer was not understood; it may be of another version than this program")
+        answer
+            .json()
+            .await
+            .context("the host's answer was not understood; it may be of another version than this program")
     }
 
     async fn request(

@@ -53,7 +53,12 @@ pub(super) async fn run(decisions: Decisions, client: &Client, json: bool) -> an
             say(&format!("{} in slot {}, {}", envelope.id, envelope.slot, show::time(envelope.at)));
             let Envelope { component_name, component_version, component, .. } = &envelope;
             say(&format!("{component_name} {component_version} ({})", component.short()));
-            say(&format!("fuel {}, {} us, {} host calls", envelope.fuel, envelope.duration_us, envelope.host_calls.len()));
+            say(&format!(
+                "fuel {}, {} us, {} host calls",
+                envelope.fuel,
+                envelope.duration_us,
+                envelope.host_calls.len()
+            ));
             for line in &envelope.log {
                 say(&format!("  {}: {}", show::name(&line.severity), line.message));
             }

@@ -82,7 +82,9 @@ fn examine(doctor: &Doctor) -> Vec<Finding> {
             findings.push(data(&config.server.data_dir));
             findings.push(bundle(&config.policy.bundle_dir, &config.policy.plugins_dir));
         }
-        Err(error) => findings.push(Finding::bad("config", format!("{error:#}"), "mend the file or the variable named")),
+        Err(error) => {
+            findings.push(Finding::bad("config", format!("{error:#}"), "mend the file or the variable named"))
+        }
     }
     let criu = criu(&doctor.criu);
     let has_criu = criu.state == State::Ok;
@@ -127,10 +129,12 @@ fn bundle(folder: &Path, plugins: &Path) -> Finding {
         ),
         Ok(bundle) => {
             let wanted = bundle.slots.values().flat_map(|slot| &slot.entries).map(|entry| entry.component.as_str());
-            let missing: Vec<&str> =
-                wanted.filter(|name| !plugins.join(format!("{name}.wasm")).is_file()).collect();
+            let missing: Vec<&str> = wanted.filter(|name| !plugins.join(format!("{name}.wasm")).is_file()).collect();
             if missing.is_empty() {
-                Finding::ok("policy", format!("{} {}, and its components are in {}", bundle.name, bundle.version, plugins.display()))
+                Finding::ok(
+                    "policy",
+                    format!("{} {}, and its components are in {}", bundle.name, bundle.version, plugins.display()),
+                )
             } else {
                 Finding::bad(
                     "policy",
@@ -144,7 +148,8 @@ fn bundle(folder: &Path, plugins: &Path) -> Finding {
 
 /// What a program prints first, if it runs.
 fn first_line(program: &Path, arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let output =
+        Command::new(program).args(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
     let line = String::from_utf8_lossy(text).lines().next().unwrap_or_default().trim().to_owned();
     if output.status.success() { Ok(line) } else { Err(line) }

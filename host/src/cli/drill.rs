@@ -60,11 +60,7 @@ const CALM_PRICE: f64 = 0.31;
 /// Enough to be seen, and not so much that the price alone is an alarm for an hour after the drill.
 const PEAK_PRICE: f64 = 0.40;
 
-pub(super) async fn run(
-    drill: Drill,
-    client: &impl Fn() -> anyhow::Result<Client>,
-    json: bool,
-) -> anyhow::Result<()> {
+pub(super) async fn run(drill: Drill, client: &impl Fn() -> anyhow::Result<Client>, json: bool) -> anyhow::Result<()> {
     match drill {
         Drill::List => {
             let text = "The spot market takes a node back: the price climbs, then the provider recommends to leave.";
@@ -102,7 +98,10 @@ async fn start(trouble: Trouble, node: Option<String>, client: &Client, json: bo
     if json {
         return show::json(&taken);
     }
-    say(&format!("{} plays on {node}: its spot price climbs by a third, and the provider recommends to leave.", trouble.name()));
+    say(&format!(
+        "{} plays on {node}: its spot price climbs by a third, and the provider recommends to leave.",
+        trouble.name()
+    ));
     say("What follows is real. Watch with `aether incidents`; end the signals with `aether drill stop`.");
     Ok(())
 }
@@ -165,7 +164,10 @@ async fn stop(trouble: Option<Trouble>, node: Option<String>, client: &Client, j
         say("No such drill runs.");
     }
     for drill in stopped {
-        say(&format!("{} on {} is over: the price is calm, and the recommendation is taken back.", drill.name, drill.node));
+        say(&format!(
+            "{} on {} is over: the price is calm, and the recommendation is taken back.",
+            drill.name, drill.node
+        ));
     }
     Ok(())
 }

@@ -178,7 +178,8 @@ fn tell(detail: &PlanDetail) {
     say(&format!("incident   {}: {}", detail.incident.id, detail.incident.summary));
     say(&format!("class      {}", show::name(&detail.plan.class)));
     let blast = &detail.plan.blast;
-    let share = detail.blast.as_ref().map_or_else(String::new, |blast| format!(", {:.0} % of the fleet", blast.fleet_percent));
+    let share =
+        detail.blast.as_ref().map_or_else(String::new, |blast| format!(", {:.0} % of the fleet", blast.fleet_percent));
     say(&format!("touches    {} nodes, {} workloads, {} GPUs{share}", blast.nodes, blast.workloads, blast.gpus));
     if detail.plan.dry_run {
         say("           a dry run: nothing will be changed");

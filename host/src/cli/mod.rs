@@ -19,7 +19,7 @@ mod up;
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use client::Client;
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// Control plane for GPU and AI infrastructure: sandboxed components decide, approved deeds are done.
@@ -132,7 +132,8 @@ pub fn help() -> String {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;
     // A boxed future: the largest command would otherwise make a frame of all of them.
     runtime.block_on(Box::pin(act(cli)))
 }
@@ -174,7 +175,8 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Structured lines on standard error; `RUST_LOG` chooses what.
 fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 /// A line for the person at the terminal.

@@ -94,7 +94,9 @@ fn risk_of(risks: &[SubjectRisk], node: &NodeView) -> (String, String) {
     let subject = SubjectRef::node(node.id.as_str());
     match risks.iter().find(|risk| risk.subject == subject) {
         Some(SubjectRisk { risk: Some(risk), .. }) => (show::name(&risk.level), show::short(&risk.reason, 80)),
-        Some(SubjectRisk { unknown, .. }) => ("unknown".into(), show::short(unknown.as_deref().unwrap_or_default(), 80)),
+        Some(SubjectRisk { unknown, .. }) => {
+            ("unknown".into(), show::short(unknown.as_deref().unwrap_or_default(), 80))
+        }
         None => ("-".into(), String::new()),
     }
 }

@@ -39,7 +39,10 @@ pub(super) async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         .collect();
     show::table(["SLOT", "ROLE", "COMPONENT", "VERSION", "DIGEST", "ASKED", "FAULTS", "MEDIAN"], &rows);
     for missing in &slots.missing {
-        say(&format!("\n{} is missing from {}: {} [{}]", missing.component, missing.slot, missing.reason, missing.code));
+        say(&format!(
+            "\n{} is missing from {}: {} [{}]",
+            missing.component, missing.slot, missing.reason, missing.code
+        ));
     }
     Ok(())
 }

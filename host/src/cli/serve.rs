@@ -35,7 +35,9 @@ pub(super) async fn run(serve: Serve, stop: impl Future<Output = ()>) -> anyhow:
         super::say(&format!("Administrator's token, also in {}: {}", data.join("admin.token").display(), host.token));
     }
     if config.posture.dry_run {
-        super::say("Posture: dry run. Everything is checked and nothing is changed; see [posture] in the configuration.");
+        super::say(
+            "Posture: dry run. Everything is checked and nothing is changed; see [posture] in the configuration.",
+        );
     }
     host.run(stop).await?;
     Ok(())

@@ -111,7 +111,9 @@ mod tests {
 
     #[test]
     fn durations_are_in_the_largest_unit_that_tells_enough() {
-        for (ms, shown) in [(0, "0 ms"), (999, "999 ms"), (61_000, "61 s"), (7_199_999, "119 min"), (90_000_000, "25 h")] {
+        for (ms, shown) in
+            [(0, "0 ms"), (999, "999 ms"), (61_000, "61 s"), (7_199_999, "119 min"), (90_000_000, "25 h")]
+        {
             assert_eq!(duration(ms), shown);
         }
     }

@@ -2,12 +2,7 @@
 //! starts it ends.
 
 use super::serve::load_config;
-use crate::{
-    clock,
-    config::Config,
-    serve::Host,
-    store::Store,
-};
+use crate::{clock, config::Config, serve::Host, store::Store};
 use aether_core::{catalogue::SafetyClass, id::NodeId};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -137,9 +132,20 @@ async fn start_agent(up: &Up, dir: &Path, node: &str, url: &str, store: &Store) 
     if let Some(criu) = &up.criu {
         command.arg("--criu").arg(criu);
     }
+    die_with_us(&mut command);
     let mut command = Command::from(command);
     command.kill_on_drop(true);
     command.spawn().with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// However this program ends, kill -9 included, the agent is asked to end, too. The kernel asks when the *thread* that
+/// started it ends: here that is the main thread, which lasts as long as the program.
+#[allow(unsafe_code, reason = "there is no safe way to do something between fork and exec")]
+fn die_with_us(command: &mut std::process::Command) {
+    let ask = || rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).map_err(std::io::Error::from);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; this makes one system call, prctl, and
+    // touches no memory that another thread could hold locked.
+    unsafe { command.pre_exec(ask) };
 }
 
 fn agent_config(dir: &Path, node: &str, url: &str) -> anyhow::Result<String> {

@@ -109,8 +109,11 @@ impl Plane for Running {
     }
 
     fn checks(&self) -> Vec<Check> {
-        let empty: Vec<&str> =
-            Role::ALL.into_iter().filter(|role| self.slots.of(*role).all(|s| s.entries.is_empty())).map(Role::world).collect();
+        let empty: Vec<&str> = Role::ALL
+            .into_iter()
+            .filter(|role| self.slots.of(*role).all(|s| s.entries.is_empty()))
+            .map(Role::world)
+            .collect();
         let failure = (!empty.is_empty()).then(|| {
             let why: Vec<String> = self.slots.failures().iter().map(ToString::to_string).collect();
             format!("no component stands for {}. {}", empty.join(", "), why.join("; "))
@@ -118,7 +121,6 @@ impl Plane for Running {
         vec![Check { name: "slots", failure }]
     }
 }
-
 
 fn slot_status(slot: &Slot) -> SlotStatus {
     let entries = slot
@@ -138,16 +140,8 @@ fn slot_status(slot: &Slot) -> SlotStatus {
 }
 
 fn figures(view: FiguresView) -> Figures {
-    let FiguresView {
-        evaluations,
-        faults,
-        fuel_p50,
-        fuel_p99,
-        latency_us_p50,
-        latency_us_p99,
-        last_at,
-        last_fault,
-    } = view;
+    let FiguresView { evaluations, faults, fuel_p50, fuel_p99, latency_us_p50, latency_us_p99, last_at, last_fault } =
+        view;
     let name = |kind| match serde_json::to_value(kind) {
         Ok(serde_json::Value::String(name)) => name,
         _ => String::new(),

@@ -73,7 +73,8 @@ impl Store {
     /// Appends one entry and answers with it.
     pub async fn audit(&self, at: Time, act: Act) -> Result<Entry, Error> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let last = sqlx::query("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1").fetch_optional(&mut *tx).await?;
+        let last =
+            sqlx::query("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1").fetch_optional(&mut *tx).await?;
         let (number, previous) = match last {
             Some(row) => (row.try_get::<i64, _>("number")?.saturating_add(1), Digest(row.try_get("hash")?)),
             None => (1, first()),
