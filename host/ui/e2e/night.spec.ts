@@ -131,7 +131,7 @@ test('a drill is unmistakable, and leads to a plan that waits', async () => {
   await page.getByTestId('incident-row').first().click({ timeout: 60_000 });
   await expect(page.getByTestId('step-execution_plan')).toHaveAttribute('data-standing', 'here', { timeout: 60_000 });
   incidentPath = new URL(page.url()).pathname;
-  await expect(page.getByTestId('step-observation_summary').getByText('Drill', { exact: true })).toBeVisible();
+  await expect(page.getByTestId('step-observation_summary').locator('[data-tone=drill]')).toBeVisible();
   await expect(page.getByTestId('approval')).toContainText('Cannot be undone');
   await expect(page.getByTestId('expiry')).toContainText(/expires in \d+:\d\d/);
   await expect(page.getByTestId('approval').getByTestId('hash')).toHaveText(/^[0-9a-f]{64}$/);
@@ -171,7 +171,7 @@ test('approved by a click, the workload goes on where it was, on node-b', async 
   }
   await expect(page.getByTestId('step-incident_report')).toContainText('Resolved');
   await expect(page.getByTestId('chain')).toHaveText('Hash chain whole');
-  for (const step of STEPS) await expect(page.getByTestId(`step-${step}`).getByText('Drill', { exact: true })).toBeVisible();
+  for (const step of STEPS) await expect(page.getByTestId(`step-${step}`).locator('[data-tone=drill]')).toBeVisible();
   await expect(page.getByText('Not approved')).toHaveCount(0);
   await expect(page.getByText(/^approved by /)).toHaveCount(1);
   await accessible(page);

@@ -29,15 +29,15 @@ export const api = {
   session: (s?: Signal) => told(client.GET('/api/v1/session', s)),
   signIn: (token: string) => told(client.POST('/api/v1/session', { body: { token } })),
   signOut: () => told(client.DELETE('/api/v1/session')),
-  status: async (s?: Signal) => (await told(client.GET('/api/v1/status', s))) as unknown as M.Status,
+  status: (s?: Signal) => told(client.GET('/api/v1/status', s)),
   nodes: (s?: Signal) => told(client.GET('/api/v1/nodes', s)),
   workloads: (s?: Signal) => told(client.GET('/api/v1/workloads', s)),
   risks: (s?: Signal) => told(client.GET('/api/v1/risks', s)),
   range: (query: { subject: string; metric: string; from: number; to: number; points: number }, s?: Signal) =>
     told(client.GET('/api/v1/telemetry/range', { params: { query }, ...s })),
   incidents: (query: { before?: number }, s?: Signal) => told(client.GET('/api/v1/incidents', { params: { query }, ...s })),
-  incident: async (id: string, s?: Signal) =>
-    (await told(client.GET('/api/v1/incidents/{id}', { params: { path: { id } }, ...s }))) as unknown as M.IncidentDetail,
+  incident: (id: string, s?: Signal): Promise<M.IncidentDetail> =>
+    told(client.GET('/api/v1/incidents/{id}', { params: { path: { id } }, ...s })),
   plan: (hash: string, s?: Signal) => told(client.GET('/api/v1/plans/{hash}', { params: { path: { hash } }, ...s })),
   approve: (hash: string, comment: string | null) =>
     told(client.POST('/api/v1/plans/{hash}/approve', { params: { path: { hash } }, body: { comment } })),

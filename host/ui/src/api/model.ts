@@ -5,6 +5,9 @@ import type * as G from './generated/schema';
 
 export type {
   Approval,
+  Artifact,
+  ArtifactRole,
+  ArtifactStatus,
   AuditEntry,
   AuditPage,
   BlastRadius,
@@ -69,38 +72,12 @@ export type Value =
   | { duration: number }
   | { bytes: number };
 
-export type ArtifactRole = 'observer' | 'analyzer' | 'planner' | 'policy_gate' | 'executor' | 'verifier' | 'memory';
-export type ArtifactStatus = 'complete' | 'pending' | 'refused' | 'failed' | 'unknown';
-
-/** `Status` and `Role` name two things each in the host, so the document cannot be followed for these fields. */
-export type Artifact = Omit<G.Artifact, 'producer' | 'consumer' | 'status'> & {
-  producer: ArtifactRole;
-  consumer: ArtifactRole;
-  status: ArtifactStatus;
-};
 export type IncidentSummary = G.IncidentSummary & {
   /** Not told by every host. */
   flags?: G.Flags;
 };
-export type IncidentDetail = Omit<G.IncidentDetail, 'artifacts' | 'incident'> & {
-  incident: IncidentSummary;
-  artifacts: Artifact[];
-};
-export interface Status {
-  version: string;
-  started_at: number;
-  uptime_ms: number;
-  now: number;
-  posture: G.Posture;
-  bundle?: G.BundleInfo | null;
-  recorder: G.RecorderStatus;
-  drills: G.DrillStatus[];
-  simulated_nodes: string[];
-  nodes: number;
-  live_nodes: number;
-  open_incidents: number;
-  waiting_plans: number;
-}
+export type IncidentDetail = Omit<G.IncidentDetail, 'incident'> & { incident: IncidentSummary };
+export type Status = G.HostStatus;
 
 /** An outcome is an answer or a fault. */
 export type Envelope = Omit<G.Envelope, 'outcome'> & { outcome: { Ok?: unknown; Err?: { kind: string; message: string } } };

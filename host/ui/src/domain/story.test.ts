@@ -190,7 +190,8 @@ describe('readings', () => {
     expect(within({ condition, value: 0.05 })).toBe(false);
     expect(within({ condition, value: null })).toBeNull();
     expect(readingText({ condition, value: null })).toBe('—');
-    expect(conditionText(condition)).toBe('Progress rate ≥ 0.1 steps/s');
+    expect(conditionText(condition, target)).toBe('Progress rate ≥ 0.1 steps/s');
+    expect(conditionText({ ...condition, maximum: 2 }, subject)).toBe('Progress rate of workload demo-counter ≥ 0.1 steps/s and ≤ 2 steps/s');
   });
 });
 

@@ -206,14 +206,16 @@ export function undoing(step: Step): { text: string; possible: boolean } {
   return { text: 'Cannot be undone.', possible: false };
 }
 
-/** `progress rate ≥ 0.1 steps/s on workload counter, on samples at most 5 s old`. */
-export function conditionText(condition: Condition): string {
+/** `Memory of node-b ≤ 95 %`; without the target where it is `about` anyway. */
+export function conditionText(condition: Condition, about?: { kind: string; id: string }): string {
   const unit = metricUnit(condition.metric);
   const bounds = [
     typeof condition.minimum === 'number' ? `≥ ${quantity(condition.minimum, unit)}` : null,
     typeof condition.maximum === 'number' ? `≤ ${quantity(condition.maximum, unit)}` : null,
   ].filter((bound) => bound !== null);
-  return `${metricName(condition.metric)} ${bounds.join(' and ')}`;
+  const known = about === undefined || (about.kind === condition.target.kind && about.id === condition.target.id);
+  const of = known ? '' : ` of ${targetName(condition.target)}`;
+  return `${metricName(condition.metric)}${of} ${bounds.join(' and ')}`;
 }
 
 export function readingText(reading: Reading): string {

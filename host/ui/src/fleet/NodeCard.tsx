@@ -191,10 +191,15 @@ function clockWords(skew: number): string {
   return `${duration(Math.abs(skew))} ${skew > 0 ? 'ahead of' : 'behind'} the host`;
 }
 
-const one = (lines: Line[]) => lines.slice(0, 1).map((line) => ({ name: '', line }));
+/** The line that goes on; another source of the same may have ended. */
+const one = (lines: Line[]) =>
+  [...lines]
+    .sort((a, b) => (b.at.at(-1) ?? 0) - (a.at.at(-1) ?? 0))
+    .slice(0, 1)
+    .map((line) => ({ name: '', line }));
 
 /** A load of "threads" is how the unit reads; a bare number is how people say it. */
-const plainLoad = (lines: Line[]) => lines.slice(0, 1).map((line) => ({ name: '', line: { ...line, unit: '' } }));
+const plainLoad = (lines: Line[]) => one(lines).map(({ line }) => ({ name: '', line: { ...line, unit: '' } }));
 
 function pressure(lines: Line[]) {
   return ['cpu', 'io', 'memory'].flatMap((resource) => {

@@ -122,7 +122,7 @@ function Steps({ steps }: { steps: Step[] }) {
                 <p className={css.dim}>{settings.map(([name, value]) => `${name} ${valueText(value)}`).join(', ')}</p>
               )}
               {step.preconditions.length > 0 && (
-                <p className={css.dim}>Only if {step.preconditions.map((condition) => conditionText(condition)).join('; ')}</p>
+                <p className={css.dim}>Only if {step.preconditions.map((condition) => conditionText(condition, step.target)).join('; ')}</p>
               )}
               <p className={css.undo} data-impossible={!undo.possible || undefined}>
                 <Icon name={undo.possible ? 'undo' : 'lock'} size={12} />

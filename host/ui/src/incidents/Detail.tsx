@@ -36,7 +36,7 @@ function Observation({ body }: { body: BodyOf<'observation_summary'> }) {
           <li key={i}>
             <span>
               {metricName(reading.metric)}
-              {Object.values(reading.attributes).length > 0 && <i> {Object.values(reading.attributes).join(', ')}</i>}
+              <i> {partOf(reading.attributes)}</i>
             </span>
             <b className="num">{quantity(reading.value, reading.unit)}</b>
             <i>{reading.samples === 0 ? 'not sampled' : count(reading.samples, 'sample')}</i>
@@ -54,6 +54,13 @@ function Observation({ body }: { body: BodyOf<'observation_summary'> }) {
       )}
     </>
   );
+}
+
+/** Which part of the subject a reading is of: a disk, a direction. Where it came from is no part. */
+function partOf(attributes: Record<string, string>): string {
+  return ['resource', 'system.device', 'disk.io.direction', 'network.io.direction', 'cpu.mode']
+    .flatMap((name) => attributes[name] ?? [])
+    .join(', ');
 }
 
 function Finding({ body }: { body: BodyOf<'anomaly_finding'> }) {

@@ -130,7 +130,7 @@ function About({ detail }: { detail: IncidentDetail }) {
       {detail.timeline.length > 0 && (
         <>
           <h3 className={css.journalHead}>Journal</h3>
-          <ol className={css.journal}>
+          <ol className={css.journal} tabIndex={0} aria-label="Journal">
             {detail.timeline.map((entry, i) => (
               <li key={i}>
                 <At time={entry.at} />

@@ -505,15 +505,15 @@ export interface components {
             id: components["schemas"]["ArtifactId"];
             /** Format: int32 */
             schema_version: number;
-            producer: components["schemas"]["Role"];
-            consumer: components["schemas"]["Role"];
+            producer: components["schemas"]["ArtifactRole"];
+            consumer: components["schemas"]["ArtifactRole"];
             incident: components["schemas"]["IncidentId"];
             /** @description The run of the workflow `remediation`; one per incident. */
             workflow: string;
             /** @description Follows a trouble through folded and reopened incidents: the digest of its shape. */
             correlation: string;
             at: components["schemas"]["Time"];
-            status: components["schemas"]["Status"];
+            status: components["schemas"]["ArtifactStatus"];
             /** @description The artifacts that it was made from. */
             parents: components["schemas"]["ArtifactId"][];
             evidence: components["schemas"]["Evidence"][];
@@ -525,6 +525,13 @@ export interface components {
         };
         /** @description One artifact of an incident: `<incident>/<number>-<kind>`. */
         ArtifactId: string;
+        /**
+         * @description Who owns an artifact. Only the executor may change live state, and only where posture and approval allow.
+         * @enum {string}
+         */
+        ArtifactRole: "observer" | "analyzer" | "planner" | "policy_gate" | "executor" | "verifier" | "memory";
+        /** @enum {string} */
+        ArtifactStatus: "complete" | "pending" | "refused" | "failed" | "unknown";
         AuditEntry: {
             /**
              * Format: int64
@@ -945,6 +952,31 @@ export interface components {
             function: string;
             request: unknown;
             response: unknown;
+        };
+        HostStatus: {
+            version: string;
+            started_at: components["schemas"]["Time"];
+            /** Format: int64 */
+            uptime_ms: number;
+            now: components["schemas"]["Time"];
+            posture: components["schemas"]["Posture"];
+            bundle?: components["schemas"]["BundleInfo"] | null;
+            recorder: components["schemas"]["RecorderStatus"];
+            /** @description Drills whose signals are not calmed yet. Empty: what you see is not a drill. */
+            drills: components["schemas"]["DrillStatus"][];
+            /** @description Nodes whose executor only pretends. Empty: everything is done for real. */
+            simulated_nodes: components["schemas"]["NodeId"][];
+            /** Format: int32 */
+            nodes: number;
+            /** Format: int32 */
+            live_nodes: number;
+            /** Format: int32 */
+            open_incidents: number;
+            /**
+             * Format: int32
+             * @description Plans that wait for an approval.
+             */
+            waiting_plans: number;
         };
         /**
          * @description `hash(plan, step, direction, target generation)`: a step has one, so a repeat is known as one. A repeat is
@@ -1539,8 +1571,6 @@ export interface components {
             /** @description Entries of the bundle that could not be activated: their slots go on without them. */
             missing: components["schemas"]["MissingEntry"][];
         };
-        /** @enum {string} */
-        Status: "complete" | "pending" | "refused" | "failed" | "unknown";
         /** @description One deed of one agent. */
         Step: {
             verb: string;
@@ -1784,6 +1814,8 @@ export type Approval = components['schemas']['Approval'];
 export type ArgumentSpec = components['schemas']['ArgumentSpec'];
 export type Artifact = components['schemas']['Artifact'];
 export type ArtifactId = components['schemas']['ArtifactId'];
+export type ArtifactRole = components['schemas']['ArtifactRole'];
+export type ArtifactStatus = components['schemas']['ArtifactStatus'];
 export type AuditEntry = components['schemas']['AuditEntry'];
 export type AuditPage = components['schemas']['AuditPage'];
 export type BlastCount = components['schemas']['BlastCount'];
@@ -1818,6 +1850,7 @@ export type Flags = components['schemas']['Flags'];
 export type GateQuestion = components['schemas']['GateQuestion'];
 export type HelloSession = components['schemas']['HelloSession'];
 export type HostCall = components['schemas']['HostCall'];
+export type HostStatus = components['schemas']['HostStatus'];
 export type IdempotencyKey = components['schemas']['IdempotencyKey'];
 export type IncidentDetail = components['schemas']['IncidentDetail'];
 export type IncidentId = components['schemas']['IncidentId'];
@@ -1880,7 +1913,6 @@ export type SlotEntry = components['schemas']['SlotEntry'];
 export type SlotId = components['schemas']['SlotId'];
 export type SlotStatus = components['schemas']['SlotStatus'];
 export type Slots = components['schemas']['Slots'];
-export type Status = components['schemas']['Status'];
 export type Step = components['schemas']['Step'];
 export type StepRecord = components['schemas']['StepRecord'];
 export type StepStage = components['schemas']['StepStage'];
@@ -2581,7 +2613,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Status"];
+                    "application/json": components["schemas"]["HostStatus"];
                 };
             };
             /** @description A problem */
