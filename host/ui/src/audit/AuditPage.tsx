@@ -3,6 +3,7 @@ import { Button } from '@mantine/core';
 import { useAudit } from '../api/queries';
 import type { AuditEntry } from '../api/model';
 import { rankName } from '../domain/words';
+import { shortId } from '../format/units';
 import { At, Chip, Empty, Failure, Hash, Hint, Page, Panel, Skeleton } from '../parts/parts';
 import parts from '../parts/parts.module.css';
 import css from './Audit.module.css';
@@ -70,7 +71,8 @@ function Chain({ verified, brokenAt }: { verified?: boolean | null; brokenAt?: n
 }
 
 function Row({ entry }: { entry: AuditEntry }) {
-  const detail = Object.entries(entry.detail);
+  const { name, ...others } = entry.detail;
+  const detail = Object.entries(others);
   return (
     <tr>
       <td className={parts.right}>{entry.number}</td>
@@ -78,7 +80,7 @@ function Row({ entry }: { entry: AuditEntry }) {
         <At time={entry.at} />
       </td>
       <td className={css.nowrap}>
-        {entry.principal} {entry.rank && <span className={css.dim}>{rankName(entry.rank)}</span>}
+        <span title={entry.principal}>{name ?? shortId(entry.principal)}</span> {entry.rank && <span className={css.dim}>{rankName(entry.rank)}</span>}
       </td>
       <td>
         <code>{entry.action}</code>

@@ -3,6 +3,7 @@ import { Button, SegmentedControl } from '@mantine/core';
 import { useState } from 'react';
 import { Link, useSearchParams } from 'react-router';
 import { useDecisions, useSlots } from '../api/queries';
+import { targetName } from '../domain/words';
 import { compact, plain } from '../format/units';
 import { At, Chip, Empty, Failure, Page, Panel, Skeleton } from '../parts/parts';
 import parts from '../parts/parts.module.css';
@@ -67,7 +68,7 @@ export function DecisionsPage() {
                       <td className={css.nowrap}>
                         {decision.component_name} <span className={css.dim}>{decision.component_version}</span>
                       </td>
-                      <td className={css.nowrap}>{decision.subject ? `${decision.subject.kind} ${decision.subject.id}` : <span className={css.dim}>—</span>}</td>
+                      <td className={css.nowrap}>{decision.subject ? targetName(decision.subject) : <span className={css.dim}>—</span>}</td>
                       <td>
                         {!decision.ok && <Chip tone="critical">Fault</Chip>} {decision.outcome}
                       </td>

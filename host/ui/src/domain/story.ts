@@ -43,7 +43,7 @@ export interface StoryStep {
   artifact: Artifact | null;
 }
 
-export function tell(incident: IncidentDetail): StoryStep[] {
+export function tell(incident: IncidentDetail, nameOf: (principal: string) => string = (principal) => principal): StoryStep[] {
   const byKind = new Map(incident.artifacts.map((artifact) => [artifact.body.kind, artifact]));
   const resolution = incident.incident.resolution ?? null;
   const here = ORDER.find((kind) => {
@@ -55,7 +55,7 @@ export function tell(incident: IncidentDetail): StoryStep[] {
     const base = { kind, number: index + 1, artifact };
     if (kind === here) return { ...base, standing: 'here', tone: hereTone(incident), sentence: now(kind, incident, artifact) };
     if (artifact) {
-      return { ...base, standing: 'done', tone: toneOf(artifact), sentence: sentence(artifact.body, incident) };
+      return { ...base, standing: 'done', tone: toneOf(artifact), sentence: sentence(artifact.body, incident, nameOf) };
     }
     if (resolution !== null) {
       return { ...base, standing: 'never', tone: 'idle', sentence: `Not reached: ${lower(RESOLUTIONS[resolution].means)}` };
@@ -154,7 +154,11 @@ export function demandText(demand: Demand | null | undefined, approvals: number)
 }
 
 /** The sentence that matters of an artifact that is there. */
-export function sentence(body: Body, incident?: Pick<IncidentDetail, 'approvals' | 'demand'>): string {
+export function sentence(
+  body: Body,
+  incident?: Pick<IncidentDetail, 'approvals' | 'demand'>,
+  nameOf: (principal: string) => string = (principal) => principal,
+): string {
   switch (body.kind) {
     case 'observation_summary': {
       const last = body.events.at(-1);
@@ -172,7 +176,7 @@ export function sentence(body: Body, incident?: Pick<IncidentDetail, 'approvals'
       if (body.chosen) return body.chosen.title;
       return `No proposal stands${body.refused[0] ? `: ${body.refused[0].text}` : '.'}`;
     case 'execution_plan':
-      return planSentence(body, incident);
+      return planSentence(body, incident, nameOf);
     case 'execution_result':
       return upper(body.summary);
     case 'verification_result':
@@ -185,13 +189,14 @@ export function sentence(body: Body, incident?: Pick<IncidentDetail, 'approvals'
 function planSentence(
   body: BodyOf<'execution_plan'>,
   incident: Pick<IncidentDetail, 'approvals' | 'demand'> | undefined,
+  nameOf: (principal: string) => string,
 ): string {
   const what = `${count(body.plan.steps.length, 'step')}, ${CLASSES[body.plan.class].word.toLowerCase()}`;
   if (body.denied) return `Denied by policy: ${body.reasons.map((reason) => reason.text).join('; ')}`;
   if (!body.demand) return `${upper(what)}; no approval was needed.`;
-  const by = incident?.approvals.filter((approval) => approval.approved).map((approval) => approval.by) ?? [];
+  const by = incident?.approvals.filter((approval) => approval.approved).map((approval) => nameOf(approval.by)) ?? [];
   const no = incident?.approvals.find((approval) => !approval.approved);
-  if (no) return `${upper(what)}; denied by ${no.by}${no.comment ? `: “${no.comment}”` : '.'}`;
+  if (no) return `${upper(what)}; denied by ${nameOf(no.by)}${no.comment ? `: “${no.comment}”` : '.'}`;
   if (by.length > 0) return `${upper(what)}; approved by ${by.join(' and ')}.`;
   return `${upper(what)}; needed ${demandText(body.demand, 0)}.`;
 }

@@ -88,6 +88,11 @@ export function count(n: number, noun: string, plural = `${noun}s`): string {
   return `${grouped.format(n)} ${n === 1 ? noun : plural}`;
 }
 
+/** A principal's id is long and drawn at random; its beginning tells two apart. */
+export function shortId(id: string): string {
+  return id.length > 24 ? `${id.slice(0, 18)}…` : id;
+}
+
 /** The first twelve digits of a digest: enough to tell two apart. */
 export function short(digest: string): string {
   return digest.slice(0, 12);

@@ -162,7 +162,7 @@ function EvidenceAge({ plan }: { plan: PlanDetail }) {
 }
 
 function Decide({ plan }: { plan: PlanDetail }) {
-  const { session, suffices } = usePerson();
+  const { session, suffices, nameOf } = usePerson();
   const now = useNow();
   const client = useQueryClient();
   const [comment, setComment] = useState('');
@@ -195,7 +195,7 @@ function Decide({ plan }: { plan: PlanDetail }) {
       <footer className={css.decide}>
         {plan.approvals.map((approval) => (
           <p key={approval.by} className={css.given}>
-            <Icon name={approval.approved ? 'check' : 'cross'} size={14} /> {approval.approved ? 'Approved' : 'Denied'} by {approval.by},{' '}
+            <Icon name={approval.approved ? 'check' : 'cross'} size={14} /> {approval.approved ? 'Approved' : 'Denied'} by {nameOf(approval.by)},{' '}
             {rankName(approval.rank)}, <At time={approval.at} />
             {approval.comment && <> “{approval.comment}”</>}
           </p>
@@ -211,7 +211,7 @@ function Decide({ plan }: { plan: PlanDetail }) {
       </p>
       {plan.approvals.map((approval) => (
         <p key={approval.by} className={css.given}>
-          <Icon name={approval.approved ? 'check' : 'cross'} size={14} /> {approval.by}, {rankName(approval.rank)}, <At time={approval.at} />
+          <Icon name={approval.approved ? 'check' : 'cross'} size={14} /> {nameOf(approval.by)}, {rankName(approval.rank)}, <At time={approval.at} />
           {approval.comment && <> “{approval.comment}”</>}
         </p>
       ))}

@@ -1,5 +1,6 @@
 /** What an artifact says beyond its one sentence. */
 import type { Body, BodyOf, IncidentDetail, Reading, StepRecord } from '../api/model';
+import { usePerson } from '../app/session';
 import { conditionText, demandText, given, planOf, readingText, riskFigures, within } from '../domain/story';
 import { eventName, LEVELS, metricName, rankName, RESOLUTIONS, targetName, valueText, verb } from '../domain/words';
 import { duration } from '../format/time';
@@ -136,6 +137,7 @@ function ProposalDetail({ body }: { body: BodyOf<'remediation_proposal'> }) {
 }
 
 function PlanDetail({ body, detail }: { body: BodyOf<'execution_plan'>; detail: IncidentDetail }) {
+  const { nameOf } = usePerson();
   return (
     <>
       <ol className={css.planned}>
@@ -152,7 +154,7 @@ function PlanDetail({ body, detail }: { body: BodyOf<'execution_plan'>; detail: 
         <Fact name="Asked for">{demandText(body.demand, given(detail))}</Fact>
         {detail.approvals.map((approval) => (
           <Fact key={approval.by} name={approval.approved ? 'Approved' : 'Denied'}>
-            {approval.by} ({rankName(approval.rank)}), <At time={approval.at} />
+            <span title={approval.by}>{nameOf(approval.by)}</span> ({rankName(approval.rank)}), <At time={approval.at} />
             {approval.comment && <>: “{approval.comment}”</>}
           </Fact>
         ))}
@@ -278,7 +280,7 @@ function Report({ body }: { body: BodyOf<'incident_report'> }) {
       <p className={css.rationale}>{RESOLUTIONS[body.resolution].means}</p>
       <div className={css.inline}>
         <span>{count(body.timeline.length, 'entry', 'entries')} in the timeline</span>
-        <span>seen again {plain(body.recurrences)}×</span>
+        {body.recurrences > 0 && <span>seen again {plain(body.recurrences)}×</span>}
       </div>
     </>
   );

@@ -3,6 +3,7 @@ import { Link, useParams } from 'react-router';
 import { useNow } from '../api/clock';
 import { useIncident } from '../api/queries';
 import type { IncidentDetail } from '../api/model';
+import { usePerson } from '../app/session';
 import { tell } from '../domain/story';
 import { RESOLUTIONS, targetName } from '../domain/words';
 import { duration } from '../format/time';
@@ -35,7 +36,8 @@ export function IncidentPage() {
 
 function Told({ detail, stale }: { detail: IncidentDetail; stale: unknown }) {
   const { incident } = detail;
-  const story = tell(detail);
+  const { nameOf } = usePerson();
+  const story = tell(detail, nameOf);
   const report = detail.artifacts.find((artifact) => artifact.body.kind === 'incident_report')?.body;
   const action = report?.kind === 'incident_report' ? report.action_needed : null;
   return (

@@ -43,11 +43,11 @@ export function PluginsPage() {
             </div>
           </Panel>
         )}
-        {slots.data?.slots.map((slot) => (
+        {inOrder(slots.data?.slots ?? []).map((slot) => (
           <Slot
             key={slot.id}
             slot={slot}
-            missing={slots.data.missing.filter((entry) => entry.slot === slot.id)}
+            missing={(slots.data?.missing ?? []).filter((entry) => entry.slot === slot.id)}
             plugins={plugins.data ?? []}
           />
         ))}
@@ -66,6 +66,12 @@ export function PluginsPage() {
       </div>
     </Page>
   );
+}
+
+/** In the order in which an incident meets them. */
+function inOrder(slots: SlotStatus[]): SlotStatus[] {
+  const order = ['risk-scorer', 'router', 'remediation-planner', 'policy-gate'];
+  return [...slots].sort((a, b) => order.indexOf(a.role) - order.indexOf(b.role) || a.id.localeCompare(b.id));
 }
 
 function Slot({ slot, missing, plugins }: { slot: SlotStatus; missing: Slots['missing']; plugins: Plugin[] }) {
