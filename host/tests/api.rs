@@ -1,5 +1,7 @@
 //! What callers of the API meet, in process: the real router, store and recorder, and a plane with one node.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands, its helpers included")]
+
 use aether_core::{
     id::{Digest, NodeId, PrincipalId},
     incident::Rank,

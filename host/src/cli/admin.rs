@@ -28,8 +28,8 @@ pub(super) enum Token {
     List,
     /// Make a token useless.
     Delete {
-        /// Its id.
-        token: String,
+        /// Its id; not its secret.
+        id: String,
     },
 }
 
@@ -87,10 +87,10 @@ pub(super) async fn token(token: Token, client: &Client, json: bool) -> anyhow::
                 .collect();
             show::table(["TOKEN", "NAME", "RANK", "MADE", "EXPIRES"], &rows);
         }
-        Token::Delete { token } => {
-            client.delete(&format!("tokens/{}", escaped(&token))).await?;
+        Token::Delete { id } => {
+            client.delete(&format!("tokens/{}", escaped(&id))).await?;
             if json {
-                return show::json(&serde_json::json!({ "deleted": token }));
+                return show::json(&serde_json::json!({ "deleted": id }));
             }
             say("Deleted. It and the sign-ins made with it are of no use from now on.");
         }

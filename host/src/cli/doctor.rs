@@ -14,9 +14,9 @@ pub(super) struct Doctor {
     /// The server's configuration.
     #[arg(long, env = "AETHER_CONFIG")]
     config: Option<PathBuf>,
-    /// CRIU [default: `criu` on the PATH].
-    #[arg(long, env = "AETHER_CRIU", default_value = "criu", hide_default_value = true)]
-    criu: PathBuf,
+    /// CRIU [default: looked for as agents do, on the PATH and then where `make setup` puts it].
+    #[arg(long, env = "AETHER_CRIU")]
+    criu: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,7 +86,7 @@ fn examine(doctor: &Doctor) -> Vec<Finding> {
             findings.push(Finding::bad("config", format!("{error:#}"), "mend the file or the variable named"))
         }
     }
-    let criu = criu(&doctor.criu);
+    let criu = criu(&doctor.criu.clone().unwrap_or_else(find_criu));
     let has_criu = criu.state == State::Ok;
     findings.push(criu);
     findings.push(privileges(has_criu));
@@ -153,6 +153,16 @@ fn first_line(program: &Path, arguments: &[&str]) -> Result<String, String> {
     let text = if output.stdout.is_empty() { &output.stderr } else { &output.stdout };
     let line = String::from_utf8_lossy(text).lines().next().unwrap_or_default().trim().to_owned();
     if output.status.success() { Ok(line) } else { Err(line) }
+}
+
+fn find_criu() -> PathBuf {
+    let on_path = PathBuf::from("criu");
+    if first_line(&on_path, &["--version"]).is_ok() {
+        return on_path;
+    }
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("aether/criu/bin/criu")).filter(|path| path.is_file()).unwrap_or(on_path)
 }
 
 fn criu(program: &Path) -> Finding {

@@ -116,6 +116,8 @@ pub fn main() -> ExitCode {
 pub fn help() -> String {
     fn tell(command: &mut clap::Command, path: &str, text: &mut String) {
         let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        // Not what this machine's environment happens to say.
+        *command = std::mem::take(command).mut_args(|argument| argument.hide_env_values(true));
         text.push_str(&format!("# {path}\n\n{}\n", command.render_long_help()));
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
         for name in names.iter().filter(|name| *name != "help") {

@@ -77,10 +77,8 @@ pub(super) fn context(envelope: &Envelope) -> Context {
 /// The answer of the kind that `pick` takes; another kind cannot come from the runtime and is a fault all the same.
 pub(super) fn outcome<T>(envelope: &Envelope, pick: impl Fn(&Answer) -> Option<T>) -> Result<T, Fault> {
     match &envelope.outcome {
-        Ok(answer) => pick(answer).ok_or_else(|| Fault {
-            kind: FaultKind::BadOutput,
-            message: "the answer is of another role".into(),
-        }),
+        Ok(answer) => pick(answer)
+            .ok_or_else(|| Fault { kind: FaultKind::BadOutput, message: "the answer is of another role".into() }),
         Err(fault) => Err(fault.clone()),
     }
 }

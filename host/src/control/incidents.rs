@@ -11,13 +11,13 @@ use aether_core::{
     artifact::Artifact,
     combine,
     decision::{
-        Answer, BlastRadius, Candidate, Condition, Envelope, Fault, FaultKind, GateQuestion, Placement, PlanningFinding, Question, Risk,
-        Role, RoutingQuestion,
+        Answer, BlastRadius, Candidate, Condition, Envelope, Fault, FaultKind, GateQuestion, Placement,
+        PlanningFinding, Question, Risk, Role, RoutingQuestion,
     },
     id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId},
     incident::{
-        Approval, ApprovalRefused, Context, Effect, Event, GateAnswer, GateContext, Incident, Opening, Phase, PlannerAnswer,
-        Reservation, TimerKind, step,
+        Approval, ApprovalRefused, Context, Effect, Event, GateAnswer, GateContext, Incident, Opening, Phase,
+        PlannerAnswer, Reservation, TimerKind, step,
     },
     observation::Observation,
     order::{Direction, IdempotencyKey, Order},
@@ -167,8 +167,14 @@ impl Control {
         let (incident, effects) = Incident::open(now, opening.clone());
         let artifacts = recorded(&effects);
         let event = Event::Opened(Box::new(opening));
-        let commit =
-            Commit { incident: &incident, number: 1, at: now, event: &event, artifacts: &artifacts, envelopes: &envelopes };
+        let commit = Commit {
+            incident: &incident,
+            number: 1,
+            at: now,
+            event: &event,
+            artifacts: &artifacts,
+            envelopes: &envelopes,
+        };
         if let Err(error) = self.0.store.commit(commit).await {
             tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "an incident could not be opened");
             return false;
@@ -232,8 +238,7 @@ impl Control {
         let number = live.number + 1;
         let mut tries = 0;
         loop {
-            let commit =
-                Commit { incident: &after, number, at: now, event, artifacts: &artifacts, envelopes };
+            let commit = Commit { incident: &after, number, at: now, event, artifacts: &artifacts, envelopes };
             match self.0.store.commit(commit).await {
                 Ok(()) => break,
                 Err(error) => {
@@ -357,8 +362,17 @@ impl Control {
             }
         };
         let Reservation { key, plan: hash, step, direction, verb, node, target: _, inputs } = reservation;
-        let order =
-            Order { key: key.clone(), plan: hash, step, direction, node: node.clone(), fence, nonce, execute_by, inputs };
+        let order = Order {
+            key: key.clone(),
+            plan: hash,
+            step,
+            direction,
+            node: node.clone(),
+            fence,
+            nonce,
+            execute_by,
+            inputs,
+        };
         match self.0.fabric.dispatch(plan, order).await {
             Ok(()) => tracing::info!(incident.id = %incident.id, %node, verb, key = %key, "order sent"),
             Err(error) => {
@@ -475,7 +489,8 @@ impl Control {
         if others.is_empty() {
             return others;
         }
-        let workload = self.workloads_on(incident).into_iter().next().unwrap_or_else(|| incident.opening.subject.clone());
+        let workload =
+            self.workloads_on(incident).into_iter().next().unwrap_or_else(|| incident.opening.subject.clone());
         let mut answers = Vec::new();
         for slot in self.0.slots.of(Role::Router) {
             for entry in &slot.entries {
@@ -582,6 +597,7 @@ impl Control {
             FabricEvent::Lost { node, why } => tracing::warn!(%node, why, "session lost"),
             // The next tick looks at all of these anyway.
             FabricEvent::WorkloadsChanged(_) | FabricEvent::Telemetry(_) => {}
+            // That the event's node is the one that was ordered is the fabric's to hold.
             FabricEvent::OrderAccepted { node: _, key, journal_position } => {
                 self.feed_key(&key.clone(), Event::Accepted { key, journal: journal_position }).await;
             }

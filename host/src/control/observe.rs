@@ -20,7 +20,7 @@ use aether_core::{
 use std::collections::BTreeMap;
 
 /// Attribute of signals that belong to a drill; its value is the drill's name.
-pub const DRILL: &str = "drill";
+pub(super) const DRILL: &str = "drill";
 /// Events of one opening that are kept in its summary.
 const SUMMARY_EVENTS_MAXIMUM: usize = 20;
 
@@ -76,7 +76,10 @@ impl Control {
             Some(Change::Cleared(shape)) => {
                 tracing::info!(subject = %shape.subject, cause = shape.cause, "the finding has cleared");
                 if let Err(error) = self.0.store.clear_finding(&shape.subject).await {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a cleared finding could not be forgotten");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a cleared finding could not be forgotten"
+                    );
                 }
             }
         }
@@ -192,15 +195,14 @@ fn tier_name(tier: aether_core::snapshot::Tier) -> &'static str {
 }
 
 /// The newest value of every input that the scorers looked at, the events they saw, and the longest window.
-fn summarise(
-    slots: &crate::plugins::Slots,
-    envelopes: &[Envelope],
-) -> (Vec<SummaryReading>, Vec<SummaryEvent>, u64) {
+fn summarise(slots: &crate::plugins::Slots, envelopes: &[Envelope]) -> (Vec<SummaryReading>, Vec<SummaryEvent>, u64) {
     let mut readings = Vec::new();
     let mut events: Vec<SummaryEvent> = Vec::new();
     let mut window = 0;
     for envelope in envelopes {
-        let Question::Score(Observation { columns, events: seen, subject: _, at: _ }) = &envelope.question else { continue };
+        let Question::Score(Observation { columns, events: seen, subject: _, at: _ }) = &envelope.question else {
+            continue;
+        };
         let inputs = slots.inputs(&envelope.component);
         let input = |index: u32| usize::try_from(index).ok().and_then(|index| inputs.get(index));
         for column in columns {
@@ -221,7 +223,11 @@ fn summarise(
         for event in seen {
             let Some(Input::Events(declared)) = input(event.input) else { continue };
             window = window.max(declared.window_ms);
-            events.push(SummaryEvent { name: declared.name.clone(), at: event.at, attributes: event.attributes.clone() });
+            events.push(SummaryEvent {
+                name: declared.name.clone(),
+                at: event.at,
+                attributes: event.attributes.clone(),
+            });
         }
     }
     events.sort_by_key(|event| event.at);

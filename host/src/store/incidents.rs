@@ -64,13 +64,15 @@ impl Store {
         } else {
             update_incident(&mut tx, incident, at).await?;
         }
-        let inserted = sqlx::query("INSERT INTO journal (incident_id, number, at, event) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(incident.id.as_str())
-            .bind(signed(number))
-            .bind(at.0)
-            .bind(to_json(event))
-            .execute(&mut *tx)
-            .await?;
+        let inserted = sqlx::query(
+            "INSERT INTO journal (incident_id, number, at, event) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(incident.id.as_str())
+        .bind(signed(number))
+        .bind(at.0)
+        .bind(to_json(event))
+        .execute(&mut *tx)
+        .await?;
         if inserted.rows_affected() != 1 {
             return Err(Error::Conflict(format!("journal entry {number} of {} exists already", incident.id)));
         }
@@ -186,7 +188,8 @@ impl Store {
     }
 
     pub async fn incident(&self, id: &IncidentId) -> Result<Option<IncidentSummary>, Error> {
-        let row = sqlx::query("SELECT * FROM incidents WHERE id = ?").bind(id.as_str()).fetch_optional(&self.pool).await?;
+        let row =
+            sqlx::query("SELECT * FROM incidents WHERE id = ?").bind(id.as_str()).fetch_optional(&self.pool).await?;
         row.as_ref().map(summary).transpose()
     }
 
@@ -291,7 +294,9 @@ impl Store {
 
     pub async fn raised_findings(&self) -> Result<Vec<(Shape, Time)>, Error> {
         let rows = sqlx::query("SELECT shape, first_seen FROM findings").fetch_all(&self.pool).await?;
-        rows.iter().map(|row| Ok((from_json("shape", row.try_get("shape")?)?, Time(row.try_get("first_seen")?)))).collect()
+        rows.iter()
+            .map(|row| Ok((from_json("shape", row.try_get("shape")?)?, Time(row.try_get("first_seen")?))))
+            .collect()
     }
 
     pub async fn decision(&self, id: &DecisionId) -> Result<Option<Envelope>, Error> {
@@ -304,12 +309,14 @@ impl Store {
 
     /// The newest decisions, optionally of one slot.
     pub async fn decisions(&self, slot: Option<&str>, limit: u32) -> Result<Vec<Envelope>, Error> {
-        let rows = sqlx::query("SELECT envelope FROM decisions WHERE (? IS NULL OR slot = ?) ORDER BY at DESC, id DESC LIMIT ?")
-            .bind(slot)
-            .bind(slot)
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT envelope FROM decisions WHERE (? IS NULL OR slot = ?) ORDER BY at DESC, id DESC LIMIT ?",
+        )
+        .bind(slot)
+        .bind(slot)
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter().map(|row| from_json("decision", row.try_get("envelope")?)).collect()
     }
 
@@ -350,15 +357,17 @@ async fn update_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, 
         Phase::Closed { resolution } => Some(*resolution),
         _ => None,
     };
-    sqlx::query("UPDATE incidents SET phase = ?, closed_at = ?, resolution = ?, plan_hash = ?, updated_at = ? WHERE id = ?")
-        .bind(phase_name(&incident.phase))
-        .bind(resolution.map(|_| at.0))
-        .bind(resolution.map(|resolution| to_json(&resolution)))
-        .bind(incident.hash.as_ref().map(|hash| hash.0.as_str()))
-        .bind(at.0)
-        .bind(incident.id.as_str())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "UPDATE incidents SET phase = ?, closed_at = ?, resolution = ?, plan_hash = ?, updated_at = ? WHERE id = ?",
+    )
+    .bind(phase_name(&incident.phase))
+    .bind(resolution.map(|_| at.0))
+    .bind(resolution.map(|resolution| to_json(&resolution)))
+    .bind(incident.hash.as_ref().map(|hash| hash.0.as_str()))
+    .bind(at.0)
+    .bind(incident.id.as_str())
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 
@@ -453,4 +462,3 @@ fn signed(value: u64) -> i64 {
 fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
-

@@ -5,8 +5,8 @@
 
 pub mod audit;
 mod incidents;
-pub mod tokens;
 pub mod nodes;
+pub mod tokens;
 
 pub use incidents::{Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};
 

@@ -12,12 +12,11 @@ use std::{
 };
 
 /// How long anything may take that a user would wait for. Generous, since machines are shared; never slept through.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-pub struct Fleet {
-    pub folder: tempfile::TempDir,
-    pub url: String,
-    port: u16,
+pub(crate) struct Fleet {
+    folder: tempfile::TempDir,
+    url: String,
     host: Option<Child>,
     agents: Vec<(String, Child)>,
     client: reqwest::Client,
@@ -25,19 +24,19 @@ pub struct Fleet {
 }
 
 /// A program that stands beside the test's own.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_aether")).with_file_name(name);
     assert!(path.exists(), "{} is not built: run `make build`", path.display());
     path
 }
 
-pub fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
 impl Fleet {
     /// A server with the posture of the local fleet: live, with approval, up to impactful.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let root = workspace();
@@ -51,14 +50,16 @@ impl Fleet {
             plugins = root.join("build/plugins").display(),
         );
         fs::write(folder.path().join("aether.toml"), config).unwrap();
+        // Another test of this process may have chosen it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
         let url = format!("http://127.0.0.1:{port}");
-        let mut fleet = Self { folder, url, port, host: None, agents: vec![], client, token: String::new() };
+        let mut fleet = Self { folder, url, host: None, agents: vec![], client, token: String::new() };
         fleet.start_host().await;
         fleet
     }
 
-    pub async fn start_host(&mut self) {
+    pub(crate) async fn start_host(&mut self) {
         assert!(self.host.is_none());
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("host.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_aether"))
@@ -71,32 +72,38 @@ impl Fleet {
             .unwrap();
         self.host = Some(child);
         let ready = self.until("the server is ready", async |fleet| {
-            fleet.client.get(format!("{}/readyz", fleet.url)).send().await.is_ok_and(|r| r.status().is_success()).then_some(())
+            fleet
+                .client
+                .get(format!("{}/readyz", fleet.url))
+                .send()
+                .await
+                .is_ok_and(|r| r.status().is_success())
+                .then_some(())
         });
         ready.await;
         self.token = fs::read_to_string(self.folder.path().join("host/admin.token")).unwrap().trim().to_string();
     }
 
     /// kill -9.
-    pub fn kill_host(&mut self) {
+    pub(crate) fn kill_host(&mut self) {
         let mut host = self.host.take().unwrap();
         host.kill().unwrap();
         host.wait().unwrap();
     }
 
-    pub fn kill_agent(&mut self, node: &str) {
+    pub(crate) fn kill_agent(&mut self, node: &str) {
         let index = self.agents.iter().position(|(name, _)| name == node).unwrap();
         let (_, mut agent) = self.agents.remove(index);
         agent.kill().unwrap();
         agent.wait().unwrap();
     }
 
-    pub fn progress_file(&self) -> PathBuf {
+    pub(crate) fn progress_file(&self) -> PathBuf {
         self.folder.path().join("progress.txt")
     }
 
     /// Starts an agent and waits for its session. `workload`: it starts the demo workload, once.
-    pub async fn start_agent(&mut self, node: &str, workload: bool) {
+    pub(crate) async fn start_agent(&mut self, node: &str, workload: bool) {
         let state = self.folder.path().join(node);
         fs::create_dir_all(&state).unwrap();
         let config = self.folder.path().join(format!("{node}.toml"));
@@ -121,11 +128,8 @@ impl Fleet {
             }
             fs::write(&config, text).unwrap();
         }
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join(format!("{node}.log")))
-            .unwrap();
+        let log =
+            fs::File::options().create(true).append(true).open(self.folder.path().join(format!("{node}.log"))).unwrap();
         let child = Command::new(program("aether-agent"))
             .args(["run", "--config"])
             .arg(&config)
@@ -141,7 +145,7 @@ impl Fleet {
         .await;
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let response = self.client.get(format!("{}{path}", self.url)).bearer_auth(&self.token).send().await;
         match response {
             Ok(response) => response.json().await.unwrap_or(Value::Null),
@@ -149,26 +153,20 @@ impl Fleet {
         }
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.try_post(path, body).await;
         assert!(status.is_success(), "POST {path}: {status}: {answer}");
         answer
     }
 
-    pub async fn try_post(&self, path: &str, body: Value) -> (reqwest::StatusCode, Value) {
-        let response = self
-            .client
-            .post(format!("{}{path}", self.url))
-            .bearer_auth(&self.token)
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
+    pub(crate) async fn try_post(&self, path: &str, body: Value) -> (reqwest::StatusCode, Value) {
+        let response =
+            self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.token).json(&body).send().await.unwrap();
         (response.status(), response.json().await.unwrap_or(Value::Null))
     }
 
     /// Asks until there is an answer, or fails with the logs.
-    pub async fn until<T>(&self, what: &str, ask: impl AsyncFn(&Self) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, ask: impl AsyncFn(&Self) -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
             if let Some(answer) = ask(self).await {
@@ -180,7 +178,7 @@ impl Fleet {
     }
 
     /// Runs the CLI against this fleet.
-    pub fn cli(&self, arguments: &[&str]) -> String {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_aether"))
             .args(arguments)
             .env("AETHER_URL", &self.url)
@@ -197,7 +195,7 @@ impl Fleet {
     }
 
     /// The incident of the drill, once it is in one of `phases`.
-    pub async fn incident_in(&self, phases: &[&str]) -> Value {
+    pub(crate) async fn incident_in(&self, phases: &[&str]) -> Value {
         self.until(&format!("an incident in one of {phases:?}"), async |fleet| {
             let page = fleet.get("/api/v1/incidents").await;
             let incident = page["incidents"].as_array()?.first()?.clone();
@@ -206,12 +204,12 @@ impl Fleet {
         .await
     }
 
-    pub async fn incident(&self, id: &str) -> Value {
+    pub(crate) async fn incident(&self, id: &str) -> Value {
         self.get(&format!("/api/v1/incidents/{id}")).await
     }
 
     /// The newest count that the workload wrote, and whether counts ever went back.
-    pub fn progress(&self) -> (u64, bool) {
+    pub(crate) fn progress(&self) -> (u64, bool) {
         let Ok(file) = fs::File::open(self.progress_file()) else { return (0, false) };
         let counts: Vec<u64> = BufReader::new(file)
             .lines()
@@ -223,12 +221,12 @@ impl Fleet {
     }
 
     /// Waits until the workload has counted on.
-    pub async fn counts_on(&self) {
+    pub(crate) async fn counts_on(&self) {
         let from = self.progress().0;
         self.until("the workload counts on", async |fleet| (fleet.progress().0 > from + 3).then_some(())).await;
     }
 
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let mut text = String::new();
         for name in ["host.log", "node-a.log", "node-b.log"] {
             let log = fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();

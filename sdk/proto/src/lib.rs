@@ -7,10 +7,20 @@
 mod convert;
 pub mod telemetry;
 
-pub use convert::{Malformed, Workload, principal_name, subject_from_proto, subject_to_proto, workload_from_proto, workload_to_proto};
+pub use convert::{
+    Malformed, Workload, principal_name, subject_from_proto, subject_to_proto, workload_from_proto, workload_to_proto,
+};
 
 /// Generated from `proto/aether/v1/fabric.proto`.
-#[allow(clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, unreachable_pub, missing_docs, unused_qualifications, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    missing_docs,
+    unused_qualifications,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("aether.v1");
 }

@@ -95,7 +95,8 @@ pub struct Decoder {
 impl Decoder {
     /// A refused batch leaves the definitions that it brought in place, since the sender counts them as known.
     pub fn decode(&mut self, origin: &NodeId, batch: v1::TelemetryBatch) -> Result<Batch, DecodeError> {
-        let v1::TelemetryBatch { schema_id, epoch, sequence, lost_before: _, dictionary, samples, samples_crc32 } = batch;
+        let v1::TelemetryBatch { schema_id, epoch, sequence, lost_before: _, dictionary, samples, samples_crc32 } =
+            batch;
         if schema_id != SCHEMA_ID {
             return Err(DecodeError::Schema(schema_id));
         }

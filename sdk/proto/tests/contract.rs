@@ -1,6 +1,8 @@
 //! The contract, line by line: a number, a type or a name that changes shows here, and breaks every participant that
 //! was built before. Refresh with `UPDATE_EXPECT=1`, and only for what was added.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use expect_test::expect_file;
 use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, field_descriptor_proto::Label};
 use std::fmt::Write as _;
