@@ -11,6 +11,7 @@ CREATE TABLE incidents (
     resolution TEXT,
     phase TEXT NOT NULL,
     summary TEXT NOT NULL,
+    flags TEXT NOT NULL,              -- JSON: drill, dry run, simulated, replayed
     plan_hash TEXT,
     updated_at BIGINT NOT NULL
 );

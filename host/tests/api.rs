@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands, its helpers included")]
 
 use aether_core::{
-    id::{Digest, NodeId, PrincipalId},
+    decision::Envelope,
+    id::{DecisionId, Digest, NodeId, PrincipalId},
     incident::Rank,
     metric,
     policy::Posture,
@@ -69,6 +70,9 @@ impl Plane for OneNode {
     }
     async fn create_join_token(&self, _: Option<&NodeId>, _: Time) -> Result<String, store::Error> {
         Ok("aether-join-1".into())
+    }
+    fn recent_decision(&self, _: &DecisionId) -> Option<Envelope> {
+        None
     }
     fn checks(&self) -> Vec<Check> {
         vec![Check { name: "slots", failure: Some("no component stands".into()) }]

@@ -1,3 +1,5 @@
+//! The spool against crashes, corrupt tails, a full disk and its own bounds.
+
 use super::{medium::Medium, *};
 use aether_core::{
     subject::SubjectRef,

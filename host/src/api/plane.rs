@@ -4,7 +4,8 @@
 use super::view::{BundleInfo, Plugin, Slots, SubjectRisk};
 use crate::fabric::NodeView;
 use aether_core::{
-    id::{IncidentId, NodeId, PrincipalId},
+    decision::Envelope,
+    id::{DecisionId, IncidentId, NodeId, PrincipalId},
     incident::{ApprovalRefused, Rank},
     plan::PlanHash,
     time::Time,
@@ -86,6 +87,8 @@ pub trait Plane: Send + Sync + 'static {
     async fn decide(&self, word: Word) -> Result<(), NotDecided>;
     /// A secret with which one node can join, once.
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, crate::store::Error>;
+    /// A decision of the newest evaluations, which no incident has committed.
+    fn recent_decision(&self, id: &DecisionId) -> Option<Envelope>;
     /// What must work beside the store and the recorder.
     fn checks(&self) -> Vec<Check>;
 }

@@ -67,7 +67,10 @@ pub(super) async fn decisions(
     responses((status = 200, body = Envelope), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn decision(State(app): State<App>, Id(id): Id) -> Result<Json<Envelope>, Error> {
     let id = DecisionId(id);
-    let found = app.store().decision(&id).await?;
+    let found = match app.plane().recent_decision(&id) {
+        Some(recent) => Some(recent),
+        None => app.store().decision(&id).await?,
+    };
     found.map(Json).ok_or(Error::NotFound { what: "decision", id: id.0 })
 }
 

@@ -1,3 +1,5 @@
+//! Chunks and manifests: stored whole, read whole, refused otherwise, kept within bounds.
+
 use super::*;
 use aether_core::snapshot::{ChunkRef, SnapshotFile, Tier, WorkloadSpec};
 

@@ -19,6 +19,7 @@ use aether_core::{
         Approval, ApprovalRefused, Context, Effect, Event, GateAnswer, GateContext, Incident, Opening, Phase,
         PlannerAnswer, Reservation, TimerKind, step,
     },
+    metric,
     observation::Observation,
     order::{Direction, IdempotencyKey, Order},
     plan::{PlanHash, Shape},
@@ -438,7 +439,7 @@ impl Control {
             risk: incident.opening.finding.risk.clone(),
             first_seen: incident.opening.finding.first_seen,
             recurrences: incident.recurrences,
-            attempts: 0,
+            attempts: self.attempts(&incident, at).await,
             workloads: self.workloads_on(&incident),
         };
         let mut answers = Vec::new();
@@ -468,7 +469,29 @@ impl Control {
     /// What runs on the incident's subject now, if it is a node.
     fn workloads_on(&self, incident: &Incident) -> Vec<aether_core::subject::Subject> {
         let node = NodeId(incident.opening.subject.id.clone());
-        self.0.fabric.node(&node).map(|node| observe::workload_subjects(&node)).unwrap_or_default()
+        let mut workloads = self.0.fabric.node(&node).map(|node| observe::workload_subjects(&node)).unwrap_or_default();
+        for workload in &mut workloads {
+            let samples = self.0.recorder.latest(&workload.subject(), metric::PROCESS_MEMORY);
+            if let Some((_, newest)) = samples.into_iter().max_by_key(|(_, sample)| sample.at) {
+                workload.labels.insert("memory-bytes".into(), format!("{:.0}", newest.value));
+            }
+        }
+        workloads
+    }
+
+    /// How often execution was begun on this trouble before, within the guard's window.
+    async fn attempts(&self, incident: &Incident, at: Time) -> u32 {
+        match self.0.store.attempts(at.minus_ms(self.0.attempt_window_ms)).await {
+            Ok(attempts) => {
+                let same = attempts.iter().filter(|(shape, _)| *shape == incident.shape).count();
+                u32::try_from(same).unwrap_or(u32::MAX)
+            }
+            Err(error) => {
+                tracing::error!(incident.id = %incident.id, error = &error as &dyn std::error::Error,
+                    "earlier attempts could not be counted; the guard counts its own");
+                0
+            }
+        }
     }
 
     /// The other live nodes, best first as the routers rank them; those that no router named come last.

@@ -119,6 +119,7 @@ struct Inner {
     risks: Risks,
     tasks: TaskTracker,
     stop: CancellationToken,
+    attempt_window_ms: u64,
 }
 
 #[derive(Debug, Error)]
@@ -179,6 +180,7 @@ impl Control {
             risks: Risks::default(),
             tasks: tasks.clone(),
             stop: stop.clone(),
+            attempt_window_ms: window,
         }));
         tasks.spawn(control.clone().take_fabric_events(events));
         tasks.spawn(control.clone().tick_until_stopped());

@@ -10,7 +10,12 @@ use crate::{
     plugins::{FiguresView, Slot, Slots},
     store::{self, Store},
 };
-use aether_core::{decision::Role, id::NodeId, incident::Approval, time::Time};
+use aether_core::{
+    decision::{Envelope, Role},
+    id::{DecisionId, NodeId},
+    incident::Approval,
+    time::Time,
+};
 use async_trait::async_trait;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -106,6 +111,10 @@ impl Plane for Running {
 
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, store::Error> {
         self.store.create_join_token(node, expires_at).await
+    }
+
+    fn recent_decision(&self, id: &DecisionId) -> Option<Envelope> {
+        self.control.recent_decision(id)
     }
 
     fn checks(&self) -> Vec<Check> {

@@ -2,7 +2,7 @@
 
 use super::{Error, Store, from_json, to_json};
 use aether_core::{
-    artifact::Artifact,
+    artifact::{Artifact, Flags},
     decision::{Activity, Envelope},
     id::{DecisionId, IncidentId},
     incident::{Event, Incident, Phase, Reservation, Resolution},
@@ -26,6 +26,8 @@ pub struct IncidentSummary {
     /// `planning`, `gating`, `awaiting_approval`, `executing`, `compensating`, `verifying`, `closed`.
     pub phase: String,
     pub summary: String,
+    /// Whether it is a drill, a dry run, or acted on by a simulated executor.
+    pub flags: Flags,
     /// The plan that waits or ran.
     pub plan: Option<PlanHash>,
     pub updated_at: Time,
@@ -335,8 +337,8 @@ impl Store {
 async fn insert_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, at: Time) -> Result<(), Error> {
     let (kind, id) = subject_columns(&incident.shape.subject);
     sqlx::query(
-        "INSERT INTO incidents (id, shape, subject_kind, subject_id, cause, opened_at, phase, summary, updated_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO incidents (id, shape, subject_kind, subject_id, cause, opened_at, phase, summary, flags, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(incident.id.as_str())
     .bind(to_json(&incident.shape))
@@ -346,6 +348,7 @@ async fn insert_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, 
     .bind(incident.opened_at.0)
     .bind(phase_name(&incident.phase))
     .bind(&incident.opening.finding.risk.reason)
+    .bind(to_json(&incident.flags))
     .bind(at.0)
     .execute(&mut **tx)
     .await?;
@@ -358,11 +361,12 @@ async fn update_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, 
         _ => None,
     };
     sqlx::query(
-        "UPDATE incidents SET phase = ?, closed_at = ?, resolution = ?, plan_hash = ?, updated_at = ? WHERE id = ?",
+        "UPDATE incidents SET phase = ?, closed_at = ?, resolution = ?, flags = ?, plan_hash = ?, updated_at = ? WHERE id = ?",
     )
     .bind(phase_name(&incident.phase))
     .bind(resolution.map(|_| at.0))
     .bind(resolution.map(|resolution| to_json(&resolution)))
+    .bind(to_json(&incident.flags))
     .bind(incident.hash.as_ref().map(|hash| hash.0.as_str()))
     .bind(at.0)
     .bind(incident.id.as_str())
@@ -423,6 +427,7 @@ fn summary(row: &SqliteRow) -> Result<IncidentSummary, Error> {
         resolution: resolution.as_deref().map(|text| from_json("resolution", text)).transpose()?,
         phase: row.try_get("phase")?,
         summary: row.try_get("summary")?,
+        flags: from_json("flags", row.try_get("flags")?)?,
         plan: row.try_get::<Option<String>, _>("plan_hash")?.map(PlanHash),
         updated_at: Time(row.try_get("updated_at")?),
     })

@@ -72,10 +72,7 @@ export type Value =
   | { duration: number }
   | { bytes: number };
 
-export type IncidentSummary = G.IncidentSummary & {
-  /** Not told by every host. */
-  flags?: G.Flags;
-};
+export type IncidentSummary = G.IncidentSummary;
 export type IncidentDetail = Omit<G.IncidentDetail, 'incident'> & { incident: IncidentSummary };
 export type Status = G.HostStatus;
 

@@ -78,7 +78,7 @@ function incident(bodies: [Body, ArtifactStatus][], phase: Phase, resolution: Re
     }),
   );
   return {
-    incident: { id: 'inc', shape: plan.shape, opened_at: 0, closed_at: resolution ? 10 : null, resolution, phase: phaseName(phase), summary: '', plan: null, updated_at: 0 },
+    incident: { id: 'inc', shape: plan.shape, opened_at: 0, closed_at: resolution ? 10 : null, resolution, phase: phaseName(phase), summary: '', flags, plan: null, updated_at: 0 },
     phase,
     flags,
     recurrences: 0,

@@ -70,7 +70,7 @@ function Row({ incident }: { incident: IncidentSummary }) {
         </span>
         <span className={css.rowMain}>
           <b>{targetName(incident.shape.subject)}</b> <code>{incident.shape.cause}</code>
-          {incident.flags && <Flags flags={incident.flags} />}
+          <Flags flags={incident.flags} />
           <span className={css.rowSummary}>{incident.summary}</span>
         </span>
         <span className={css.rowWhen}>

@@ -1020,6 +1020,8 @@ export interface components {
             /** @description `planning`, `gating`, `awaiting_approval`, `executing`, `compensating`, `verifying`, `closed`. */
             phase: string;
             summary: string;
+            /** @description Whether it is a drill, a dry run, or acted on by a simulated executor. */
+            flags: components["schemas"]["Flags"];
             plan?: components["schemas"]["PlanHash"] | null;
             updated_at: components["schemas"]["Time"];
         };
