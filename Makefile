@@ -56,7 +56,7 @@ run: setup
 test: setup-test
 	@echo "check"
 	$(step) fmt cargo fmt --all --check
-	$(step) fmt-guests --in plugins cargo fmt --all --check
+	$(step) --in plugins fmt-guests cargo fmt --all --check
 	$(step) --needs cargo-deny deny cargo deny --config .cargo/deny.toml check bans licenses sources
 	$(step) --needs cargo-deny --in plugins deny-guests cargo deny --config ../.cargo/deny.toml check bans licenses sources
 	$(step) tidy cargo xtask tidy
