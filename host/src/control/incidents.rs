@@ -326,6 +326,15 @@ impl Control {
         let now = clock::now();
         let id = &live.incident.id;
         let key = reservation.key.clone();
+        // What the plan bounds is volatile and was left out of its hash: it is looked at once more, just before.
+        if reservation.direction == Direction::Forward {
+            let step =
+                usize::try_from(reservation.step).ok().and_then(|step| live.incident.plan.as_ref()?.steps.get(step));
+            let bounds = step.map(|step| self.readings(&step.preconditions)).unwrap_or_default();
+            if let Some(reason) = bounds.iter().find_map(|reading| reading.broken(now)) {
+                return Event::ReservationRefused { key, code: "precondition".into(), reason };
+            }
+        }
         let admitted = locked(&self.0.guard).admit(
             now,
             id,

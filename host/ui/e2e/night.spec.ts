@@ -75,7 +75,8 @@ async function progress(): Promise<number> {
 
 test.beforeAll(async ({ browser }) => {
   fleet = await Fleet.start();
-  context = await browser.newContext({ viewport: { width: 1440, height: 900 }, colorScheme: 'light' });
+  // Without motion: colours on their way from one scheme to the other are nobody's colours.
+  context = await browser.newContext({ viewport: { width: 1440, height: 900 }, colorScheme: 'light', reducedMotion: 'reduce' });
   page = await context.newPage();
   guard(page);
 });

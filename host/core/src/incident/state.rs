@@ -70,6 +70,29 @@ impl Reading {
     }
 }
 
+impl Reading {
+    /// Why a precondition does not hold, for a person; none if it does.
+    pub fn broken(&self, now: Time) -> Option<String> {
+        let Condition { metric, target, minimum, maximum, fresh_within_ms } = &self.condition;
+        let what = format!("{metric} of {}", target.subject());
+        let (Some(value), Some(at)) = (self.value, self.sampled_at) else {
+            return Some(format!("{what} was not sampled"));
+        };
+        let old_ms = now.since_ms(at);
+        if old_ms > *fresh_within_ms {
+            return Some(format!(
+                "{what} was last seen {old_ms} ms ago, and must be fresher than {fresh_within_ms} ms"
+            ));
+        }
+        if let Some(minimum) = minimum.filter(|minimum| value < *minimum) {
+            return Some(format!("{what} is {value}, and must be at least {minimum}"));
+        }
+        maximum
+            .filter(|maximum| value > *maximum)
+            .map(|maximum| format!("{what} is {value}, and must be at most {maximum}"))
+    }
+}
+
 /// What became of one step, forward or back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepRecord {
@@ -260,5 +283,31 @@ impl Incident {
             .map(|outcome| outcome.outputs.clone())
             .unwrap_or_default();
         Some(Reservation { key, plan: hash, step, direction, verb, node, target: planned.target.clone(), inputs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subject::{SubjectKind, Target};
+
+    #[test]
+    fn a_precondition_holds_only_on_a_fresh_sample_within_its_bounds() {
+        let target = Target { kind: SubjectKind::Node, id: "node-b".into(), generation: 1 };
+        let broken = |minimum, maximum, value, at: Option<i64>| {
+            let condition =
+                Condition { metric: "m".into(), target: target.clone(), minimum, maximum, fresh_within_ms: 100 };
+            Reading { condition, value, sampled_at: at.map(Time) }.broken(Time(1_000))
+        };
+        assert_eq!(broken(Some(1.0), Some(2.0), Some(1.5), Some(900)), None);
+        for (minimum, maximum, value, at, word) in [
+            (Some(1.0), None, None, None, "was not sampled"),
+            (Some(1.0), None, Some(1.5), Some(899), "fresher than 100 ms"),
+            (Some(1.0), None, Some(0.5), Some(1_000), "at least 1"),
+            (None, Some(2.0), Some(2.5), Some(1_000), "at most 2"),
+        ] {
+            let why = broken(minimum, maximum, value, at).unwrap_or_default();
+            assert!(why.contains(word), "{why}");
+        }
     }
 }
