@@ -146,3 +146,15 @@ async fn an_agent_killed_in_the_middle_loses_nothing() {
     fleet.counts_on().await;
     assert!(!fleet.progress().1, "progress was lost");
 }
+
+#[tokio::test]
+async fn agents_people_and_programs_come_by_tls_where_it_is_configured() {
+    let mut fleet = Fleet::start_with_tls().await;
+    fleet.start_agent("node-a", false).await;
+    assert!(fleet.cli(&["nodes"]).contains("node-a"));
+
+    // In the clear there is nothing to be had, and who does not trust the certificate gets nothing either.
+    let port = fleet.url.rsplit(':').next().unwrap();
+    assert!(reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.is_err());
+    assert!(reqwest::get(format!("{}/readyz", fleet.url)).await.is_err());
+}

@@ -16,7 +16,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Fleet {
     folder: tempfile::TempDir,
-    url: String,
+    pub(crate) url: String,
+    /// What clients trust, where the fleet speaks TLS.
+    certificate: Option<PathBuf>,
     host: Option<Child>,
     agents: Vec<(String, Child)>,
     client: reqwest::Client,
@@ -37,11 +39,30 @@ pub(crate) fn workspace() -> PathBuf {
 impl Fleet {
     /// A server with the posture of the local fleet: live, with approval, up to impactful.
     pub(crate) async fn start() -> Self {
+        Self::launch(false).await
+    }
+
+    /// The same, with a certificate of its own.
+    pub(crate) async fn start_with_tls() -> Self {
+        Self::launch(true).await
+    }
+
+    async fn launch(tls: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("host.pem"), folder.path().join("host.key.pem"));
+        let mut settings = String::new();
+        let mut client = reqwest::Client::builder().timeout(Duration::from_secs(20));
+        if tls {
+            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_string()]).unwrap();
+            fs::write(&certificate, made.cert.pem()).unwrap();
+            fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+            settings = format!("tls_cert = \"{}\"\ntls_key = \"{}\"\n", certificate.display(), key.display());
+            client = client.add_root_certificate(reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap());
+        }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let root = workspace();
         let config = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n\
+            "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n{settings}\
              [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
              [posture]\ndry_run = false\napproval_required = true\nhighest_live_class = \"impactful\"\n\
              [control]\ngrace_ms = 1000\n[recorder]\nseal_interval_ms = 1000\n",
@@ -52,9 +73,10 @@ impl Fleet {
         fs::write(folder.path().join("aether.toml"), config).unwrap();
         // Another test of this process may have chosen it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        let url = format!("http://127.0.0.1:{port}");
-        let mut fleet = Self { folder, url, host: None, agents: vec![], client, token: String::new() };
+        let client = client.build().unwrap();
+        let url = format!("{}://127.0.0.1:{port}", if tls { "https" } else { "http" });
+        let certificate = tls.then_some(certificate);
+        let mut fleet = Self { folder, url, certificate, host: None, agents: vec![], client, token: String::new() };
         fleet.start_host().await;
         fleet
     }
@@ -118,6 +140,9 @@ impl Fleet {
                 state.display(),
                 token_file.display()
             );
+            if let Some(certificate) = &self.certificate {
+                text.push_str(&format!("host_ca = \"{}\"\n", certificate.display()));
+            }
             if workload {
                 text.push_str(&format!(
                     "[[workloads]]\nid = \"demo-counter\"\nname = \"Demo counter\"\ntier = \"standard\"\n\
@@ -183,6 +208,7 @@ impl Fleet {
             .args(arguments)
             .env("AETHER_URL", &self.url)
             .env("AETHER_TOKEN", &self.token)
+            .envs(self.certificate.iter().map(|path| ("AETHER_CA", path)))
             .output()
             .unwrap();
         assert!(
