@@ -5,7 +5,10 @@ use super::{
     say, show,
 };
 use crate::api::view::{Decide, Decided, IncidentDetail, IncidentPage, PlanDetail};
-use aether_core::plan::Step;
+use aether_core::{
+    catalogue::{self, SafetyClass},
+    plan::Step,
+};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use std::io::{BufRead as _, IsTerminal as _};
@@ -207,7 +210,10 @@ fn tell(detail: &PlanDetail) {
 fn step_line(step: &Step) -> String {
     let arguments: Vec<String> = step.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let undo = step.compensation.as_ref().map_or_else(
-        || "cannot be undone".to_owned(),
+        || match catalogue::find(&step.verb) {
+            Ok(verb) if verb.class == SafetyClass::ReadOnly => "changes nothing".to_owned(),
+            Ok(_) | Err(_) => "cannot be undone".to_owned(),
+        },
         |compensation| format!("undone by {} on {}", compensation.verb, compensation.node),
     );
     format!("{} {} on {}  {}  ({undo})", step.verb, step.target, step.node, arguments.join(" "))

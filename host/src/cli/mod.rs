@@ -146,11 +146,12 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
     let client = || Client::find(&options);
     match command {
         Command::Serve(serve) => {
-            log();
+            log("info");
             serve::run(serve, serve::stop_signal()?).await?;
         }
         Command::Up(up) => {
-            log();
+            // A person reads along, and the page tells the rest.
+            log("warn");
             up::run(up, serve::stop_signal()?).await?;
         }
         Command::Status => nodes::status(&client()?, json).await?,
@@ -175,8 +176,8 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// Structured lines on standard error; `RUST_LOG` chooses what.
-fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+fn log(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }

@@ -99,14 +99,25 @@ fn greet(host: &Host, dir: &Path) {
         "\nAether is running.\n\n  web page   {url}\n  sign in    {token}\n\n\
          The fleet: node-a with a demo workload that counts, and node-b. Both are this machine.\n\
          Posture: live. Changes up to `impactful` run for real once a person has approved them.\n\n\
-         Try      aether drill start        a spot reclaim against node-a\n\
-         then     approve on the page, or   aether incidents\n\
-         State    {dir}   (logs: node-a.log, node-b.log)\n\n\
+         Try it     {aether} drill start\n\
+         \x20          plays a spot reclaim against node-a; then approve on the page, or\n\
+         \x20          {aether} incidents\n\
+         State      {dir}   (logs: node-a.log, node-b.log)\n\n\
          Ctrl-C stops everything that this has started.\n",
         url = host.url,
         token = host.token,
         dir = dir.display(),
+        aether = own_name(),
     ));
+}
+
+/// How this program is called from the folder that it was started in.
+fn own_name() -> String {
+    let name = std::env::current_exe().ok().map(|path| {
+        let here = std::env::current_dir().ok();
+        here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or(path)
+    });
+    name.map_or_else(|| "aether".into(), |path| path.display().to_string())
 }
 
 async fn start_agent(up: &Up, dir: &Path, node: &str, url: &str, store: &Store) -> anyhow::Result<Child> {
