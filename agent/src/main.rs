@@ -70,7 +70,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn load(self, defaults: Overrides) -> Result<Config, aether_agent::config::Error> {
+    fn load(self, defaults: Overrides) -> anyhow::Result<Config> {
         let overrides = Overrides {
             node: self.node.or(defaults.node),
             host: self.host,
@@ -83,6 +83,7 @@ impl Settings {
             stop_workloads_on_exit: self.stop_workloads_on_exit,
         };
         Config::load(self.config.as_deref(), overrides, |name| std::env::var(name).ok())
+            .context("the configuration is not right; nothing was started [AE0040]")
     }
 }
 

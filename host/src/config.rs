@@ -157,6 +157,16 @@ pub enum Error {
     HalfTls,
 }
 
+impl Error {
+    /// A stable code; `docs/errors.md` has a section for each.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Read { .. } | Error::Parse { .. } | Error::Variable { .. } | Error::Setting(_) => "AE0040",
+            Error::OpenWithoutTls(_) | Error::HalfTls => "AE0041",
+        }
+    }
+}
+
 impl Config {
     /// From the file, if one is named, and the environment. Checked.
     pub fn load(path: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {

@@ -78,6 +78,31 @@ pub enum Error {
     Serving(#[source] io::Error),
 }
 
+impl Error {
+    /// A stable code; `docs/errors.md` has a section for each.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::InUse(_) => "AE0042",
+            Error::Listen { .. } => "AE0043",
+            Error::Data { .. }
+            | Error::Key { .. }
+            | Error::Tls(_)
+            | Error::Random(_)
+            | Error::Store(_)
+            | Error::Token(_)
+            | Error::Recorder(_)
+            | Error::Blobs(_)
+            | Error::Engine(_)
+            | Error::Bundle(_)
+            | Error::Fabric(_)
+            | Error::Control(_)
+            | Error::Metrics
+            | Error::Loading
+            | Error::Serving(_) => "AE0044",
+        }
+    }
+}
+
 /// `client.json` in the data folder: how the CLI of the same user finds this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {

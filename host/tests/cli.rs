@@ -121,6 +121,9 @@ async fn the_client_finds_the_server_of_its_folder_and_prints_for_people_and_pro
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_one_sentence_and_a_code() {
     let server = Server::start().await;
+    let misspelt = server.folder.path().join("misspelt.toml");
+    std::fs::write(&misspelt, "[server]\nlistne = \"127.0.0.1:1\"\n").unwrap();
+    let misspelt = misspelt.to_str().unwrap();
     for (arguments, code, part) in [
         (&["nodes", "show", "node-z"][..], 1, "there is no node `node-z` [AE0004]"),
         (&["approve", "abc", "--yes"], 1, "no plan of a recent incident begins with `abc`"),
@@ -130,6 +133,8 @@ async fn failures_are_one_sentence_and_a_code() {
         (&["token", "create", "x", "--rank", "boss"], 2, "is not one of viewer, operator"),
         (&["frobnicate"], 2, "unrecognized subcommand"),
         (&["serve", "--config", "missing.toml"], 1, "missing.toml cannot be read; nothing was started"),
+        (&["serve", "--config", misspelt], 1, "[AE0040]"),
+        (&["serve", "--config", misspelt], 1, "unknown field `listne`"),
         (&["policy", "test", "missing"], 1, "missing"),
     ] {
         let output = server.run(arguments).await;

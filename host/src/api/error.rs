@@ -74,6 +74,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0023", "Changed meanwhile"),
     ("AE0030", "Not ready"),
     ("AE0031", "Internal error"),
+    ("AE0040", "Configuration not right"),
+    ("AE0041", "Address without TLS"),
+    ("AE0042", "Data folder in use"),
+    ("AE0043", "Address not available"),
+    ("AE0044", "Not started"),
 ];
 
 impl Error {

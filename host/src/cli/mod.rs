@@ -105,7 +105,12 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            complain(&format!("aether: {error:#}"));
+            let code = error
+                .downcast_ref::<crate::config::Error>()
+                .map(crate::config::Error::code)
+                .or_else(|| error.downcast_ref::<crate::serve::Error>().map(crate::serve::Error::code));
+            let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
+            complain(&format!("aether: {error:#}{code}"));
             ExitCode::FAILURE
         }
     }
