@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
                 .map(crate::config::Error::code)
                 .or_else(|| error.downcast_ref::<crate::serve::Error>().map(crate::serve::Error::code));
             let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
-            complain(&format!("aether: {error:#}{code}"));
+            complain(&format!("aether: {}{code}", format!("{error:#}").trim_end()));
             ExitCode::FAILURE
         }
     }
