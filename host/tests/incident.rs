@@ -158,3 +158,20 @@ async fn agents_people_and_programs_come_by_tls_where_it_is_configured() {
     assert!(reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.is_err());
     assert!(reqwest::get(format!("{}/readyz", fleet.url)).await.is_err());
 }
+
+#[tokio::test]
+async fn a_simulated_executor_is_named_in_every_artifact() {
+    let mut fleet = Fleet::start().await;
+    fleet.simulate = true;
+    fleet.start_agent("node-a", true).await;
+    fleet.start_agent("node-b", false).await;
+    runs_on(&fleet, "node-a").await;
+    let (id, plan) = waiting_plan(&fleet).await;
+    fleet.post(&format!("/api/v1/plans/{plan}/approve"), json!({})).await;
+    let detail = closed(&fleet, &id).await;
+    let artifacts = detail["artifacts"].as_array().unwrap();
+    assert!(artifacts.iter().all(|artifact| artifact["flags"]["simulated"] == true), "{detail:#}");
+    assert_eq!(detail["incident"]["flags"]["simulated"], true);
+    assert_eq!(fleet.get("/api/v1/status").await["simulated_nodes"], json!(["node-a", "node-b"]));
+    assert_eq!(fleet.progress().0, 0, "a simulated workload ran for real");
+}

@@ -109,7 +109,12 @@ impl Control {
             window_ms,
             decisions: envelopes.iter().map(ask::context).collect(),
             unknown,
-            flags: Flags { drill, ..Flags::default() },
+            // Whatever is done about this node is only pretended, and every artifact has to say so.
+            flags: Flags {
+                drill,
+                simulated: node.capabilities.iter().any(|capability| capability.simulated),
+                ..Flags::default()
+            },
         };
         if self.begin(opening, envelopes, now).await {
             let raised = self.0.store.raise_finding(&finding.shape, finding.first_seen, &incident).await;

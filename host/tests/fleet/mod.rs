@@ -19,6 +19,8 @@ pub(crate) struct Fleet {
     pub(crate) url: String,
     /// What clients trust, where the fleet speaks TLS.
     certificate: Option<PathBuf>,
+    /// Agents that start from now on only pretend to act.
+    pub(crate) simulate: bool,
     host: Option<Child>,
     agents: Vec<(String, Child)>,
     client: reqwest::Client,
@@ -76,7 +78,16 @@ impl Fleet {
         let client = client.build().unwrap();
         let url = format!("{}://127.0.0.1:{port}", if tls { "https" } else { "http" });
         let certificate = tls.then_some(certificate);
-        let mut fleet = Self { folder, url, certificate, host: None, agents: vec![], client, token: String::new() };
+        let mut fleet = Self {
+            folder,
+            url,
+            certificate,
+            simulate: false,
+            host: None,
+            agents: vec![],
+            client,
+            token: String::new(),
+        };
         fleet.start_host().await;
         fleet
     }
@@ -140,6 +151,10 @@ impl Fleet {
                 state.display(),
                 token_file.display()
             );
+            if self.simulate {
+                // Before the first table of the file.
+                text.push_str("simulate = true\n");
+            }
             if let Some(certificate) = &self.certificate {
                 text.push_str(&format!("host_ca = \"{}\"\n", certificate.display()));
             }
