@@ -74,13 +74,6 @@ pub enum NotTaken {
 }
 
 impl Control {
-    /// An open incident as it stands.
-    pub async fn incident(&self, id: &IncidentId) -> Option<Incident> {
-        let live = self.find(id)?;
-        let live = live.lock().await;
-        Some(live.incident.clone())
-    }
-
     /// Takes an approval of exactly the plan that waits. Returns once it is in the journal.
     pub async fn approve(&self, incident: &IncidentId, approval: Approval) -> Result<(), NotTaken> {
         self.decide(incident, |incident, now| {

@@ -198,14 +198,6 @@ impl Control {
         self.0.risks.decision(id)
     }
 
-    pub fn posture(&self) -> &Posture {
-        &self.0.posture
-    }
-
-    pub fn slots(&self) -> &Slots {
-        &self.0.slots
-    }
-
     async fn tick_until_stopped(self) {
         let grace = Duration::from_millis(self.0.settings.grace_ms);
         tokio::select! {
