@@ -3,8 +3,9 @@
 
 use crate::{
     catalogue::{SafetyClass, Verb},
-    id::{DecisionId, Digest, SlotId},
+    id::{DecisionId, Digest, EntryId, SlotId},
     observation::{Input, Observation},
+    slot::Stage,
     subject::{Subject, Target},
     time::Time,
     value::Value,
@@ -373,11 +374,19 @@ pub struct Envelope {
     pub schema_version: u32,
     pub id: DecisionId,
     pub slot: SlotId,
+    /// Of the slot, when it was asked.
+    pub generation: u64,
+    /// Which entry of the slot, and how far it had come: a shadow's answer had no effect.
+    pub entry: EntryId,
+    pub stage: Stage,
     pub component: Digest,
     /// Name and version as the component describes itself.
     pub component_name: String,
     pub component_version: String,
     pub config: Digest,
+    /// The set of files that it could read; none: it had none.
+    #[serde(default)]
+    pub assets: Option<Digest>,
     pub wit_version: String,
     pub engine_version: String,
     pub limits: Limits,

@@ -40,6 +40,8 @@ ids! {
     DecisionId,
     /// One slot of a policy bundle: `risk`, `planner`, `gates`, `router`.
     SlotId,
+    /// One entry of a slot, such as `spot-risk-3`: the component's name and the generation that it came with.
+    EntryId,
     /// One stored snapshot of a workload.
     SnapshotId,
     /// A person, token or service that acts through the API.

@@ -19,6 +19,7 @@ pub mod observation;
 pub mod order;
 pub mod plan;
 pub mod policy;
+pub mod slot;
 pub mod snapshot;
 pub mod subject;
 pub mod telemetry;

@@ -27,6 +27,9 @@ pub struct Bundle {
 pub struct Slot {
     pub role: Role,
     pub rule: CombiningRule,
+    /// When an entry that fails is taken out by itself.
+    #[serde(default)]
+    pub budget: crate::slot::Budget,
     pub entries: Vec<Entry>,
 }
 
@@ -44,6 +47,9 @@ pub struct Entry {
     pub config: serde_json::Map<String, serde_json::Value>,
     #[serde(default)]
     pub limits: Limits,
+    /// The folder of its assets, beside the bundle's `policy.toml`.
+    #[serde(default)]
+    pub assets: Option<String>,
 }
 
 /// What the host itself allows, whatever the gates say. The default is conservative.

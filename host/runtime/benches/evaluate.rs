@@ -10,7 +10,7 @@ use aether_core::{
     subject::{Subject, SubjectKind},
     time::Time,
 };
-use aether_runtime::{Engine, EngineSettings, Environment, bench};
+use aether_runtime::{Assets, Engine, EngineSettings, Environment, bench};
 use std::{
     fmt::Write as _,
     hint::black_box,
@@ -49,7 +49,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let bytes =
         std::fs::read(&path).map_err(|error| format!("{}: {error}; run `make guests` first", path.display()))?;
     let engine = Engine::new(EngineSettings::default())?;
-    let prepared = engine.load(&bytes)?.activate(&serde_json::Map::new(), &Limits::default())?;
+    let prepared = engine.load(&bytes)?.activate(&serde_json::Map::new(), &Limits::default(), &Assets::default())?;
     let question = question();
     let Question::Score(observation) = &question else { return Err("the question is a scorer's".into()) };
 

@@ -1,7 +1,7 @@
 //! What `benches/` needs from the inside: the parts of an evaluation, one at a time. Not for any other use.
 
 use crate::{
-    Engine, Prepared,
+    Assets, Engine, Prepared,
     component::VerbIndices,
     convert,
     evaluate::limit_store,
@@ -36,8 +36,10 @@ impl Empty {
 
     /// Makes a store with all limits on, an instance in it, and drops both.
     pub fn instantiate_and_drop(&self) {
-        let mut store =
-            Store::new(&self.engine.0.engine, State::new(&self.limits, Source::Live(Environment::default())));
+        let mut store = Store::new(
+            &self.engine.0.engine,
+            State::new(&self.limits, Assets::default(), Source::Live(Environment::default())),
+        );
         limit_store(&mut store, &self.limits).expect("fuel is on");
         self.pre.instantiate(&mut store).expect("an empty component");
     }
@@ -55,7 +57,8 @@ impl Warm {
         let active = &prepared.0;
         let loaded = &active.loaded;
         let engine = &loaded.engine.0.engine;
-        let mut store = Store::new(engine, State::new(&active.limits, Source::Live(Environment::default())));
+        let mut store =
+            Store::new(engine, State::new(&active.limits, active.assets.clone(), Source::Live(Environment::default())));
         limit_store(&mut store, &active.limits)?;
         let instance = loaded.pre.instantiate(&mut store)?;
         let plugin = loaded.plugin.load(&mut store, &instance)?;

@@ -4,7 +4,7 @@
 //! `<name>.wasm`. An entry that cannot be activated is told and leaves the rest alone. Which bundle is active, and what
 //! becomes of answers, is decided elsewhere.
 
-use crate::{Engine, Environment, Evaluation, LoadError, Prepared};
+use crate::{Assets, AssetsError, Engine, Environment, Evaluation, LoadError, Prepared};
 use aether_core::{
     combine::CombiningRule,
     decision::{Question, Role},
@@ -12,6 +12,7 @@ use aether_core::{
     plan::canonical,
     policy::{self, Bundle},
 };
+use cap_std::{ambient_authority, fs::Dir};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
@@ -122,8 +123,8 @@ pub fn read(folder: &Path) -> Result<Bundle, Error> {
     Ok(bundle)
 }
 
-/// Loads and activates every entry of `bundle` from `plugins`. Each component is loaded once, however often it stands.
-pub fn activate(engine: &Engine, bundle: &Bundle, plugins: &Path) -> Activation {
+/// Loads and activates every entry of `bundle`, which was read from `folder`, from `plugins`. Each component is loaded once, however often it stands.
+pub fn activate(engine: &Engine, bundle: &Bundle, folder: &Path, plugins: &Path) -> Activation {
     let mut loaded: BTreeMap<String, Result<crate::Component, (&'static str, String)>> = BTreeMap::new();
     let mut bundle = bundle.clone();
     let (mut slots, mut failures) = (Vec::new(), Vec::new());
@@ -132,7 +133,11 @@ pub fn activate(engine: &Engine, bundle: &Bundle, plugins: &Path) -> Activation 
         for entry in &mut declared.entries {
             let name = entry.component.clone();
             let component = loaded.entry(name.clone()).or_insert_with(|| load(engine, plugins, &name));
-            match component.as_ref().map_err(Clone::clone).and_then(|found| prepare(found, declared.role, entry)) {
+            match component
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|found| prepare(found, declared.role, entry, folder))
+            {
                 Ok(prepared) => {
                     entry.digest = Some(prepared.digest().clone());
                     entries.push(ActiveEntry { component: name, declared: entry.clone(), prepared });
@@ -166,6 +171,7 @@ fn prepare(
     component: &crate::Component,
     role: Role,
     entry: &policy::Entry,
+    folder: &Path,
 ) -> Result<Prepared, (&'static str, String)> {
     if let Some(wanted) = &entry.digest
         && wanted != component.digest()
@@ -177,7 +183,21 @@ fn prepare(
         let reason = format!("it is a {}, and the slot is for a {}", component.role().world(), role.world());
         return Err(("component.role", reason));
     }
-    component.activate(&entry.config, &entry.limits).map_err(|error| (error.code(), chain(&error)))
+    let assets = match &entry.assets {
+        None => Assets::default(),
+        Some(name) => assets(folder, name)?,
+    };
+    component.activate(&entry.config, &entry.limits, &assets).map_err(|error| (error.code(), chain(&error)))
+}
+
+/// The files of the folder `name` within the bundle's folder, and of nothing outside it.
+fn assets(folder: &Path, name: &str) -> Result<Assets, (&'static str, String)> {
+    let unreadable = |source| AssetsError::Read { name: name.to_owned(), source };
+    Dir::open_ambient_dir(folder, ambient_authority())
+        .and_then(|bundle| bundle.open_dir(name))
+        .map_err(unreadable)
+        .and_then(|found| Assets::read(&found))
+        .map_err(|error| (error.code(), chain(&error)))
 }
 
 /// An error with its causes, for a person.
@@ -303,7 +323,7 @@ impl fmt::Display for Report {
 /// Activates the bundle in `folder` with the components in `plugins`, and runs its fixtures, each twice.
 pub fn test(engine: &Engine, folder: &Path, plugins: &Path) -> Result<Report, Error> {
     let bundle = read(folder)?;
-    let activation = activate(engine, &bundle, plugins);
+    let activation = activate(engine, &bundle, folder, plugins);
     let mut fixtures = Vec::new();
     for path in fixture_files(&folder.join("fixtures"))? {
         let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! From bytes to something that can be asked: load, describe, activate.
 
 use crate::{
-    Environment, WIT_VERSION,
+    Assets, Environment, WIT_VERSION,
     bindings::exports::aether::plugin::{gating, planning, plugin, routing, scoring},
     engine::{Engine, Inner, grants_history},
     evaluate::{self, Evaluation},
@@ -184,8 +184,13 @@ impl Component {
         &self.0.description
     }
 
-    /// Gives the component its configuration and limits, once; the component itself says whether the config will do.
-    pub fn activate(&self, config: &Map<String, Value>, limits: &Limits) -> Result<Prepared, ActivateError> {
+    /// Gives the component its configuration, limits and assets, once; the component itself says whether the config will do.
+    pub fn activate(
+        &self,
+        config: &Map<String, Value>,
+        limits: &Limits,
+        assets: &Assets,
+    ) -> Result<Prepared, ActivateError> {
         check_limits(limits)?;
         let text = String::from_utf8_lossy(&canonical(config)).into_owned();
         let digest = Digest::of(text.as_bytes());
@@ -194,6 +199,7 @@ impl Component {
             config: text,
             config_digest: digest,
             limits: limits.clone(),
+            assets: assets.clone(),
         }));
         let component = || self.0.description.name.clone();
         match evaluate::configure(&prepared) {
@@ -213,12 +219,13 @@ pub(crate) struct Active {
     pub(crate) config: String,
     pub(crate) config_digest: Digest,
     pub(crate) limits: Limits,
+    pub(crate) assets: Assets,
 }
 
 impl Prepared {
     /// Asks the component in a fresh store. Blocks for at most the pool's wait and the deadline.
     pub fn evaluate(&self, question: &Question, environment: Environment) -> Evaluation {
-        evaluate::evaluate(&self.0.loaded, &self.0.config, &self.0.limits, question, Source::Live(environment)).0
+        evaluate::evaluate(&self.0, &self.0.limits, question, Source::Live(environment)).0
     }
 
     pub fn component(&self) -> Component {
@@ -240,6 +247,11 @@ impl Prepared {
     /// BLAKE3 of the canonical JSON (RFC 8785) of the config.
     pub fn config_digest(&self) -> &Digest {
         &self.0.config_digest
+    }
+
+    /// The set of its assets; none: it has none.
+    pub fn assets_digest(&self) -> Option<&Digest> {
+        self.0.assets.digest()
     }
 
     pub fn limits(&self) -> &Limits {

@@ -1,8 +1,8 @@
 //! One evaluation: a fresh store, the config, the question, and whatever comes of it as an answer or a typed fault.
 
 use crate::{
-    clock,
-    component::{Loaded, Prepared, VerbIndices},
+    Assets, clock,
+    component::{Active, Loaded, Prepared, VerbIndices},
     convert::{self, Invalid},
     engine::Inner,
     host::{Environment, Source, State},
@@ -48,14 +48,14 @@ impl From<wasmtime::Error> for Failure {
     }
 }
 
-/// Asks `loaded` the question. Gives back the source, which a replay looks at.
+/// Asks `active` the question. Gives back the source, which a replay looks at.
 pub(crate) fn evaluate(
-    loaded: &Loaded,
-    config: &str,
+    active: &Active,
     limits: &Limits,
     question: &Question,
     source: Source,
 ) -> (Evaluation, Option<Source>) {
+    let loaded = &active.loaded;
     if question.role() != loaded.role {
         let message = format!(
             "a {} was asked the question of a {}; nothing was evaluated",
@@ -64,7 +64,9 @@ pub(crate) fn evaluate(
         );
         return (nothing(Fault { kind: FaultKind::Refused, message }), Some(source));
     }
-    let Some((outcome, run)) = in_store(loaded, limits, source, |store| ask(loaded, config, question, store)) else {
+    let Some((outcome, run)) =
+        in_store(loaded, limits, &active.assets, source, |store| ask(loaded, &active.config, question, store))
+    else {
         let fault = overloaded(loaded);
         count(loaded, FaultKind::Overloaded.into_label(), None);
         return (nothing(fault), None);
@@ -86,7 +88,7 @@ pub(crate) fn evaluate(
 /// Asks a component what it is.
 pub(crate) fn describe(loaded: &Loaded) -> Result<Description, Fault> {
     let limits = Limits::default();
-    let called = in_store(loaded, &limits, Source::Live(Environment::default()), |store| {
+    let called = in_store(loaded, &limits, &Assets::default(), Source::Live(Environment::default()), |store| {
         let instance = loaded.pre.instantiate(&mut *store)?;
         let plugin = loaded.plugin.load(&mut *store, &instance)?;
         Ok(convert::description(plugin.call_describe(&mut *store)?))
@@ -98,7 +100,7 @@ pub(crate) fn describe(loaded: &Loaded) -> Result<Description, Fault> {
 pub(crate) fn configure(prepared: &Prepared) -> Result<Result<(), String>, Fault> {
     let active = &prepared.0;
     let loaded = &active.loaded;
-    let called = in_store(loaded, &active.limits, Source::Live(Environment::default()), |store| {
+    let called = in_store(loaded, &active.limits, &active.assets, Source::Live(Environment::default()), |store| {
         let instance = loaded.pre.instantiate(&mut *store)?;
         let plugin = loaded.plugin.load(&mut *store, &instance)?;
         Ok(plugin.call_configure(&mut *store, &active.config)?)
@@ -147,6 +149,7 @@ struct Run {
 fn in_store<T>(
     loaded: &Loaded,
     limits: &Limits,
+    assets: &Assets,
     source: Source,
     call: impl FnOnce(&mut Store<State>) -> Called<T>,
 ) -> Option<(Result<T, Fault>, Run)> {
@@ -156,7 +159,7 @@ fn in_store<T>(
         return None;
     };
     let begun = clock::now();
-    let mut store = Store::new(&inner.engine, State::new(limits, source));
+    let mut store = Store::new(&inner.engine, State::new(limits, assets.clone(), source));
     let called = match limit_store(&mut store, limits) {
         Ok(()) => call(&mut store),
         Err(error) => Err(Failure::Engine(error)),

@@ -2,6 +2,7 @@
 //! replay can give the same answers.
 
 use crate::{
+    Assets,
     bindings::aether::plugin::{assets, history, log, types},
     convert,
     limit::{Hit, Meter},
@@ -9,8 +10,10 @@ use crate::{
 };
 use aether_core::{
     decision::{HostCall, Limits, LogLine},
+    id::Digest,
     observation::{Column, MetricInput},
     subject::Subject,
+    time::Time,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -21,9 +24,13 @@ pub trait History: Send + Sync {
     fn query(&self, subject: &Subject, metric: &MetricInput) -> Result<Vec<Column>, String>;
 }
 
-/// What a component can reach in one evaluation, beside the question.
+/// What a component can reach in one evaluation, beside the question and its assets.
 #[derive(Clone, Default)]
 pub struct Environment {
+    /// What its clock says, from the first call to the last.
+    pub at: Time,
+    /// What its randomness is drawn from: the decision's id.
+    pub seed: String,
     /// None: every look-back is answered with an error that says that it is not granted.
     pub history: Option<Arc<dyn History>>,
 }
@@ -88,12 +95,14 @@ pub(crate) struct State {
     pub(crate) log: Vec<LogLine>,
     pub(crate) host_calls: Vec<HostCall>,
     pub(crate) source: Source,
+    assets: Assets,
     limits: Limits,
 }
 
 impl State {
-    pub(crate) fn new(limits: &Limits, source: Source) -> Self {
-        Self { meter: Meter::new(limits), log: Vec::new(), host_calls: Vec::new(), source, limits: limits.clone() }
+    pub(crate) fn new(limits: &Limits, assets: Assets, source: Source) -> Self {
+        let (log, host_calls) = (Vec::new(), Vec::new());
+        Self { meter: Meter::new(limits), log, host_calls, source, assets, limits: limits.clone() }
     }
 
     /// Counts, answers and records one host call.
@@ -139,13 +148,18 @@ impl log::Host for State {
 
 impl assets::Host for State {
     fn names(&mut self) -> wasmtime::Result<Vec<String>> {
-        self.call("assets.names", Value::Null, |_| json!([]))?;
-        Ok(Vec::new())
+        let names: Vec<String> = self.assets.files().map(|(name, _)| name.to_owned()).collect();
+        let told = json!(names);
+        self.call("assets.names", Value::Null, |_| told)?;
+        Ok(names)
     }
 
     fn read(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        self.call("assets.read", json!({ "name": name }), |_| Value::Null)?;
-        Ok(None)
+        let found = self.assets.get(&name).cloned();
+        // The set is known by its digest; what is recorded is which file of it was read.
+        let told = found.as_ref().map_or(Value::Null, |bytes| json!(Digest::of(bytes)));
+        self.call("assets.read", json!({ "name": name }), |_| told)?;
+        Ok(found.map(|bytes| bytes.to_vec()))
     }
 }
 

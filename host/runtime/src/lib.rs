@@ -2,10 +2,10 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use aether_runtime::{Engine, EngineSettings, Environment};
+//! use aether_runtime::{Assets, Engine, EngineSettings, Environment};
 //! let engine = Engine::new(EngineSettings::default())?;
 //! let component = engine.load(&std::fs::read("build/plugins/spot-risk.wasm")?)?;
-//! let prepared = component.activate(&serde_json::Map::new(), &aether_core::decision::Limits::default())?;
+//! let prepared = component.activate(&serde_json::Map::new(), &aether_core::decision::Limits::default(), &Assets::default())?;
 //! # let question: aether_core::decision::Question = unimplemented!();
 //! let evaluation = prepared.evaluate(&question, Environment::default());
 //! # Ok(()) }
@@ -19,6 +19,7 @@
 //! makes them on a bounded pool of threads. Which component stands in which slot, and what becomes of an answer, is
 //! decided elsewhere (`aether_core::combine`, the host's control driver).
 
+mod assets;
 #[doc(hidden)]
 pub mod bench;
 mod bindings;
@@ -33,6 +34,7 @@ mod limit;
 pub mod metric;
 mod replay;
 
+pub use assets::{Assets, AssetsError};
 pub use component::{ActivateError, Component, LoadError, Prepared};
 pub use engine::{Engine, EngineSettings, Error};
 pub use evaluate::Evaluation;

@@ -51,6 +51,11 @@ pub fn replay(prepared: &Prepared, envelope: &Envelope) -> Replay {
             return Replay::ComponentMismatch { what, recorded: recorded.clone(), given: given.clone() };
         }
     }
+    if envelope.assets.as_ref() != prepared.assets_digest() {
+        let digest = |digest: Option<&Digest>| digest.cloned().unwrap_or_else(|| Digest("none".into()));
+        let (recorded, given) = (digest(envelope.assets.as_ref()), digest(prepared.assets_digest()));
+        return Replay::ComponentMismatch { what: "assets", recorded, given };
+    }
     if let Err(fault) = &envelope.outcome {
         match fault.kind {
             FaultKind::TimedOut | FaultKind::StackOverflow | FaultKind::Overloaded => {
@@ -66,8 +71,7 @@ pub fn replay(prepared: &Prepared, envelope: &Envelope) -> Replay {
     }
     let source = Source::Recorded(Recording::new(envelope.host_calls.clone()));
     let active = &prepared.0;
-    let (evaluation, source) =
-        evaluate::evaluate(&active.loaded, &active.config, &envelope.limits, &envelope.question, source);
+    let (evaluation, source) = evaluate::evaluate(active, &envelope.limits, &envelope.question, source);
     if let Some(Source::Recorded(recording)) = source
         && let Some(divergence) = recording.divergence()
     {

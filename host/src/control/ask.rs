@@ -5,9 +5,10 @@ use super::Control;
 use crate::plugins::Entry;
 use aether_core::{
     decision::{Answer, Envelope, Fault, FaultKind, Question},
-    id::{DecisionId, SlotId},
+    id::{DecisionId, EntryId, SlotId},
     incident::Context,
     observation::{Column, Input, MetricInput, Observation},
+    slot::Stage,
     subject::Subject,
     time::Time,
 };
@@ -20,7 +21,8 @@ impl Control {
     pub(super) async fn ask(&self, slot: &SlotId, entry: &Arc<Entry>, at: Time, question: Question) -> Envelope {
         let prepared = entry.prepared.clone();
         let history = RecordedHistory { recorder: self.0.recorder.clone(), at };
-        let environment = Environment { history: Some(Arc::new(history)) };
+        let id = DecisionId(crate::clock::id("dec"));
+        let environment = Environment { at, seed: id.0.clone(), history: Some(Arc::new(history)) };
         let asked = question.clone();
         let permit = self.0.evaluating.clone().acquire_owned().await;
         let evaluation = tokio::task::spawn_blocking(move || {
@@ -34,12 +36,16 @@ impl Control {
         let description = entry.prepared.description();
         Envelope {
             schema_version: 1,
-            id: DecisionId(crate::clock::id("dec")),
+            id,
             slot: slot.clone(),
+            generation: 1,
+            entry: EntryId(description.name.clone()),
+            stage: Stage::Active,
             component: entry.prepared.digest().clone(),
             component_name: description.name.clone(),
             component_version: description.version.clone(),
             config: entry.prepared.config_digest().clone(),
+            assets: entry.prepared.assets_digest().cloned(),
             wit_version: WIT_VERSION.into(),
             engine_version: ENGINE_VERSION.into(),
             limits: entry.prepared.limits().clone(),

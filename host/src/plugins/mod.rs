@@ -52,7 +52,7 @@ struct Inner {
 impl Slots {
     /// Activates the bundle in `folder` with the components in `plugins`. Compiles, so not for an async thread.
     pub fn load(engine: &Engine, folder: &Path, plugins: &Path) -> Result<Self, bundle::Error> {
-        let activation = bundle::activate(engine, &bundle::read(folder)?, plugins);
+        let activation = bundle::activate(engine, &bundle::read(folder)?, folder, plugins);
         for failure in &activation.failures {
             tracing::error!(slot = %failure.slot, component = failure.component, code = failure.code, reason = failure.reason,
                 "a component could not be activated");

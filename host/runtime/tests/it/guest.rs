@@ -7,7 +7,7 @@ use aether_core::{
     subject::{Subject, SubjectKind},
     time::Time,
 };
-use aether_runtime::{Engine, EngineSettings, Environment, Evaluation, Prepared};
+use aether_runtime::{Assets, Engine, EngineSettings, Environment, Evaluation, Prepared};
 use serde_json::Map;
 use std::path::{Path, PathBuf};
 use wit_component::{ComponentEncoder, StringEncoding};
@@ -86,7 +86,7 @@ pub(crate) fn engine() -> Engine {
 
 pub(crate) fn prepare(engine: &Engine, bytes: &[u8], limits: &Limits) -> Prepared {
     let component = engine.load(bytes).unwrap_or_else(|error| panic!("{}: {error:?}", error.code()));
-    component.activate(&Map::new(), limits).expect("activates")
+    component.activate(&Map::new(), limits, &Assets::default()).expect("activates")
 }
 
 pub(crate) fn question() -> Question {

@@ -260,7 +260,7 @@ fn a_full_pool_is_told_and_frees_itself() {
     let slow = prepare(&engine, &bytes, &Limits { deadline_ms: 5_000, ..Limits::default() });
     let good = good(&engine);
     let barrier = Arc::new(Barrier::new(2));
-    let held = Environment { history: Some(Arc::new(Held(Arc::clone(&barrier)))) };
+    let held = Environment { history: Some(Arc::new(Held(Arc::clone(&barrier)))), ..Environment::default() };
     let running = std::thread::spawn(move || slow.evaluate(&question(), held));
     barrier.wait();
     let refused = ask(&good).outcome.expect_err("the only place is taken");

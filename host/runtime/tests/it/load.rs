@@ -2,7 +2,7 @@
 
 use crate::guest::{ANSWER, component, engine, module, scorer};
 use aether_core::decision::{FaultKind, Limits};
-use aether_runtime::{ActivateError, Engine, EngineSettings, Error, LoadError};
+use aether_runtime::{ActivateError, Assets, Engine, EngineSettings, Error, LoadError};
 use proptest::prelude::{ProptestConfig, any, proptest};
 use serde_json::Map;
 
@@ -124,7 +124,7 @@ fn one_that_begins_with_more_memory_than_any_limit_allows() {
 fn one_that_begins_with_more_memory_than_its_limit() {
     let component = engine().load(&scorer(&format!("i32.const {ANSWER}"))).expect("loads");
     let limits = Limits { memory_bytes: 1 << 20, ..Limits::default() };
-    match component.activate(&Map::new(), &limits) {
+    match component.activate(&Map::new(), &limits, &Assets::default()) {
         Err(ActivateError::Fault { fault, .. }) => assert_eq!(fault.kind, FaultKind::OutOfMemory, "{}", fault.message),
         other => panic!("{other:?}"),
     }
@@ -138,7 +138,7 @@ fn limits_beyond_the_maximum() {
         (Limits { deadline_ms: 0, ..Limits::default() }, "deadline_ms"),
         (Limits { memory_bytes: u64::MAX, ..Limits::default() }, "memory_bytes"),
     ] {
-        match component.activate(&Map::new(), &limits) {
+        match component.activate(&Map::new(), &limits, &Assets::default()) {
             Err(ActivateError::Limit { field: named, .. }) => assert_eq!(named, field),
             other => panic!("{other:?}"),
         }

@@ -7,7 +7,7 @@ use aether_core::{
     observation::Input,
     policy::Bundle,
 };
-use aether_runtime::{Component, Engine, bundle};
+use aether_runtime::{Assets, Component, Engine, bundle};
 use expect_test::expect;
 use std::path::{Path, PathBuf};
 
@@ -164,7 +164,7 @@ fn one_bad_entry_leaves_the_rest_alone() {
         "#,
     );
     let bundle: Bundle = bundle::read(scratch.path()).expect("the policy is valid");
-    let activation = bundle::activate(&engine, &bundle, scratch.path());
+    let activation = bundle::activate(&engine, &bundle, scratch.path(), scratch.path());
     let codes: Vec<&str> = activation.failures.iter().map(|failure| failure.code).collect();
     let expected = [
         "component.missing",
@@ -208,8 +208,9 @@ fn a_question_costs_the_same_every_time() {
     let first = engine();
     let second = engine();
     let ask_of = |engine: &Engine| {
-        let prepared =
-            load(engine, "spot-risk").activate(&serde_json::Map::new(), &Limits::default()).expect("activates");
+        let prepared = load(engine, "spot-risk")
+            .activate(&serde_json::Map::new(), &Limits::default(), &Assets::default())
+            .expect("activates");
         let evaluation = ask(&prepared);
         (evaluation.outcome, evaluation.fuel, evaluation.memory_bytes)
     };
@@ -225,7 +226,9 @@ fn a_question_costs_the_same_every_time() {
 #[test]
 fn another_roles_question_is_refused() {
     let engine = engine();
-    let gate = load(&engine, "default-gate").activate(&serde_json::Map::new(), &Limits::default()).expect("activates");
+    let gate = load(&engine, "default-gate")
+        .activate(&serde_json::Map::new(), &Limits::default(), &Assets::default())
+        .expect("activates");
     let fault = ask(&gate).outcome.expect_err("a gate scores nothing");
     assert_eq!(fault.message, "a policy-gate was asked the question of a risk-scorer; nothing was evaluated");
     assert_serves(&good(&engine));

@@ -3,8 +3,9 @@
 use crate::guest::{ANSWER, SCORE, engine, prepare, question, scorer, scorer_with};
 use aether_core::{
     decision::{Envelope, FaultKind, Limits},
-    id::{DecisionId, Digest, SlotId},
+    id::{DecisionId, Digest, EntryId, SlotId},
     observation::{Column, MetricInput},
+    slot::Stage,
     subject::Subject,
     time::Time,
 };
@@ -44,6 +45,10 @@ fn recorded(prepared: &Prepared, environment: Environment) -> Envelope {
     let envelope = Envelope {
         schema_version: 1,
         id: DecisionId::new("d-1"),
+        generation: 1,
+        entry: EntryId::new("entry"),
+        stage: Stage::Active,
+        assets: None,
         slot: SlotId::new("risk"),
         component: prepared.digest().clone(),
         component_name: prepared.description().name.clone(),
@@ -73,7 +78,7 @@ fn an_unchanged_decision_is_identical() {
     let engine = engine();
     let prepared = prepare(&engine, &looking_back(4), &Limits::default());
     let history: Arc<dyn History> = Arc::new(One(AWKWARD));
-    let envelope = recorded(&prepared, Environment { history: Some(history) });
+    let envelope = recorded(&prepared, Environment { history: Some(history), ..Environment::default() });
     assert_eq!(envelope.host_calls.len(), 1);
     assert!(envelope.outcome.is_ok(), "{:?}", envelope.outcome);
     // The history is not asked again: the record has its answer.
@@ -115,7 +120,7 @@ fn another_host_call_is_told() {
     let engine = engine();
     let history: Arc<dyn History> = Arc::new(One(0.5));
     let four = prepare(&engine, &looking_back(4), &Limits::default());
-    let envelope = recorded(&four, Environment { history: Some(history) });
+    let envelope = recorded(&four, Environment { history: Some(history), ..Environment::default() });
     let five = prepare(&engine, &looking_back(5), &Limits::default());
     let as_if_five = Envelope { component: five.digest().clone(), ..envelope.clone() };
     match replay(&five, &as_if_five) {

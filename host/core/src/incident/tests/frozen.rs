@@ -205,6 +205,10 @@ fn an_envelope() {
     let envelope = Envelope {
         schema_version: 1,
         id: DecisionId::new("decision-1"),
+        generation: 1,
+        entry: crate::id::EntryId::new("spot-risk-1"),
+        stage: crate::slot::Stage::Active,
+        assets: None,
         slot: SlotId::new("risk"),
         component: Digest::of(b"spot-risk"),
         component_name: "spot-risk".into(),
