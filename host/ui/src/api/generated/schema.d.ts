@@ -829,17 +829,28 @@ export interface components {
             node: components["schemas"]["NodeId"];
             since: components["schemas"]["Time"];
         };
+        /** @description One entry of a slot, such as `spot-risk-3`: the component's name and the generation that it came with. */
+        EntryId: string;
         /** @description The record of one evaluation: all that is needed to run it again, bit for bit. */
         Envelope: {
             /** Format: int32 */
             schema_version: number;
             id: components["schemas"]["DecisionId"];
             slot: components["schemas"]["SlotId"];
+            /**
+             * Format: int64
+             * @description Of the slot, when it was asked.
+             */
+            generation: number;
+            /** @description Which entry of the slot, and how far it had come: a shadow's answer had no effect. */
+            entry: components["schemas"]["EntryId"];
+            stage: components["schemas"]["Stage"];
             component: components["schemas"]["Digest"];
             /** @description Name and version as the component describes itself. */
             component_name: string;
             component_version: string;
             config: components["schemas"]["Digest"];
+            assets?: components["schemas"]["Digest"] | null;
             wit_version: string;
             engine_version: string;
             limits: components["schemas"]["Limits"];
@@ -1573,6 +1584,14 @@ export interface components {
             /** @description Entries of the bundle that could not be activated: their slots go on without them. */
             missing: components["schemas"]["MissingEntry"][];
         };
+        /** @description How far an entry has come. */
+        Stage: "candidate" | "shadow" | {
+            /** @description Answers for a share of the subjects, 1 to 99 percent, chosen by a stable hash. */
+            canary: {
+                /** Format: int32 */
+                percent: number;
+            };
+        } | "active" | "retired";
         /** @description One deed of one agent. */
         Step: {
             verb: string;
@@ -1843,6 +1862,7 @@ export type Digest = components['schemas']['Digest'];
 export type Direction = components['schemas']['Direction'];
 export type DiscreteEvent = components['schemas']['DiscreteEvent'];
 export type DrillStatus = components['schemas']['DrillStatus'];
+export type EntryId = components['schemas']['EntryId'];
 export type Envelope = components['schemas']['Envelope'];
 export type EventInput = components['schemas']['EventInput'];
 export type EventList = components['schemas']['EventList'];
@@ -1915,6 +1935,7 @@ export type SlotEntry = components['schemas']['SlotEntry'];
 export type SlotId = components['schemas']['SlotId'];
 export type SlotStatus = components['schemas']['SlotStatus'];
 export type Slots = components['schemas']['Slots'];
+export type Stage = components['schemas']['Stage'];
 export type Step = components['schemas']['Step'];
 export type StepRecord = components['schemas']['StepRecord'];
 export type StepStage = components['schemas']['StepStage'];
