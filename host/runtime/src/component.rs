@@ -11,6 +11,7 @@ use aether_core::{
     decision::{Description, Fault, Limits, Question, Role},
     id::{Digest, is_name},
     plan::canonical,
+    slot::Grant,
 };
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fmt, sync::Arc};
@@ -89,6 +90,11 @@ impl LoadError {
 pub enum ActivateError {
     #[error("the limit `{field}` is {given}, outside {least} to {maximum}")]
     Limit { field: &'static str, given: u64, least: u64, maximum: u64 },
+    #[error(
+        "`{component}` imports {}, which this entry was not granted. Grant it, or use a component that does without",
+        .missing.iter().map(|grant| grant.name()).collect::<Vec<_>>().join(", ")
+    )]
+    Grants { component: String, missing: Vec<Grant> },
     #[error("`{component}` refuses its config: {message}")]
     Config { component: String, message: String },
     #[error("`{component}` failed while it took its config: {}", .fault.message)]
@@ -100,6 +106,7 @@ impl ActivateError {
     pub fn code(&self) -> &'static str {
         match self {
             ActivateError::Limit { .. } => "activate.limit",
+            ActivateError::Grants { .. } => "activate.grants",
             ActivateError::Config { .. } => "activate.config",
             ActivateError::Fault { .. } => "activate.fault",
         }
@@ -119,6 +126,7 @@ pub(crate) struct Loaded {
     pub(crate) digest: Digest,
     pub(crate) role: Role,
     pub(crate) description: Description,
+    pub(crate) imports: BTreeSet<Grant>,
     pub(crate) pre: InstancePre<State>,
     pub(crate) plugin: plugin::GuestIndices,
     pub(crate) verb: VerbIndices,
@@ -141,6 +149,7 @@ impl Component {
         let (imports, exports) = names(bytes)?;
         let role = role(&exports)?;
         let granted = granted(role);
+        let uses = imports.iter().filter_map(|name| grant(name)).collect();
         let refused: Vec<String> = imports.into_iter().filter(|name| !granted.contains(name)).collect();
         if !refused.is_empty() {
             return Err(LoadError::Imports { world: role.world(), refused, granted });
@@ -164,8 +173,16 @@ impl Component {
             inputs: vec![],
             config_schema: nothing,
         };
-        let mut loaded =
-            Loaded { engine: engine.clone(), digest: Digest::of(bytes), role, description, pre, plugin, verb };
+        let mut loaded = Loaded {
+            engine: engine.clone(),
+            digest: Digest::of(bytes),
+            role,
+            description,
+            imports: uses,
+            pre,
+            plugin,
+            verb,
+        };
         loaded.description = evaluate::describe(&loaded).map_err(LoadError::Describe)?;
         check(&loaded.description).map_err(LoadError::Description)?;
         Ok(Self(Arc::new(loaded)))
@@ -182,6 +199,20 @@ impl Component {
 
     pub fn description(&self) -> &Description {
         &self.0.description
+    }
+
+    /// What it can call. Its world grants at least this, or it would not have been loaded.
+    pub fn imports(&self) -> &BTreeSet<Grant> {
+        &self.0.imports
+    }
+
+    /// Whether an entry with these grants can have this component: ungranted imports are named.
+    pub fn check_grants(&self, granted: &BTreeSet<Grant>) -> Result<(), ActivateError> {
+        let missing: Vec<Grant> = self.0.imports.difference(granted).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(ActivateError::Grants { component: self.0.description.name.clone(), missing })
     }
 
     /// Gives the component its configuration, limits and assets, once; the component itself says whether the config will do.
@@ -342,6 +373,18 @@ fn granted(role: Role) -> Vec<String> {
         names.push("history");
     }
     names.into_iter().map(|name| format!("aether:plugin/{name}@{WIT_VERSION}")).collect()
+}
+
+/// What an import stands for; none: it carries types only.
+fn grant(import: &str) -> Option<Grant> {
+    let (name, _) = import.split_once('@').unwrap_or((import, ""));
+    match name.strip_prefix("aether:plugin/") {
+        Some("log") => Some(Grant::Log),
+        Some("assets") => Some(Grant::Assets),
+        Some("history") => Some(Grant::History),
+        Some(_) => None,
+        None => name.starts_with("wasi:").then_some(Grant::Wasi),
+    }
 }
 
 fn check(description: &Description) -> Result<(), String> {

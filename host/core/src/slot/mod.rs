@@ -73,6 +73,16 @@ pub enum Grant {
 }
 
 impl Grant {
+    /// As it is written in a slot's entry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Grant::Log => "log",
+            Grant::Assets => "assets",
+            Grant::History => "history",
+            Grant::Wasi => "wasi",
+        }
+    }
+
     /// Everything that the world of `role` can grant.
     pub fn of(role: Role) -> BTreeSet<Grant> {
         match role {

@@ -1,10 +1,14 @@
 //! What is refused before it can run, each with its own error.
 
-use crate::guest::{ANSWER, component, engine, module, scorer};
-use aether_core::decision::{FaultKind, Limits};
+use crate::guest::{ANSWER, component, engine, module, scorer, scorer_with};
+use aether_core::{
+    decision::{FaultKind, Limits, Role},
+    slot::Grant,
+};
 use aether_runtime::{ActivateError, Assets, Engine, EngineSettings, Error, LoadError};
 use proptest::prelude::{ProptestConfig, any, proptest};
 use serde_json::Map;
+use std::collections::BTreeSet;
 
 fn refusal(bytes: &[u8]) -> LoadError {
     match engine().load(bytes) {
@@ -96,6 +100,16 @@ fn imports_that_are_not_granted_are_named() {
         }
         other => panic!("{other}"),
     }
+}
+
+#[test]
+fn an_entry_that_was_granted_less() {
+    let log = r#"(import "aether:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
+    let component = engine().load(&scorer_with(log, &format!("i32.const {ANSWER}"))).expect("loads");
+    assert_eq!(*component.imports(), BTreeSet::from([Grant::Log]));
+    component.check_grants(&Grant::of(Role::RiskScorer)).expect("granted");
+    let error = component.check_grants(&BTreeSet::from([Grant::History])).expect_err("not granted");
+    assert!(matches!(&error, ActivateError::Grants { missing, .. } if *missing == [Grant::Log]), "{error}");
 }
 
 #[test]
