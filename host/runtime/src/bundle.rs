@@ -11,6 +11,7 @@ use aether_core::{
     id::{Digest, SlotId, is_name},
     plan::canonical,
     policy::{self, Bundle},
+    slot::OutOfRange,
 };
 use cap_std::{ambient_authority, fs::Dir};
 use serde::Deserialize;
@@ -39,6 +40,8 @@ pub enum Error {
     Rule { path: PathBuf, slot: SlotId, role: &'static str, rule: &'static str, fitting: &'static str },
     #[error("{path}: the slot `{slot}` names the component `{component}`, which is not 1 to 63 of `a-z 0-9 - .`")]
     Name { path: PathBuf, slot: SlotId, component: String },
+    #[error("{path}: the slot `{slot}` has a budget that makes no sense")]
+    Budget { path: PathBuf, slot: SlotId, source: OutOfRange },
     #[error("{path} holds more than {FIXTURES_MAX} fixtures")]
     TooMany { path: PathBuf },
 }
@@ -52,6 +55,7 @@ impl Error {
             Error::Policy { .. } => "policy.invalid",
             Error::Rule { .. } => "policy.rule",
             Error::Name { .. } => "policy.name",
+            Error::Budget { .. } => "policy.budget",
             Error::TooMany { .. } => "policy.too-many-fixtures",
         }
     }
@@ -118,6 +122,9 @@ pub fn read(folder: &Path) -> Result<Bundle, Error> {
         }
         if let Some(entry) = declared.entries.iter().find(|entry| !is_name(&entry.component)) {
             return Err(Error::Name { path, slot: slot.clone(), component: entry.component.clone() });
+        }
+        if let Err(source) = declared.budget.check() {
+            return Err(Error::Budget { path, slot: slot.clone(), source });
         }
     }
     Ok(bundle)
