@@ -201,6 +201,11 @@ fn an_unknown_field_in_a_policy_is_named() {
         "name = \"x\"\nversion = \"1\"\n[slots.g]\nrole = \"policy-gate\"\nrule = \"deny-overrides\"\nentries = [{ component = \"../x\" }]\n",
     );
     assert_eq!(bundle::read(scratch.path()).expect_err("a path is no name").code(), "policy.name");
+    policy(
+        scratch.path(),
+        "name = \"x\"\nversion = \"1\"\n[slots.risk]\nrole = \"risk-scorer\"\nrule = \"max\"\nbudget = { fault_percent = nan }\nentries = []\n",
+    );
+    assert_eq!(bundle::read(scratch.path()).expect_err("nan is no share").code(), "policy.budget");
 }
 
 #[test]
