@@ -4,7 +4,7 @@
 //! names work as environment variables: `AETHER_<SECTION>_<KEY>`, such as `AETHER_SERVER_LISTEN`; they go before the
 //! file. A name that is not known is an error in both, so that a typing mistake never passes for a setting.
 
-use crate::{blobs, control, fabric};
+use crate::{blobs, control, fabric, plugins::registry};
 use aether_core::{finding::Hysteresis, guard::GuardLimits, policy::Posture};
 use aether_runtime::EngineSettings;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,7 @@ pub struct Config {
     pub guard: GuardLimits,
     pub control: control::Settings,
     pub runtime: Runtime,
+    pub plugins: registry::Settings,
     pub recorder: Recorder,
     pub fabric: fabric::Settings,
     pub snapshots: blobs::Settings,
@@ -190,6 +191,7 @@ impl Config {
         self.fabric.check().map_err(|error| said(&error))?;
         self.control.check().map_err(|error| said(&error))?;
         self.snapshots.check().map_err(|error| said(&error))?;
+        self.plugins.check().map_err(|error| said(&error))?;
         for (name, value, least, most) in [
             ("server.drain_ms", self.server.drain_ms, 100, 600_000),
             ("hysteresis.raise_after", self.hysteresis.raise_after.into(), 1, 10_000),
@@ -224,7 +226,7 @@ impl Config {
         format!("{}://{address}", if self.tls().is_some() { "https" } else { "http" })
     }
 
-    /// With what the environment says. Each value is read as TOML where the setting is a number or a flag.
+    /// With what the environment says. Each value is read as TOML where the setting is a number, a flag or a list.
     fn overridden(self, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
         let mut table = toml::Table::try_from(&self).map_err(|error| Error::Setting(error.to_string()))?;
         let known = known();
@@ -247,6 +249,13 @@ impl Config {
                 Kind::Flag => toml::Value::Boolean(
                     value.trim().parse().map_err(|_| wrong(format!("`{value}` is neither true nor false")))?,
                 ),
+                Kind::List => {
+                    let read: Result<toml::Table, _> = toml::from_str(&format!("list = {value}"));
+                    let list = read.ok().and_then(|mut table| table.remove("list")).filter(toml::Value::is_array);
+                    list.ok_or_else(|| {
+                        wrong(format!("`{value}` is not a list as TOML writes it, such as [\"a\", \"b\"]"))
+                    })?
+                }
             };
             let Some(toml::Value::Table(section)) = table.get_mut(&setting.section) else { continue };
             section.insert(setting.key.clone(), value);
@@ -263,6 +272,7 @@ enum Kind {
     Text,
     Integer,
     Flag,
+    List,
 }
 
 #[derive(Debug)]
@@ -288,6 +298,7 @@ fn known() -> Vec<Setting> {
             let kind = match value {
                 toml::Value::Integer(_) => Kind::Integer,
                 toml::Value::Boolean(_) => Kind::Flag,
+                toml::Value::Array(_) => Kind::List,
                 _ => Kind::Text,
             };
             known.push(Setting { section: section.clone(), key, kind });
@@ -362,6 +373,7 @@ mod tests {
             ("AETHER_CONTROL_TICK_MS", "2_000"),
             ("AETHER_POSTURE_DRY_RUN", "false"),
             ("AETHER_POSTURE_HIGHEST_LIVE_CLASS", "impactful"),
+            ("AETHER_PLUGINS_OCI_INSECURE_HOSTS", "[\"127.0.0.1:5000\"]"),
             ("AETHER_URL", "not ours to read"),
             ("HOME", "/"),
         ])
@@ -369,11 +381,13 @@ mod tests {
         assert_eq!(config.server.listen.port(), 9);
         assert_eq!(config.control.tick_ms, 2_000);
         assert!(!config.posture.dry_run);
+        assert_eq!(config.plugins.oci_insecure_hosts, ["127.0.0.1:5000"]);
         for (name, value, part) in [
             ("AETHER_SERVER_LISTNE", "x", "has no setting `listne`"),
             ("AETHER_CONTROL_TICK_MS", "soon", "not a whole number"),
             ("AETHER_POSTURE_DRY_RUN", "maybe", "neither true nor false"),
             ("AETHER_SERVER_LISTEN", "localhost", "AETHER_SERVER_LISTEN"),
+            ("AETHER_PLUGINS_TRUSTED_KEYS", "mine", "not a list"),
         ] {
             let error = with(&[(name, value)]).expect_err(name).to_string();
             assert!(error.contains(name) && error.contains(part), "{error}");

@@ -10,10 +10,13 @@ use crate::{
     config::Config,
     control::{self, Control},
     fabric::{self, Fabric},
-    plugins::Slots,
+    plugins::{
+        Slots,
+        registry::{self, Provenance, Registry},
+    },
     store::{self, Store},
 };
-use aether_core::incident::Rank;
+use aether_core::{id::PrincipalId, incident::Rank};
 use aether_recorder::Recorder;
 use aether_runtime::Engine;
 use axum::Router;
@@ -67,6 +70,8 @@ pub enum Error {
     #[error(transparent)]
     Bundle(#[from] aether_runtime::bundle::Error),
     #[error(transparent)]
+    Registry(#[from] registry::Error),
+    #[error(transparent)]
     Fabric(#[from] fabric::Error),
     #[error(transparent)]
     Control(#[from] control::Error),
@@ -94,6 +99,7 @@ impl Error {
             | Error::Blobs(_)
             | Error::Engine(_)
             | Error::Bundle(_)
+            | Error::Registry(_)
             | Error::Fabric(_)
             | Error::Control(_)
             | Error::Metrics
@@ -142,7 +148,10 @@ impl Host {
         let segments = aether_recorder::local_store(&data.join("telemetry"))?;
         let recorder = Recorder::open((&config.recorder).into(), segments, now).await?;
         let blobs = Blobs::open(config.snapshots.clone(), &data.join("snapshots")).await?;
-        let slots = load_slots(config).await?;
+        let engine = Engine::new((&config.runtime).into())?;
+        let registry = Registry::open(data, store.clone(), engine.clone(), config.plugins.clone()).await?;
+        let slots = load_slots(config, engine).await?;
+        adopt(&registry, &slots, &config.policy.plugins_dir).await;
         let signer = signing_key(&data.join("host.key"))?;
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
@@ -265,11 +274,31 @@ async fn serve(
     })
 }
 
-async fn load_slots(config: &Config) -> Result<Slots, Error> {
-    let engine = Engine::new((&config.runtime).into())?;
+async fn load_slots(config: &Config, engine: Engine) -> Result<Slots, Error> {
     let (folder, plugins) = (config.policy.bundle_dir.clone(), config.policy.plugins_dir.clone());
     let loaded = tokio::task::spawn_blocking(move || Slots::load(&engine, &folder, &plugins)).await;
     Ok(loaded.map_err(|_| Error::Loading)??)
+}
+
+/// Keeps the bundle's components, so that what they decide can be run again when their files have changed.
+async fn adopt(registry: &Registry, slots: &Slots, folder: &Path) {
+    let bundle = slots.bundle().name.clone();
+    let mut held = Vec::new();
+    for entry in slots.all().iter().flat_map(|slot| &slot.entries) {
+        let file = format!("{}.wasm", entry.component);
+        let provenance = Provenance::Bundle { bundle: bundle.clone(), file: file.clone() };
+        let by = PrincipalId::new("aether");
+        match registry.put_file(&folder.join(file), provenance, by).await {
+            Ok(stored) => held.push(stored.record.digest),
+            Err(error) => tracing::warn!(
+                component = entry.component,
+                code = error.code(),
+                error = &error as &dyn std::error::Error,
+                "a component of the bundle is not in the registry, so its decisions cannot be run again once its file is gone"
+            ),
+        }
+    }
+    registry.hold(&format!("the active bundle `{bundle}`"), held);
 }
 
 /// The administrator's token: made on the first start, kept in the data folder for its owner alone.

@@ -140,8 +140,16 @@ pub(crate) enum VerbIndices {
     Route(routing::GuestIndices),
 }
 
-impl Component {
-    pub(crate) fn load(engine: &Engine, bytes: &[u8]) -> Result<Self, LoadError> {
+/// What bytes say of themselves before anything of them is compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    pub role: Role,
+    /// In the component's order; all are granted by its world.
+    pub imports: Vec<String>,
+}
+
+impl Inspected {
+    pub(crate) fn of(engine: &Engine, bytes: &[u8]) -> Result<Self, LoadError> {
         let maximum = engine.0.settings.component_bytes;
         if bytes.len() > maximum {
             return Err(LoadError::TooLarge { given: bytes.len(), maximum });
@@ -149,11 +157,18 @@ impl Component {
         let (imports, exports) = names(bytes)?;
         let role = role(&exports)?;
         let granted = granted(role);
-        let uses = imports.iter().filter_map(|name| grant(name)).collect();
-        let refused: Vec<String> = imports.into_iter().filter(|name| !granted.contains(name)).collect();
+        let refused: Vec<String> = imports.iter().filter(|name| !granted.contains(name)).cloned().collect();
         if !refused.is_empty() {
             return Err(LoadError::Imports { world: role.world(), refused, granted });
         }
+        Ok(Self { role, imports })
+    }
+}
+
+impl Component {
+    pub(crate) fn load(engine: &Engine, bytes: &[u8]) -> Result<Self, LoadError> {
+        let Inspected { role, imports } = Inspected::of(engine, bytes)?;
+        let uses = imports.iter().filter_map(|name| grant(name)).collect();
         let inner: &Inner = &engine.0;
         let compiled = wasmtime::component::Component::new(&inner.engine, bytes).map_err(LoadError::Compile)?;
         let types = |source| LoadError::Types { world: role.world(), source };

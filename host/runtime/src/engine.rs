@@ -1,7 +1,7 @@
 //! One wasmtime engine for the process: its pool, its watchdog, and what every component is compiled with.
 
 use crate::{
-    component::{Component, LoadError},
+    component::{Component, Inspected, LoadError},
     host::State,
     limit::TABLE_ELEMENTS,
 };
@@ -100,6 +100,12 @@ impl Engine {
         let watchdog = Watchdog::start(engine.clone()).map_err(Error::Watchdog)?;
         let pool = Pool::new(settings.concurrency, settings.pool_wait);
         Ok(Self(Arc::new(Inner { engine, settings, pool, with_history, without_history, _watchdog: watchdog })))
+    }
+
+    /// Checks what can be checked without compiling: size, that it is a component, which world it exports and of which
+    /// version, and that it imports only what that world grants.
+    pub fn inspect(&self, bytes: &[u8]) -> Result<Inspected, LoadError> {
+        Inspected::of(self, bytes)
     }
 
     /// Checks `bytes` and compiles them. In this order, each with an error of its own: size, that it is a component,

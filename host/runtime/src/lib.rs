@@ -35,7 +35,7 @@ pub mod metric;
 mod replay;
 
 pub use assets::{Assets, AssetsError};
-pub use component::{ActivateError, Component, LoadError, Prepared};
+pub use component::{ActivateError, Component, Inspected, LoadError, Prepared};
 pub use engine::{Engine, EngineSettings, Error};
 pub use evaluate::Evaluation;
 pub use host::{Environment, History};

@@ -4,6 +4,7 @@
 //! activated never keeps the host from starting: it is told, and where it was a gate its silence denies.
 
 mod figures;
+pub mod registry;
 
 pub use figures::{Figures, FiguresView};
 

@@ -1,6 +1,6 @@
 //! Incidents: journal, artifacts, plans, the ledger of reservations, raised findings, decision envelopes.
 
-use super::{Error, Store, from_json, to_json};
+use super::{Error, Store, from_json, signed, to_json, unsigned};
 use aether_core::{
     artifact::{Artifact, Flags},
     decision::{Activity, Envelope},
@@ -381,10 +381,11 @@ async fn insert_decision(tx: &mut Transaction<'_, Sqlite>, envelope: &Envelope) 
         aether_core::decision::Question::Plan { finding, .. } => finding.subject.subject().to_string(),
         aether_core::decision::Question::Judge(_) | aether_core::decision::Question::Route(_) => String::new(),
     };
-    sqlx::query("INSERT INTO decisions (id, slot, component, subject, at, envelope) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+    sqlx::query("INSERT INTO decisions (id, slot, component, assets, subject, at, envelope) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(envelope.id.as_str())
         .bind(envelope.slot.as_str())
         .bind(&envelope.component.0)
+        .bind(envelope.assets.as_ref().map(|assets| assets.0.as_str()))
         .bind(subject)
         .bind(envelope.at.0)
         .bind(to_json(envelope))
@@ -457,13 +458,4 @@ fn subject_columns(subject: &SubjectRef) -> (String, String) {
     let text = subject.to_string();
     let kind = text.split('/').next().unwrap_or_default().to_string();
     (kind, subject.id.clone())
-}
-
-/// SQL integers are signed; ours stay far below the difference.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }

@@ -4,6 +4,7 @@
 //! others. Telemetry never comes here; it goes to the recorder.
 
 pub mod audit;
+mod components;
 mod incidents;
 pub mod nodes;
 pub mod tokens;
@@ -68,4 +69,13 @@ fn to_json<T: serde::Serialize>(document: &T) -> String {
 
 fn from_json<T: serde::de::DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
     serde_json::from_str(json).map_err(|source| Error::Corrupt { document: what.into(), source })
+}
+
+/// SQL integers are signed; ours stay far below the difference.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
 }

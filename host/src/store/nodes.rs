@@ -2,7 +2,7 @@
 //!
 //! Of tokens and credentials only hashes are kept. Both are 32 random bytes, so a plain hash of them cannot be searched.
 
-use super::{Error, Store, from_json, to_json};
+use super::{Error, Store, from_json, signed, to_json, unsigned};
 use crate::clock;
 use aether_core::{id::NodeId, order::IdempotencyKey, time::Time};
 use serde::{Serialize, de::DeserializeOwned};
@@ -67,14 +67,6 @@ fn hex<const N: usize>(bytes: [u8; N]) -> String {
 /// 32 random bytes behind a prefix by which a leaked one can be found.
 pub fn draw_secret(prefix: &str) -> Result<String, getrandom::Error> {
     Ok(format!("{prefix}{}", hex(clock::secret::<32>()?)))
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 impl Store {
