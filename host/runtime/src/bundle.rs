@@ -4,7 +4,11 @@
 //! `<name>.wasm`. An entry that cannot be activated is told and leaves the rest alone. Which bundle is active, and what
 //! becomes of answers, is decided elsewhere.
 
-use crate::{Assets, AssetsError, Engine, Environment, Evaluation, LoadError, Prepared};
+use crate::{
+    Assets, AssetsError, Engine, LoadError, Prepared,
+    fixture::{self, Checked, FixtureResult},
+    text,
+};
 use aether_core::{
     combine::CombiningRule,
     decision::{Question, Role},
@@ -23,9 +27,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The largest `policy.toml`, and the largest fixture.
+/// The largest `policy.toml`.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-const FIXTURES_MAX: usize = 1_000;
 
 /// Why a bundle cannot be used at all. What was active stays active.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +45,8 @@ pub enum Error {
     Name { path: PathBuf, slot: SlotId, component: String },
     #[error("{path}: the slot `{slot}` has a budget that makes no sense")]
     Budget { path: PathBuf, slot: SlotId, source: OutOfRange },
-    #[error("{path} holds more than {FIXTURES_MAX} fixtures")]
-    TooMany { path: PathBuf },
+    #[error(transparent)]
+    Fixtures(#[from] fixture::Error),
 }
 
 impl Error {
@@ -56,7 +59,7 @@ impl Error {
             Error::Rule { .. } => "policy.rule",
             Error::Name { .. } => "policy.name",
             Error::Budget { .. } => "policy.budget",
-            Error::TooMany { .. } => "policy.too-many-fixtures",
+            Error::Fixtures(error) => error.code(),
         }
     }
 }
@@ -236,14 +239,9 @@ fn rule_name(rule: CombiningRule) -> &'static str {
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
-    let unreadable = |source| Error::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(Error::TooLarge { path: path.to_owned() });
-    }
-    Ok(text)
+    text::read(path, FILE_BYTES_MAX)
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?
+        .ok_or_else(|| Error::TooLarge { path: path.to_owned() })
 }
 
 /// One question with what must be in the answer: `fixtures/*.json`.
@@ -270,22 +268,10 @@ pub struct Report {
     pub fixtures: Vec<FixtureResult>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct FixtureResult {
-    /// File name without `.json`.
-    pub name: String,
-    pub summary: String,
-    /// Empty: passed.
-    pub problems: Vec<String>,
-    pub fuel: u64,
-}
-
 impl Report {
     /// All activated, at least one fixture, and none with a problem.
     pub fn passed(&self) -> bool {
-        self.failures.is_empty()
-            && !self.fixtures.is_empty()
-            && self.fixtures.iter().all(|fixture| fixture.problems.is_empty())
+        self.failures.is_empty() && !self.fixtures.is_empty() && self.fixtures.iter().all(FixtureResult::passed)
     }
 
     /// As JSON, for `--json`.
@@ -297,10 +283,7 @@ impl Report {
             "failures": self.failures.iter().map(|failure| json!({
                 "slot": failure.slot, "component": failure.component, "code": failure.code, "reason": failure.reason,
             })).collect::<Vec<_>>(),
-            "fixtures": self.fixtures.iter().map(|fixture| json!({
-                "name": fixture.name, "summary": fixture.summary, "passed": fixture.problems.is_empty(),
-                "problems": fixture.problems, "fuel": fixture.fuel,
-            })).collect::<Vec<_>>(),
+            "fixtures": self.fixtures.iter().map(FixtureResult::to_json).collect::<Vec<_>>(),
         })
     }
 }
@@ -312,13 +295,9 @@ impl fmt::Display for Report {
             writeln!(f, "  FAIL  {failure}")?;
         }
         for fixture in &self.fixtures {
-            let word = if fixture.problems.is_empty() { "ok  " } else { "FAIL" };
-            writeln!(f, "  {word}  {}: {}", fixture.name, fixture.summary)?;
-            for problem in &fixture.problems {
-                writeln!(f, "        {problem}")?;
-            }
+            write!(f, "{fixture}")?;
         }
-        let passed = self.fixtures.iter().filter(|fixture| fixture.problems.is_empty()).count();
+        let passed = self.fixtures.iter().filter(|fixture| fixture.passed()).count();
         write!(f, "{passed} of {} fixtures passed", self.fixtures.len())?;
         if self.fixtures.is_empty() {
             write!(f, "; a bundle without fixtures does not pass")?;
@@ -331,40 +310,14 @@ impl fmt::Display for Report {
 pub fn test(engine: &Engine, folder: &Path, plugins: &Path) -> Result<Report, Error> {
     let bundle = read(folder)?;
     let activation = activate(engine, &bundle, folder, plugins);
-    let mut fixtures = Vec::new();
-    for path in fixture_files(&folder.join("fixtures"))? {
-        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let text = read_text(&path)?;
-        fixtures.push(match serde_json::from_str::<Fixture>(&text) {
-            Ok(fixture) => run(&activation, name, fixture),
-            Err(error) => FixtureResult {
-                name,
-                summary: "is not a valid fixture".into(),
-                problems: vec![error.to_string()],
-                fuel: 0,
-            },
-        });
-    }
+    let fixtures = fixture::read_all::<Fixture>(&folder.join("fixtures"))?
+        .into_iter()
+        .map(|file| match file.parsed {
+            Ok(fixture) => run(&activation, file.name, fixture),
+            Err(problem) => FixtureResult::invalid(file.name, problem),
+        })
+        .collect();
     Ok(Report { bundle: bundle.name, digest: activation.digest, failures: activation.failures, fixtures })
-}
-
-fn fixture_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let unreadable = |source| Error::Read { path: folder.to_owned(), source };
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            files.push(path);
-        }
-        if files.len() > FIXTURES_MAX {
-            return Err(Error::TooMany { path: folder.to_owned() });
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn run(activation: &Activation, name: String, fixture: Fixture) -> FixtureResult {
@@ -374,78 +327,6 @@ fn run(activation: &Activation, name: String, fixture: Fixture) -> FixtureResult
         let problems = vec![format!("no component `{component}` is active in the slot `{slot}`")];
         return FixtureResult { name, summary, problems, fuel: 0 };
     };
-    let first = entry.prepared.evaluate(&question, Environment::default());
-    let second = entry.prepared.evaluate(&question, Environment::default());
-    let found = outcome(&first);
-    let mut problems = Vec::new();
-    compare("", &expect, &found, &mut problems);
-    if found != outcome(&second) || first.fuel != second.fuel {
-        problems.push(format!(
-            "is not deterministic: the same question used {} and then {} fuel, or gave two answers",
-            first.fuel, second.fuel
-        ));
-    }
+    let Checked { problems, first } = fixture::check(&entry.prepared, &question, &expect);
     FixtureResult { name, summary, problems, fuel: first.fuel }
-}
-
-fn outcome(evaluation: &Evaluation) -> Value {
-    match &evaluation.outcome {
-        Ok(answer) => serde_json::to_value(answer).unwrap_or(Value::Null),
-        Err(fault) => json!({ "fault": fault }),
-    }
-}
-
-/// Where `found` does not hold what is expected. Objects may hold more; lists must be as long; numbers may differ by a
-/// billionth.
-fn compare(path: &str, expected: &Value, found: &Value, problems: &mut Vec<String>) {
-    let at = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    match (expected, found) {
-        (Value::Object(expected), Value::Object(found)) => {
-            for (key, value) in expected {
-                match found.get(key) {
-                    Some(found) => compare(&at(key), value, found, problems),
-                    None => problems.push(format!("{}: expected {value}, found nothing", at(key))),
-                }
-            }
-        }
-        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => {
-            for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
-                compare(&at(&index.to_string()), expected, found, problems);
-            }
-        }
-        (Value::Number(a), Value::Number(b))
-            if a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| (a - b).abs() <= 1e-9) => {}
-        (expected, found) if expected == found => {}
-        (expected, found) => {
-            let place = if path.is_empty() { "the answer" } else { path };
-            problems.push(format!("{place}: expected {expected}, found {found}"));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::compare;
-    use serde_json::{Value, json};
-
-    fn problems(expected: &Value, found: &Value) -> Vec<String> {
-        let mut problems = Vec::new();
-        compare("", expected, found, &mut problems);
-        problems
-    }
-
-    #[test]
-    fn a_part_of_the_answer_is_enough_and_a_difference_is_named() {
-        let found = json!({"risk": {"level": "low", "score": 0.1, "list": [1, {"a": 2, "b": 3}]}});
-        assert!(problems(&json!({"risk": {"level": "low", "list": [1, {"b": 3}]}}), &found).is_empty());
-        assert!(problems(&json!({"risk": {"score": 0.100_000_000_000_1}}), &found).is_empty());
-        assert_eq!(
-            problems(&json!({"risk": {"level": "high", "cause": "x", "list": [1]}}), &found),
-            [
-                r#"risk.cause: expected "x", found nothing"#,
-                r#"risk.level: expected "high", found "low""#,
-                r#"risk.list: expected [1], found [1,{"a":2,"b":3}]"#,
-            ]
-        );
-    }
 }

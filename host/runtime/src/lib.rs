@@ -29,10 +29,12 @@ mod component;
 mod convert;
 mod engine;
 mod evaluate;
+pub mod fixture;
 mod host;
 mod limit;
 pub mod metric;
 mod replay;
+mod text;
 
 pub use assets::{Assets, AssetsError};
 pub use component::{ActivateError, Component, Inspected, LoadError, Prepared};

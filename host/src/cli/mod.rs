@@ -9,6 +9,7 @@ mod decisions;
 mod doctor;
 mod drill;
 mod incidents;
+mod kit;
 mod nodes;
 mod plugins;
 mod policy;
@@ -165,6 +166,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,
         Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,
+        Command::Plugin(plugins::Plugin::Kit(kit)) => return kit::run(kit, json).await,
         Command::Plugin(plugins::Plugin::List) => plugins::list(&client()?, json).await?,
         Command::Policy(policy) => return policy::run(policy, json).await,
         Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,

@@ -1,6 +1,6 @@
-//! `aether plugin list`.
+//! `aether plugin list`; the commands for those who write plugins are in `kit`.
 
-use super::{client::Client, say, show};
+use super::{client::Client, kit::Kit, say, show};
 use crate::api::view::Slots;
 use clap::Subcommand;
 
@@ -8,6 +8,8 @@ use clap::Subcommand;
 pub(super) enum Plugin {
     /// What stands in which slot, and how it does.
     List,
+    #[command(flatten)]
+    Kit(Kit),
 }
 
 pub(super) async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
