@@ -5,10 +5,7 @@ use crate::cli::{say, show};
 use aether_runtime::Environment;
 use anyhow::{Context, ensure};
 use serde::Serialize;
-use std::{
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 use tokio::time::Instant;
 
 /// One plugin on one machine.
@@ -46,8 +43,7 @@ pub(super) fn bench(project: &Project, component: &Path, rounds: u32) -> anyhow:
         let case = file.parsed.map_err(anyhow::Error::msg).with_context(|| format!("the fixture {}", file.name))?;
         let started = Instant::now();
         // A config that is refused by intent answers no question.
-        let Ok(prepared) =
-            case.activate(&component, &project.manifest.config, &project.manifest.limits, &assets)
+        let Ok(prepared) = case.activate(&component, &project.manifest.config, &project.manifest.limits, &assets)
         else {
             continue;
         };
@@ -107,7 +103,9 @@ impl Figures {
             *activate_us as f64 / 1e3
         ));
         if self.debug_host {
-            say("This `aether` was built without optimisation: its own part of the times is several times what it should be.");
+            say(
+                "This `aether` was built without optimisation: its own part of the times is several times what it should be.",
+            );
         }
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct Built {
 
 impl fmt::Display for Built {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = std::env::current_dir().ok().and_then(|here| self.component.strip_prefix(here).ok().map(Path::to_owned));
+        let path =
+            std::env::current_dir().ok().and_then(|here| self.component.strip_prefix(here).ok().map(Path::to_owned));
         let path = path.as_deref().unwrap_or(&self.component).display();
         write!(f, "{path} ({}, {} KiB): ", self.digest.short(), self.bytes.div_ceil(1024))?;
         match self.build_ms {

@@ -30,6 +30,11 @@ use std::{
 #[folder = "../sdk/kits"]
 struct Kits;
 
+/// What plugins in Rust share, which a project in Rust gets a copy of.
+#[derive(RustEmbed)]
+#[folder = "../sdk/rust/src"]
+struct RustKit;
+
 /// The contract, which every project gets a copy of.
 const WIT: &str = include_str!("../../../../wit/aether.wit");
 

@@ -1,6 +1,6 @@
 //! A plugin's folder: made from a kit's template, and read back from its `plugin.toml`.
 
-use super::{Kits, Lang, WIT};
+use super::{Kits, Lang, RustKit, WIT};
 use aether_core::{
     decision::{Limits, Role},
     id::is_name,
@@ -46,7 +46,10 @@ impl Project {
             "`{name}` will not do as a name: give 1 to 63 of `a-z 0-9 -`, a letter first"
         );
         if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
-            bail!("{} is not empty; nothing was written. Give another name, or another folder by --folder", folder.display());
+            bail!(
+                "{} is not empty; nothing was written. Give another name, or another folder by --folder",
+                folder.display()
+            );
         }
         let fill = |text: &str| {
             text.replace("{{name}}", name).replace("{{world}}", world.world()).replace("{{lang}}", lang.name())
@@ -62,6 +65,12 @@ impl Project {
             };
             write(&folder.join(target), &bytes)?;
             written += 1;
+        }
+        if lang == Lang::Rust {
+            for path in RustKit::iter() {
+                let file = RustKit::get(&path).with_context(|| format!("{path} is not in this binary"))?;
+                write(&folder.join("aether-plugin/src").join(path.as_ref()), &file.data)?;
+            }
         }
         ensure!(written > 0, "this binary holds no kit for {}", lang.name());
         write(&folder.join("wit/aether.wit"), WIT.as_bytes())?;
@@ -122,12 +131,7 @@ fn target(path: &str, lang: Lang, world: Role) -> Option<String> {
     let (first, rest) = path.split_once('/')?;
     let file = if first == "common" || first == world.world() { rest } else { return None };
     // Cargo and git look for files of these names where the template itself lies.
-    Some(match file {
-        "Cargo.toml.in" => "Cargo.toml".into(),
-        "Cargo.lock.in" => "Cargo.lock".into(),
-        "gitignore" => ".gitignore".into(),
-        file => file.to_owned(),
-    })
+    Some(if file == "gitignore" { ".gitignore".into() } else { file.trim_end_matches(".in").to_owned() })
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
