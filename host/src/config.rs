@@ -6,9 +6,10 @@
 
 use crate::{blobs, control, fabric, plugins::registry};
 use aether_core::{finding::Hysteresis, guard::GuardLimits, policy::Posture};
-use aether_runtime::EngineSettings;
+use aether_runtime::{CacheKey, CacheSettings, CompileLimits, Compiler, EngineSettings};
 use serde::{Deserialize, Serialize};
 use std::{
+    ffi::OsString,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -72,7 +73,7 @@ impl Default for Policy {
     }
 }
 
-/// What the plugin runtime gives to components altogether.
+/// What the plugin runtime gives to components altogether, and to compiling each of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
@@ -80,20 +81,51 @@ pub struct Runtime {
     pub pool_wait_ms: u64,
     pub component_bytes: usize,
     pub stack_bytes: usize,
+    pub compile_cpu_s: u64,
+    pub compile_wall_s: u64,
+    pub compile_memory_bytes: u64,
+    pub compile_at_once: u32,
+    pub code_cache_bytes: u64,
 }
 
 impl Default for Runtime {
     fn default() -> Self {
-        let EngineSettings { concurrency, pool_wait, component_bytes, stack_bytes } = EngineSettings::default();
-        let pool_wait_ms = u64::try_from(pool_wait.as_millis()).unwrap_or(u64::MAX);
-        Self { concurrency, pool_wait_ms, component_bytes, stack_bytes }
+        let EngineSettings { concurrency, pool_wait, component_bytes, stack_bytes, compiler: _, cache: _ } =
+            EngineSettings::default();
+        let CompileLimits { cpu_s, wall, memory_bytes, artifact_bytes: _, at_once } = CompileLimits::default();
+        Self {
+            concurrency,
+            pool_wait_ms: u64::try_from(pool_wait.as_millis()).unwrap_or(u64::MAX),
+            component_bytes,
+            stack_bytes,
+            compile_cpu_s: cpu_s,
+            compile_wall_s: wall.as_secs(),
+            compile_memory_bytes: memory_bytes,
+            compile_at_once: at_once,
+            code_cache_bytes: 1 << 30,
+        }
     }
 }
 
-impl From<&Runtime> for EngineSettings {
-    fn from(runtime: &Runtime) -> Self {
-        let Runtime { concurrency, pool_wait_ms, component_bytes, stack_bytes } = runtime.clone();
-        Self { concurrency, pool_wait: Duration::from_millis(pool_wait_ms), component_bytes, stack_bytes }
+impl Runtime {
+    /// For an engine whose components `program` compiles, called with `arguments`, and which keeps the code in `folder`,
+    /// sealed with `key`.
+    pub fn engine(&self, program: PathBuf, arguments: Vec<OsString>, folder: PathBuf, key: CacheKey) -> EngineSettings {
+        let limits = CompileLimits {
+            cpu_s: self.compile_cpu_s,
+            wall: Duration::from_secs(self.compile_wall_s),
+            memory_bytes: self.compile_memory_bytes,
+            at_once: self.compile_at_once,
+            ..CompileLimits::default()
+        };
+        EngineSettings {
+            concurrency: self.concurrency,
+            pool_wait: Duration::from_millis(self.pool_wait_ms),
+            component_bytes: self.component_bytes,
+            stack_bytes: self.stack_bytes,
+            compiler: Compiler::Child { program, arguments, limits },
+            cache: Some(CacheSettings { folder, key, bytes: self.code_cache_bytes }),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod plane;
 use crate::{
     api, auth,
     blobs::{self, Blobs},
-    clock,
+    cli, clock,
     config::Config,
     control::{self, Control},
     fabric::{self, Fabric},
@@ -18,7 +18,7 @@ use crate::{
 };
 use aether_core::{id::PrincipalId, incident::Rank};
 use aether_recorder::Recorder;
-use aether_runtime::Engine;
+use aether_runtime::{CacheKey, Engine};
 use axum::Router;
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use ed25519_dalek::SigningKey;
@@ -148,7 +148,7 @@ impl Host {
         let segments = aether_recorder::local_store(&data.join("telemetry"))?;
         let recorder = Recorder::open((&config.recorder).into(), segments, now).await?;
         let blobs = Blobs::open(config.snapshots.clone(), &data.join("snapshots")).await?;
-        let engine = Engine::new((&config.runtime).into())?;
+        let engine = engine(config)?;
         let registry = Registry::open(data, store.clone(), engine.clone(), config.plugins.clone()).await?;
         let slots = load_slots(config, engine).await?;
         adopt(&registry, &slots, &config.policy.plugins_dir).await;
@@ -274,6 +274,14 @@ async fn serve(
     })
 }
 
+fn engine(config: &Config) -> Result<Engine, Error> {
+    let data = &config.server.data_dir;
+    let key = CacheKey(code_key(&data.join("code.key"))?);
+    // This very program, also where its file was replaced by a newer one since.
+    let (program, arguments) = ("/proc/self/exe".into(), vec![cli::COMPILE_COMPONENT.into()]);
+    Ok(Engine::new(config.runtime.engine(program, arguments, data.join("code"), key))?)
+}
+
 async fn load_slots(config: &Config, engine: Engine) -> Result<Slots, Error> {
     let (folder, plugins) = (config.policy.bundle_dir.clone(), config.policy.plugins_dir.clone());
     let loaded = tokio::task::spawn_blocking(move || Slots::load(&engine, &folder, &plugins)).await;
@@ -314,18 +322,35 @@ async fn admin_token(store: &Store, data: &Path) -> Result<(String, bool), Error
 
 /// What orders are signed with. Agents pin its public half when they join.
 fn signing_key(path: &Path) -> Result<SigningKey, Error> {
-    match fs::read(path) {
-        Ok(bytes) => {
+    match read_secret(path)? {
+        Some(bytes) => {
             let bytes = bytes.try_into().map_err(|_| Error::Key { path: path.to_owned() })?;
             Ok(SigningKey::from_bytes(&bytes))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let bytes = clock::secret::<32>()?;
-            write_private(path, &bytes).map_err(|source| Error::Data { path: path.to_owned(), source })?;
-            Ok(SigningKey::from_bytes(&bytes))
-        }
+        None => Ok(SigningKey::from_bytes(&new_secret(path)?)),
+    }
+}
+
+/// What compiled code is sealed with. Losing it costs compiling anew, so one that will not do is made anew as well.
+fn code_key(path: &Path) -> Result<[u8; 32], Error> {
+    match read_secret(path)?.and_then(|bytes| bytes.try_into().ok()) {
+        Some(key) => Ok(key),
+        None => new_secret(path),
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Data { path: path.to_owned(), source }),
     }
+}
+
+fn new_secret(path: &Path) -> Result<[u8; 32], Error> {
+    let bytes = clock::secret::<32>()?;
+    write_private(path, &bytes).map_err(|source| Error::Data { path: path.to_owned(), source })?;
+    Ok(bytes)
 }
 
 /// For its owner alone: the database and the telemetry say much about a fleet.

@@ -153,7 +153,7 @@ async fn two_servers_share_neither_folder_nor_port_and_a_restart_keeps_key_and_t
     use std::os::unix::fs::PermissionsExt as _;
     let server = Server::start().await;
     let data = server.folder.path().join(".aether");
-    for name in ["admin.token", "host.key", "client.json"] {
+    for name in ["admin.token", "host.key", "code.key", "client.json"] {
         let mode = std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{name}");
     }

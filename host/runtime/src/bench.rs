@@ -2,12 +2,10 @@
 
 use crate::{
     Assets, Engine, Prepared,
-    component::VerbIndices,
-    convert,
-    evaluate::limit_store,
+    evaluate::{call, limit_store, ready},
     host::{Environment, Source, State},
 };
-use aether_core::decision::{Limits, Question};
+use aether_core::decision::{Answer, Limits, Question};
 use wasmtime::{
     Store,
     component::{Component, Instance, InstancePre, Linker},
@@ -53,28 +51,25 @@ pub struct Warm {
 }
 
 impl Warm {
-    pub fn new(prepared: &Prepared) -> wasmtime::Result<Self> {
+    pub fn new(prepared: &Prepared) -> Self {
         let active = &prepared.0;
-        let loaded = &active.loaded;
-        let engine = &loaded.engine.0.engine;
-        let mut store =
-            Store::new(engine, State::new(&active.limits, active.assets.clone(), Source::Live(Environment::default())));
-        limit_store(&mut store, &active.limits)?;
-        let instance = loaded.pre.instantiate(&mut store)?;
-        let plugin = loaded.plugin.load(&mut store, &instance)?;
-        plugin.call_configure(&mut store, &active.config)?.map_err(wasmtime::Error::msg)?;
-        Ok(Self { prepared: prepared.clone(), store, instance })
+        let engine = &active.loaded.engine.0.engine;
+        let state = State::new(&active.limits, active.assets.clone(), Source::Live(Environment::default()));
+        let mut store = Store::new(engine, state);
+        limit_store(&mut store, &active.limits).expect("fuel is on");
+        let Ok((_, instance)) = ready(active, &mut store) else { unreachable!("it was activated") };
+        Self { prepared: prepared.clone(), store, instance }
     }
 
-    /// Asks a scorer's question again.
-    pub fn call(&mut self, question: &Question) {
+    /// Asks the same instance again, with all limits and checks of an evaluation.
+    pub fn call(&mut self, question: &Question, environment: Environment) -> Answer {
         let active = &self.prepared.0;
         limit_store(&mut self.store, &active.limits).expect("fuel is on");
-        let (VerbIndices::Score(indices), Question::Score(observation)) = (&active.loaded.verb, question) else {
-            unreachable!("the benchmark asks a scorer");
-        };
-        let guest = indices.load(&mut self.store, &self.instance).expect("a scorer");
-        let answer = guest.call_score(&mut self.store, &convert::observation(observation)).expect("an answer");
-        convert::assessment(answer.expect("no error")).expect("a valid answer");
+        self.store.data_mut().turn(Source::Live(environment));
+        let bound = active.snapshot.as_ref().unwrap_or(&active.loaded.bound);
+        match call(bound, &self.instance, question, &mut self.store) {
+            Ok(answer) => answer,
+            Err(_) => unreachable!("the benchmark's questions are answered"),
+        }
     }
 }

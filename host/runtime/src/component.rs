@@ -3,12 +3,16 @@
 use crate::{
     Assets, Environment, WIT_VERSION,
     bindings::exports::aether::plugin::{gating, planning, plugin, routing, scoring},
+    compile::{CompileError, Compiled, Kind},
     engine::{Engine, Inner, grants_history},
     evaluate::{self, Evaluation},
     host::{Source, State},
+    metric,
+    schema::Schema,
+    snapshot::Preparation,
 };
 use aether_core::{
-    decision::{Description, Fault, Limits, Question, Role},
+    decision::{Description, Fault, FaultKind, HostCall, Limits, LogLine, Question, Role},
     id::{Digest, is_name},
     plan::canonical,
     slot::Grant,
@@ -54,8 +58,8 @@ pub enum LoadError {
         listed(.granted)
     )]
     Imports { world: &'static str, refused: Vec<String>, granted: Vec<String> },
-    #[error("the component does not compile")]
-    Compile(#[source] wasmtime::Error),
+    #[error(transparent)]
+    Compile(CompileError),
     #[error("the component's exports do not have the types of the world `{world}`")]
     Types { world: &'static str, source: wasmtime::Error },
     #[error("the component failed when it was asked to describe itself: {}", .0.message)]
@@ -77,7 +81,7 @@ impl LoadError {
             LoadError::Version { .. } => "component.version",
             LoadError::NoPlugin { .. } => "component.no-plugin",
             LoadError::Imports { .. } => "component.imports",
-            LoadError::Compile(_) => "component.compile",
+            LoadError::Compile(error) => error.code(),
             LoadError::Types { .. } => "component.types",
             LoadError::Describe(_) => "component.describe",
             LoadError::Description(_) => "component.description",
@@ -99,6 +103,8 @@ pub enum ActivateError {
     Config { component: String, message: String },
     #[error("`{component}` failed while it took its config: {}", .fault.message)]
     Fault { component: String, fault: Fault },
+    #[error("`{component}` took its config, and its snapshot could not be compiled just now: {source}")]
+    Compile { component: String, source: CompileError },
 }
 
 impl ActivateError {
@@ -109,6 +115,7 @@ impl ActivateError {
             ActivateError::Grants { .. } => "activate.grants",
             ActivateError::Config { .. } => "activate.config",
             ActivateError::Fault { .. } => "activate.fault",
+            ActivateError::Compile { .. } => "activate.compile",
         }
     }
 }
@@ -127,9 +134,31 @@ pub(crate) struct Loaded {
     pub(crate) role: Role,
     pub(crate) description: Description,
     pub(crate) imports: BTreeSet<Grant>,
+    pub(crate) bound: Bound,
+    schema: Schema,
+    /// As uploaded, for its snapshots; none where none can be taken.
+    bytes: Result<Arc<[u8]>, String>,
+}
+
+/// Code with its imports linked and its exports found.
+pub(crate) struct Bound {
     pub(crate) pre: InstancePre<State>,
     pub(crate) plugin: plugin::GuestIndices,
     pub(crate) verb: VerbIndices,
+}
+
+impl Bound {
+    fn new(inner: &Inner, role: Role, compiled: &wasmtime::component::Component) -> wasmtime::Result<Self> {
+        let pre = inner.linker(role).instantiate_pre(compiled)?;
+        let plugin = plugin::GuestIndices::new(&pre)?;
+        let verb = match role {
+            Role::RiskScorer => VerbIndices::Score(scoring::GuestIndices::new(&pre)?),
+            Role::RemediationPlanner => VerbIndices::Plan(planning::GuestIndices::new(&pre)?),
+            Role::PolicyGate => VerbIndices::Judge(gating::GuestIndices::new(&pre)?),
+            Role::Router => VerbIndices::Route(routing::GuestIndices::new(&pre)?),
+        };
+        Ok(Self { pre, plugin, verb })
+    }
 }
 
 /// The one interface that makes a component's role.
@@ -170,37 +199,21 @@ impl Component {
         let Inspected { role, imports } = Inspected::of(engine, bytes)?;
         let uses = imports.iter().filter_map(|name| grant(name)).collect();
         let inner: &Inner = &engine.0;
-        let compiled = wasmtime::component::Component::new(&inner.engine, bytes).map_err(LoadError::Compile)?;
+        let Compiled { component, plain } = inner.compile(Kind::Uploaded, bytes).map_err(LoadError::Compile)?;
         let types = |source| LoadError::Types { world: role.world(), source };
-        let pre = inner.linker(role).instantiate_pre(&compiled).map_err(types)?;
-        let plugin = plugin::GuestIndices::new(&pre).map_err(types)?;
-        let verb = match role {
-            Role::RiskScorer => VerbIndices::Score(scoring::GuestIndices::new(&pre).map_err(types)?),
-            Role::RemediationPlanner => VerbIndices::Plan(planning::GuestIndices::new(&pre).map_err(types)?),
-            Role::PolicyGate => VerbIndices::Judge(gating::GuestIndices::new(&pre).map_err(types)?),
-            Role::Router => VerbIndices::Route(routing::GuestIndices::new(&pre).map_err(types)?),
-        };
-        let nothing = String::new();
-        let description = Description {
-            name: nothing.clone(),
-            version: nothing.clone(),
-            summary: nothing.clone(),
-            inputs: vec![],
-            config_schema: nothing,
-        };
-        let mut loaded = Loaded {
+        let bound = Bound::new(inner, role, &component).map_err(types)?;
+        let description = evaluate::describe(engine, &bound).map_err(LoadError::Describe)?;
+        let schema = check(&description).map_err(LoadError::Description)?;
+        Ok(Self(Arc::new(Loaded {
             engine: engine.clone(),
             digest: Digest::of(bytes),
             role,
             description,
             imports: uses,
-            pre,
-            plugin,
-            verb,
-        };
-        loaded.description = evaluate::describe(&loaded).map_err(LoadError::Describe)?;
-        check(&loaded.description).map_err(LoadError::Description)?;
-        Ok(Self(Arc::new(loaded)))
+            bound,
+            schema,
+            bytes: plain.map_or_else(|| Ok(bytes.into()), Err),
+        })))
     }
 
     /// BLAKE3 of the bytes.
@@ -230,7 +243,9 @@ impl Component {
         Err(ActivateError::Grants { component: self.0.description.name.clone(), missing })
     }
 
-    /// Gives the component its configuration, limits and assets, once; the component itself says whether the config will do.
+    /// Gives the component its configuration, limits and assets, once, and makes it ready to be asked. The config is
+    /// checked against the component's schema, then by the component itself; then its instance is snapshotted, so that
+    /// no evaluation does it again. Takes as long as a compilation where the snapshot was not compiled before.
     pub fn activate(
         &self,
         config: &Map<String, Value>,
@@ -238,21 +253,54 @@ impl Component {
         assets: &Assets,
     ) -> Result<Prepared, ActivateError> {
         check_limits(limits)?;
-        let text = String::from_utf8_lossy(&canonical(config)).into_owned();
-        let digest = Digest::of(text.as_bytes());
-        let prepared = Prepared(Arc::new(Active {
-            loaded: Arc::clone(&self.0),
-            config: text,
-            config_digest: digest,
+        let loaded = &self.0;
+        let component = || loaded.description.name.clone();
+        let value = Value::Object(config.clone());
+        loaded.schema.check(&value).map_err(|message| ActivateError::Config { component: component(), message })?;
+        let config = String::from_utf8_lossy(&canonical(config)).into_owned();
+        let bytes = loaded.bytes.as_deref().map_err(String::as_str);
+        let (configured, snapshot) = evaluate::configure(loaded, &config, limits, assets, bytes)
+            .map_err(|fault| ActivateError::Fault { component: component(), fault })?
+            .map_err(|message| ActivateError::Config { component: component(), message })?;
+        let inner: &Inner = &loaded.engine.0;
+        let (snapshot, preparation) = match snapshot.map(|bytes| (inner.compile(Kind::Snapshot, &bytes), bytes)) {
+            Ok((Ok(Compiled { component: compiled, .. }), bytes)) => match Bound::new(inner, loaded.role, &compiled) {
+                Ok(bound) => (Some(bound), Preparation::Snapshotted { digest: Digest::of(&bytes), bytes: bytes.len() }),
+                Err(error) => (None, Preparation::ConfiguredEachTime { reason: format!("its snapshot: {error:#}") }),
+            },
+            Ok((Err(source), _)) if source.is_passing() => {
+                return Err(ActivateError::Compile { component: component(), source });
+            }
+            Ok((Err(error), _)) => (None, Preparation::ConfiguredEachTime { reason: format!("its snapshot: {error}") }),
+            Err(reason) => (None, Preparation::ConfiguredEachTime { reason }),
+        };
+        let label = if snapshot.is_some() { "snapshotted" } else { "configured-each-time" };
+        metrics::counter!(metric::ACTIVATIONS, "preparation" => label).increment(1);
+        if let Preparation::ConfiguredEachTime { reason } = &preparation {
+            if configured.fuel > limits.fuel {
+                let message = format!(
+                    "taking its config used {} fuel, over the entry's limit of {}, and would be done in each evaluation: {reason}",
+                    configured.fuel, limits.fuel
+                );
+                let fault = Fault { kind: FaultKind::OutOfFuel, message };
+                return Err(ActivateError::Fault { component: component(), fault });
+            }
+            tracing::info!(
+                component = component(),
+                reason,
+                "configured in each evaluation, because no snapshot can be taken"
+            );
+        }
+        Ok(Prepared(Arc::new(Active {
+            loaded: Arc::clone(loaded),
+            config_digest: Digest::of(config.as_bytes()),
+            config,
             limits: limits.clone(),
             assets: assets.clone(),
-        }));
-        let component = || self.0.description.name.clone();
-        match evaluate::configure(&prepared) {
-            Ok(Ok(())) => Ok(prepared),
-            Ok(Err(message)) => Err(ActivateError::Config { component: component(), message }),
-            Err(fault) => Err(ActivateError::Fault { component: component(), fault }),
-        }
+            configured,
+            preparation,
+            snapshot,
+        })))
     }
 }
 
@@ -260,12 +308,25 @@ impl Component {
 #[derive(Clone)]
 pub struct Prepared(pub(crate) Arc<Active>);
 
+/// What taking its config cost a component, once. The same on every run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configured {
+    pub fuel: u64,
+    pub memory_bytes: u64,
+    pub log: Vec<LogLine>,
+    pub host_calls: Vec<HostCall>,
+}
+
 pub(crate) struct Active {
     pub(crate) loaded: Arc<Loaded>,
     pub(crate) config: String,
     pub(crate) config_digest: Digest,
     pub(crate) limits: Limits,
     pub(crate) assets: Assets,
+    configured: Configured,
+    preparation: Preparation,
+    /// None: each evaluation configures an instance of what was loaded.
+    pub(crate) snapshot: Option<Bound>,
 }
 
 impl Prepared {
@@ -302,6 +363,16 @@ impl Prepared {
 
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// Whether evaluations begin from a snapshot, or why not.
+    pub fn preparation(&self) -> &Preparation {
+        &self.0.preparation
+    }
+
+    /// What taking its config cost.
+    pub fn configured(&self) -> &Configured {
+        &self.0.configured
     }
 }
 
@@ -402,7 +473,7 @@ fn grant(import: &str) -> Option<Grant> {
     }
 }
 
-fn check(description: &Description) -> Result<(), String> {
+fn check(description: &Description) -> Result<Schema, String> {
     let Description { name, version, summary, inputs, config_schema } = description;
     if !is_name(name) {
         return Err(format!("its name `{name}` is not 1 to 63 of `a-z 0-9 - .`"));
@@ -419,11 +490,7 @@ fn check(description: &Description) -> Result<(), String> {
     for input in inputs {
         evaluate::check_input(input)?;
     }
-    match serde_json::from_str::<Value>(config_schema) {
-        Ok(Value::Object(_)) => Ok(()),
-        Ok(_) => Err("its config schema is not a JSON object".into()),
-        Err(error) => Err(format!("its config schema is not JSON: {error}")),
-    }
+    Schema::parse(config_schema)
 }
 
 fn check_limits(limits: &Limits) -> Result<(), ActivateError> {

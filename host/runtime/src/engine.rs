@@ -1,6 +1,7 @@
 //! One wasmtime engine for the process: its pool, its watchdog, and what every component is compiled with.
 
 use crate::{
+    compile::{CacheSettings, CompileError, Compiled, Compiler, Kind, Workshop},
     component::{Component, Inspected, LoadError},
     host::State,
     limit::TABLE_ELEMENTS,
@@ -38,11 +39,22 @@ pub struct EngineSettings {
     pub component_bytes: usize,
     /// Of a guest's calls. A deeper recursion is a fault.
     pub stack_bytes: usize,
+    /// Who compiles.
+    pub compiler: Compiler,
+    /// Where compiled code is kept; none: it is made anew by each process.
+    pub cache: Option<CacheSettings>,
 }
 
 impl Default for EngineSettings {
     fn default() -> Self {
-        Self { concurrency: 16, pool_wait: Duration::from_secs(1), component_bytes: 32 << 20, stack_bytes: 256 << 10 }
+        Self {
+            concurrency: 16,
+            pool_wait: Duration::from_secs(1),
+            component_bytes: 32 << 20,
+            stack_bytes: 256 << 10,
+            compiler: Compiler::InProcess,
+            cache: None,
+        }
     }
 }
 
@@ -53,14 +65,16 @@ impl EngineSettings {
         pool_wait: Duration::from_secs(30),
         component_bytes: 128 << 20,
         stack_bytes: 1 << 20,
+        compiler: Compiler::InProcess,
+        cache: None,
     };
 }
 
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the runtime's setting `{field}` is {given}, outside 1 to {maximum}")]
-    Setting { field: &'static str, given: u128, maximum: u128 },
+    #[error("the runtime's setting `{field}` is {given}, outside {least} to {maximum}")]
+    Setting { field: &'static str, given: u128, least: u128, maximum: u128 },
     #[error("the WebAssembly engine could not be set up; check the limits on address space (ulimit -v) and on threads")]
     Engine(#[source] wasmtime::Error),
     #[error("the watchdog thread could not be started")]
@@ -75,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) engine: wasmtime::Engine,
     pub(crate) settings: EngineSettings,
     pub(crate) pool: Pool,
+    pub(crate) workshop: Workshop,
     /// For scorers and planners, which may look back, and for gates and routers, which may not.
     with_history: Linker<State>,
     without_history: Linker<State>,
@@ -91,15 +106,18 @@ impl Engine {
             ("stack_bytes", settings.stack_bytes as u128, maximum.stack_bytes as u128),
         ] {
             if given == 0 || given > maximum {
-                return Err(Error::Setting { field, given, maximum });
+                return Err(Error::Setting { field, given, least: 1, maximum });
             }
         }
+        settings.compiler.check()?;
         let engine = wasmtime::Engine::new(&config(&settings)).map_err(Error::Engine)?;
         let with_history = linker(&engine, true).map_err(Error::Engine)?;
         let without_history = linker(&engine, false).map_err(Error::Engine)?;
         let watchdog = Watchdog::start(engine.clone()).map_err(Error::Watchdog)?;
         let pool = Pool::new(settings.concurrency, settings.pool_wait);
-        Ok(Self(Arc::new(Inner { engine, settings, pool, with_history, without_history, _watchdog: watchdog })))
+        let workshop = Workshop::new(&engine, settings.compiler.clone(), settings.cache.clone());
+        let inner = Inner { engine, settings, pool, workshop, with_history, without_history, _watchdog: watchdog };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Checks what can be checked without compiling: size, that it is a component, which world it exports and of which
@@ -127,6 +145,10 @@ impl Inner {
         if grants_history(role) { &self.with_history } else { &self.without_history }
     }
 
+    pub(crate) fn compile(&self, kind: Kind, bytes: &[u8]) -> Result<Compiled, CompileError> {
+        self.workshop.compile(&self.engine, kind, bytes, self.settings.stack_bytes)
+    }
+
     /// The epoch deadline of an evaluation that may take `deadline_ms`.
     pub(crate) fn ticks(deadline_ms: u64) -> u64 {
         // One more, because the tick under way may end at once.
@@ -142,7 +164,8 @@ pub(crate) fn grants_history(role: Role) -> bool {
     }
 }
 
-fn config(settings: &EngineSettings) -> Config {
+/// How the host's engine compiles and runs.
+pub(crate) fn config(settings: &EngineSettings) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     let memory_bytes = usize::try_from(Limits::MAXIMUM.memory_bytes).unwrap_or(usize::MAX);
     pool.total_component_instances(settings.concurrency)
@@ -160,12 +183,18 @@ fn config(settings: &EngineSettings) -> Config {
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES);
+    let mut config = compile_only(settings.stack_bytes);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// The same without the pool, and without its reservation: for an engine that compiles and never runs.
+pub(crate) fn compile_only(stack_bytes: usize) -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .consume_fuel(true)
         .epoch_interruption(true)
-        .max_wasm_stack(settings.stack_bytes)
+        .max_wasm_stack(stack_bytes)
         // The same bits on every machine: one NaN, and no instruction whose result is the processor's choice.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
@@ -225,7 +254,7 @@ pub(crate) struct Pool {
 pub(crate) struct Place<'a>(&'a Pool);
 
 impl Pool {
-    fn new(places: u32, wait: Duration) -> Self {
+    pub(crate) fn new(places: u32, wait: Duration) -> Self {
         Self { free: Mutex::new(places), freed: Condvar::new(), wait }
     }
 

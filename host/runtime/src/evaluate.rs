@@ -1,26 +1,27 @@
-//! One evaluation: a fresh store, the config, the question, and whatever comes of it as an answer or a typed fault.
+//! One evaluation: a fresh store, an instance that knows its config, the question, and whatever comes of it as an answer
+//! or a typed fault.
 
 use crate::{
-    Assets, clock,
-    component::{Active, Loaded, Prepared, VerbIndices},
+    Assets, Configured, Engine, clock,
+    component::{Active, Bound, Loaded, VerbIndices},
     convert::{self, Invalid},
     engine::Inner,
     host::{Environment, Source, State},
     limit::Hit,
-    metric,
+    metric, snapshot,
 };
 use aether_core::{
     decision::{Answer, Description, Fault, FaultKind, HostCall, Limits, LogLine, Question},
     observation::{EventInput, Input, MetricInput},
 };
 use std::time::Duration;
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{Store, Trap, WasmBacktrace, component::Instance};
 
 /// What came of one question, with what it cost. All but `duration` is the same on every run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     pub outcome: Result<Answer, Fault>,
-    /// Used, the configuration included.
+    /// Used by the question alone; what the configuration took is told by the activation.
     pub fuel: u64,
     /// The most that all memories and tables took at one time.
     pub memory_bytes: u64,
@@ -31,9 +32,9 @@ pub struct Evaluation {
 }
 
 /// What a guest's function gave: a value, or an error on the way.
-type Called<T> = Result<T, Failure>;
+pub(crate) type Called<T> = Result<T, Failure>;
 
-enum Failure {
+pub(crate) enum Failure {
     /// wasmtime's words.
     Engine(wasmtime::Error),
     /// The guest's own `err`.
@@ -65,9 +66,9 @@ pub(crate) fn evaluate(
         return (nothing(Fault { kind: FaultKind::Refused, message }), Some(source));
     }
     let Some((outcome, run)) =
-        in_store(loaded, limits, &active.assets, source, |store| ask(loaded, &active.config, question, store))
+        in_store(&loaded.engine, limits, &active.assets, |store| ask(active, limits, question, source, store))
     else {
-        let fault = overloaded(loaded);
+        let fault = overloaded(&loaded.engine);
         count(loaded, FaultKind::Overloaded.into_label(), None);
         return (nothing(fault), None);
     };
@@ -86,26 +87,58 @@ pub(crate) fn evaluate(
 }
 
 /// Asks a component what it is.
-pub(crate) fn describe(loaded: &Loaded) -> Result<Description, Fault> {
-    let limits = Limits::default();
-    let called = in_store(loaded, &limits, &Assets::default(), Source::Live(Environment::default()), |store| {
-        let instance = loaded.pre.instantiate(&mut *store)?;
-        let plugin = loaded.plugin.load(&mut *store, &instance)?;
+pub(crate) fn describe(engine: &Engine, bound: &Bound) -> Result<Description, Fault> {
+    let called = in_store(engine, &Limits::default(), &Assets::default(), |store| {
+        let instance = bound.pre.instantiate(&mut *store)?;
+        let plugin = bound.plugin.load(&mut *store, &instance)?;
         Ok(convert::description(plugin.call_describe(&mut *store)?))
     });
-    called.map_or_else(|| Err(overloaded(loaded)), |(outcome, _)| outcome)
+    called.map_or_else(|| Err(overloaded(engine)), |(outcome, _)| outcome)
 }
 
-/// Hands a component its config and throws the instance away. The inner error is the component's own.
-pub(crate) fn configure(prepared: &Prepared) -> Result<Result<(), String>, Fault> {
-    let active = &prepared.0;
-    let loaded = &active.loaded;
-    let called = in_store(loaded, &active.limits, &active.assets, Source::Live(Environment::default()), |store| {
-        let instance = loaded.pre.instantiate(&mut *store)?;
-        let plugin = loaded.plugin.load(&mut *store, &instance)?;
-        Ok(plugin.call_configure(&mut *store, &active.config)?)
+/// What a component made of its config: the component's own error, or what it cost and, from its `bytes`, a snapshot.
+type Taken = Result<(Configured, Result<Vec<u8>, String>), String>;
+
+/// Hands a component its config and takes a snapshot of what it is then.
+pub(crate) fn configure(
+    loaded: &Loaded,
+    config: &str,
+    limits: &Limits,
+    assets: &Assets,
+    bytes: Result<&[u8], &str>,
+) -> Result<Taken, Fault> {
+    // Paid once: a language's start may take more than any question. Where it is paid each time, it may not.
+    let limits = match bytes {
+        Ok(_) => &Limits { fuel: Limits::MAXIMUM.fuel, deadline_ms: Limits::MAXIMUM.deadline_ms, ..limits.clone() },
+        Err(_) => limits,
+    };
+    let called = in_store(&loaded.engine, limits, assets, |store| {
+        let instance = loaded.bound.pre.instantiate(&mut *store)?;
+        let plugin = loaded.bound.plugin.load(&mut *store, &instance)?;
+        if let Err(message) = plugin.call_configure(&mut *store, config)? {
+            return Ok(Err(message));
+        }
+        let state = store.data();
+        let configured = Configured {
+            fuel: used(store, limits),
+            memory_bytes: state.meter.peak_bytes(),
+            log: state.log.clone(),
+            host_calls: state.host_calls.clone(),
+        };
+        let snapshot = match bytes {
+            Ok(bytes) => {
+                // The reading is ours: it is not to end by the guest's limits.
+                store.set_fuel(u64::MAX)?;
+                store.set_hostcall_fuel(usize::MAX);
+                store.set_epoch_deadline(u64::MAX / 2);
+                store.data_mut().meter.lift();
+                snapshot::take(bytes, store, instance)
+            }
+            Err(reason) => Err(reason.to_owned()),
+        };
+        Ok(Ok((configured, snapshot)))
     });
-    called.map_or_else(|| Err(overloaded(loaded)), |(outcome, _)| outcome)
+    called.map_or_else(|| Err(overloaded(&loaded.engine)), |(outcome, _)| outcome)
 }
 
 /// A declared input must be one that a recorder can serve.
@@ -145,26 +178,26 @@ struct Run {
     duration: Duration,
 }
 
-/// Runs `call` in a fresh store with all limits on; none if the pool had no room in time.
+/// Runs `call` in a fresh store with all limits on; none if the pool had no room in time. Until told otherwise, the guest
+/// finds the environment in which configs are taken.
 fn in_store<T>(
-    loaded: &Loaded,
+    engine: &Engine,
     limits: &Limits,
     assets: &Assets,
-    source: Source,
     call: impl FnOnce(&mut Store<State>) -> Called<T>,
 ) -> Option<(Result<T, Fault>, Run)> {
-    let inner: &Inner = &loaded.engine.0;
+    let inner: &Inner = &engine.0;
     let Some(_place) = inner.pool.enter() else {
         metrics::counter!(metric::LIMIT_HITS, "limit" => "pool").increment(1);
         return None;
     };
     let begun = clock::now();
-    let mut store = Store::new(&inner.engine, State::new(limits, assets.clone(), source));
+    let mut store = Store::new(&inner.engine, State::new(limits, assets.clone(), Source::Live(Environment::default())));
     let called = match limit_store(&mut store, limits) {
         Ok(()) => call(&mut store),
         Err(error) => Err(Failure::Engine(error)),
     };
-    let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+    let fuel = used(&store, limits);
     let state = store.into_data();
     let duration = clock::now().saturating_duration_since(begun);
     let outcome = called.map_err(|failure| fault(failure, limits, state.meter.hit()));
@@ -179,20 +212,55 @@ pub(crate) fn limit_store(store: &mut Store<State>, limits: &Limits) -> wasmtime
     store.set_fuel(limits.fuel)
 }
 
-/// Configures the instance and asks it.
-fn ask(loaded: &Loaded, config: &str, question: &Question, store: &mut Store<State>) -> Called<Answer> {
-    let instance = loaded.pre.instantiate(&mut *store)?;
-    let plugin = loaded.plugin.load(&mut *store, &instance)?;
-    plugin.call_configure(&mut *store, config)?.map_err(Failure::Refused)?;
-    match (&loaded.verb, question) {
+/// Fuel that the store's guest used of its limit.
+fn used(store: &Store<State>, limits: &Limits) -> u64 {
+    limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0))
+}
+
+/// An instance that knows its config.
+pub(crate) fn ready<'a>(active: &'a Active, store: &mut Store<State>) -> Called<(&'a Bound, Instance)> {
+    if let Some(bound) = &active.snapshot {
+        return Ok((bound, bound.pre.instantiate(&mut *store)?));
+    }
+    let bound = &active.loaded.bound;
+    let instance = bound.pre.instantiate(&mut *store)?;
+    let plugin = bound.plugin.load(&mut *store, &instance)?;
+    plugin.call_configure(&mut *store, &active.config)?.map_err(Failure::Refused)?;
+    Ok((bound, instance))
+}
+
+/// Makes an instance and asks it.
+fn ask(
+    active: &Active,
+    limits: &Limits,
+    question: &Question,
+    source: Source,
+    store: &mut Store<State>,
+) -> Called<Answer> {
+    let (bound, instance) = ready(active, store)?;
+    // From here on all is the question's, however the instance came to be.
+    store.set_fuel(limits.fuel)?;
+    store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
+    store.data_mut().turn(source);
+    call(bound, &instance, question, store)
+}
+
+/// Asks an instance that knows its config.
+pub(crate) fn call(
+    bound: &Bound,
+    instance: &Instance,
+    question: &Question,
+    store: &mut Store<State>,
+) -> Called<Answer> {
+    match (&bound.verb, question) {
         (VerbIndices::Score(indices), Question::Score(observation)) => {
-            let guest = indices.load(&mut *store, &instance)?;
+            let guest = indices.load(&mut *store, instance)?;
             let answer = guest.call_score(&mut *store, &convert::observation(observation))?;
             let assessment = convert::assessment(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
             Ok(Answer::Assessment(assessment))
         }
         (VerbIndices::Plan(indices), Question::Plan { finding, evidence, candidates, catalogue }) => {
-            let guest = indices.load(&mut *store, &instance)?;
+            let guest = indices.load(&mut *store, instance)?;
             let candidates: Vec<_> = candidates.iter().map(convert::candidate).collect();
             let catalogue: Vec<_> = catalogue.iter().map(convert::verb).collect();
             let finding = convert::finding(finding);
@@ -202,13 +270,13 @@ fn ask(loaded: &Loaded, config: &str, question: &Question, store: &mut Store<Sta
             Ok(Answer::Proposals(proposals))
         }
         (VerbIndices::Judge(indices), Question::Judge(question)) => {
-            let guest = indices.load(&mut *store, &instance)?;
+            let guest = indices.load(&mut *store, instance)?;
             let answer = guest.call_judge(&mut *store, &convert::gate_question(question))?;
             let judgement = convert::judgement(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
             Ok(Answer::Judgement(judgement))
         }
         (VerbIndices::Route(indices), Question::Route(question)) => {
-            let guest = indices.load(&mut *store, &instance)?;
+            let guest = indices.load(&mut *store, instance)?;
             let answer = guest.call_route(&mut *store, &convert::routing_question(question))?;
             let choices = convert::choices(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
             Ok(Answer::Choices(choices))
@@ -287,8 +355,8 @@ fn root(error: &wasmtime::Error) -> String {
     error.root_cause().to_string()
 }
 
-fn overloaded(loaded: &Loaded) -> Fault {
-    let pool = &loaded.engine.0.pool;
+fn overloaded(engine: &Engine) -> Fault {
+    let pool = &engine.0.pool;
     let message = format!(
         "no room for another evaluation within {} ms: nothing was evaluated; raise the runtime's concurrency if this recurs",
         pool.wait().as_millis()

@@ -105,6 +105,20 @@ impl State {
         Self { meter: Meter::new(limits), log, host_calls, source, assets, limits: limits.clone() }
     }
 
+    /// From taking its config to answering: a clean record, and answers from `source`. In a snapshot there is nothing of
+    /// the former, and an instance that was configured just now is to find and leave the very same.
+    pub(crate) fn turn(&mut self, source: Source) {
+        self.log.clear();
+        self.host_calls.clear();
+        self.source = source;
+    }
+
+    /// Whether the guest holds handles to something of the host's, which a snapshot would not bring back.
+    pub(crate) fn holds_handles(&self) -> bool {
+        // No import gives any.
+        false
+    }
+
     /// Counts, answers and records one host call.
     fn call(
         &mut self,

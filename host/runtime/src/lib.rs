@@ -11,7 +11,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Every evaluation gets a fresh store, so nothing leaks from one decision to the next. Fuel is the semantic limit and
+//! A component is compiled in a child process ([`Compiler::Child`]), configured once, and snapshotted. Every evaluation
+//! gets a fresh store that begins at the snapshot, so nothing leaks from one decision to the next. Fuel is the semantic limit and
 //! deterministic; a watchdog thread stops what fuel cannot see. Whatever a guest does ends as an answer or as a typed
 //! [`Fault`](aether_core::decision::Fault), and the next evaluation is unharmed.
 //!
@@ -25,6 +26,7 @@ pub mod bench;
 mod bindings;
 pub mod bundle;
 mod clock;
+pub mod compile;
 mod component;
 mod convert;
 mod engine;
@@ -34,18 +36,23 @@ mod host;
 mod limit;
 pub mod metric;
 mod replay;
+mod schema;
+mod snapshot;
 mod text;
 
 pub use assets::{Assets, AssetsError};
-pub use component::{ActivateError, Component, Inspected, LoadError, Prepared};
+pub use compile::{CacheKey, CacheSettings, CompileError, CompileLimits, Compiler};
+pub use component::{ActivateError, Component, Configured, Inspected, LoadError, Prepared};
 pub use engine::{Engine, EngineSettings, Error};
 pub use evaluate::Evaluation;
 pub use host::{Environment, History};
 pub use replay::{Replay, replay};
+pub use snapshot::Preparation;
 
 /// Version of `wit/aether.wit` that this host speaks.
 pub const WIT_VERSION: &str = "0.1.0";
 
 /// The engine whose fuel counts and floating-point results a recorded decision holds. Both may change between versions
-/// of wasmtime, so a replay under another one says so rather than to report a difference that means nothing.
-pub const ENGINE_VERSION: &str = "wasmtime 48.0.8";
+/// of wasmtime, so a replay under another one says so rather than to report a difference that means nothing. The number
+/// after the `+` is ours, raised when we count otherwise: since 1, fuel is of the question alone, without `configure`.
+pub const ENGINE_VERSION: &str = "wasmtime 48.0.8+1";

@@ -36,6 +36,11 @@ impl Meter {
         self.peak_bytes as u64
     }
 
+    /// From here on nothing is a limit: what follows is the host's own doing.
+    pub(crate) fn lift(&mut self) {
+        self.maximum_bytes = usize::MAX;
+    }
+
     pub(crate) fn hit(&self) -> Option<Hit> {
         self.hit
     }

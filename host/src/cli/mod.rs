@@ -23,6 +23,9 @@ use client::Client;
 use std::{io::IsTerminal as _, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
+/// The command by which the server has components compiled.
+pub(crate) const COMPILE_COMPONENT: &str = "compile-component";
+
 /// Control plane for GPU and AI infrastructure: sandboxed components decide, approved deeds are done.
 #[derive(Debug, Parser)]
 #[command(name = "aether", version, propagate_version = true)]
@@ -89,6 +92,9 @@ enum Command {
     /// The configuration file of the server.
     #[command(subcommand)]
     Config(Config),
+    /// What the server calls itself for, to compile a component in a process that has little to lose.
+    #[command(name = COMPILE_COMPONENT, hide = true)]
+    CompileComponent,
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,7 +133,7 @@ pub fn help() -> String {
         text.push_str(&format!("# {path}\n\n{}\n", command.render_long_help()));
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
         for name in names.iter().filter(|name| *name != "help") {
-            if let Some(sub) = command.find_subcommand_mut(name) {
+            if let Some(sub) = command.find_subcommand_mut(name).filter(|sub| !sub.is_hide_set()) {
                 tell(sub, &path, text);
             }
         }
@@ -178,6 +184,8 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             serve::load_config(serve.config())?;
             say("The configuration is right.");
         }
+        // Nothing else runs in this process.
+        Command::CompileComponent => return Ok(aether_runtime::compile::serve_child()),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -175,7 +175,7 @@ fn one_bad_entry_leaves_the_rest_alone() {
         "component.digest",
     ];
     assert_eq!(codes, expected);
-    assert!(activation.failures[3].reason.contains("unknown field `trend`, expected one of `trend_critical`"));
+    assert!(activation.failures[3].reason.contains("the unknown `trend`; known are `lapse_ms`"));
     let entries = &activation.slots[0].entries;
     assert_eq!(entries.len(), 1);
     let found = entries[0].declared.digest.clone();
