@@ -4,12 +4,11 @@
 //! names work as environment variables: `AETHER_<SECTION>_<KEY>`, such as `AETHER_SERVER_LISTEN`; they go before the
 //! file. A name that is not known is an error in both, so that a typing mistake never passes for a setting.
 
-use crate::{blobs, control, fabric, plugins::registry};
+use crate::{blobs, cli::COMPILE_COMPONENT, control, fabric, plugins::registry};
 use aether_core::{finding::Hysteresis, guard::GuardLimits, policy::Posture};
 use aether_runtime::{CacheKey, CacheSettings, CompileLimits, Compiler, EngineSettings};
 use serde::{Deserialize, Serialize};
 use std::{
-    ffi::OsString,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -81,6 +80,7 @@ pub struct Runtime {
     pub pool_wait_ms: u64,
     pub component_bytes: usize,
     pub stack_bytes: usize,
+    pub compiler: Option<PathBuf>,
     pub compile_cpu_s: u64,
     pub compile_wall_s: u64,
     pub compile_memory_bytes: u64,
@@ -98,6 +98,7 @@ impl Default for Runtime {
             pool_wait_ms: u64::try_from(pool_wait.as_millis()).unwrap_or(u64::MAX),
             component_bytes,
             stack_bytes,
+            compiler: None,
             compile_cpu_s: cpu_s,
             compile_wall_s: wall.as_secs(),
             compile_memory_bytes: memory_bytes,
@@ -108,9 +109,11 @@ impl Default for Runtime {
 }
 
 impl Runtime {
-    /// For an engine whose components `program` compiles, called with `arguments`, and which keeps the code in `folder`,
-    /// sealed with `key`.
-    pub fn engine(&self, program: PathBuf, arguments: Vec<OsString>, folder: PathBuf, key: CacheKey) -> EngineSettings {
+    /// For an engine that keeps its code in `folder`, sealed with `key`.
+    pub fn engine(&self, folder: PathBuf, key: CacheKey) -> EngineSettings {
+        // This very program, also where its file was replaced by a newer one since.
+        let program = self.compiler.clone().unwrap_or_else(|| "/proc/self/exe".into());
+        let arguments = vec![COMPILE_COMPONENT.into()];
         let limits = CompileLimits {
             cpu_s: self.compile_cpu_s,
             wall: Duration::from_secs(self.compile_wall_s),
@@ -315,7 +318,7 @@ struct Setting {
 }
 
 /// Settings without a default are not in the defaults.
-const OPTIONAL: [(&str, &str); 2] = [("server", "tls_cert"), ("server", "tls_key")];
+const OPTIONAL: [(&str, &str); 3] = [("server", "tls_cert"), ("server", "tls_key"), ("runtime", "compiler")];
 
 /// Every setting with the kind of its value, from the defaults.
 fn known() -> Vec<Setting> {
@@ -380,6 +383,7 @@ mod tests {
         let text = uncommented();
         let mut config: Config = toml::from_str(&text).expect("it parses with all settings set");
         assert!(config.server.tls_cert.take().is_some() && config.server.tls_key.take().is_some());
+        assert!(config.runtime.compiler.take().is_some());
         assert_eq!(config, Config::default(), "the example shows other defaults than there are");
         let table: toml::Table = toml::from_str(&text).expect("a table");
         for setting in known() {

@@ -6,7 +6,7 @@ mod plane;
 use crate::{
     api, auth,
     blobs::{self, Blobs},
-    cli, clock,
+    clock,
     config::Config,
     control::{self, Control},
     fabric::{self, Fabric},
@@ -277,9 +277,7 @@ async fn serve(
 fn engine(config: &Config) -> Result<Engine, Error> {
     let data = &config.server.data_dir;
     let key = CacheKey(code_key(&data.join("code.key"))?);
-    // This very program, also where its file was replaced by a newer one since.
-    let (program, arguments) = ("/proc/self/exe".into(), vec![cli::COMPILE_COMPONENT.into()]);
-    Ok(Engine::new(config.runtime.engine(program, arguments, data.join("code"), key))?)
+    Ok(Engine::new(config.runtime.engine(data.join("code"), key))?)
 }
 
 async fn load_slots(config: &Config, engine: Engine) -> Result<Slots, Error> {

@@ -51,6 +51,7 @@ impl Server {
         config.server.data_dir = folder.path().join(".aether");
         config.policy.bundle_dir = bundle;
         config.policy.plugins_dir = folder.path().join("plugins");
+        config.runtime.compiler = Some(env!("CARGO_BIN_EXE_aether").into());
         let host = Host::start(&config).await.unwrap();
         let (url, token) = (host.url.clone(), host.token.clone());
         let (stop, stopped) = oneshot::channel::<()>();
