@@ -51,7 +51,16 @@ pub struct Assets(Arc<Inner>);
 struct Inner {
     /// By path below the folder, with `/`.
     files: BTreeMap<String, Arc<[u8]>>,
+    /// What is in each folder but the empty root, in order of name.
+    folders: BTreeMap<String, Vec<Child>>,
     digest: Option<Digest>,
+}
+
+/// A file or folder in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub(crate) name: String,
+    pub(crate) is_folder: bool,
 }
 
 impl Assets {
@@ -71,7 +80,8 @@ impl Assets {
             .iter()
             .map(|(name, bytes)| json!({ "name": name, "bytes": bytes.len(), "digest": Digest::of(bytes) }))
             .collect();
-        Self(Arc::new(Inner { files, digest: Some(Digest::of(&canonical(&listed))) }))
+        let (folders, digest) = (folders(&files), Some(Digest::of(&canonical(&listed))));
+        Self(Arc::new(Inner { files, folders, digest }))
     }
 
     /// BLAKE3 of the canonical JSON of names, sizes and digests, in order of name; none: there are no files.
@@ -83,10 +93,40 @@ impl Assets {
         self.0.files.get(name)
     }
 
+    /// What is in a folder, in order of name; the root is empty. None: it is no folder.
+    pub(crate) fn folder(&self, path: &str) -> Option<&[Child]> {
+        match self.0.folders.get(path) {
+            Some(children) => Some(children),
+            None => path.is_empty().then_some(&[]),
+        }
+    }
+
     /// In order of name.
     pub fn files(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
         self.0.files.iter().map(|(name, bytes)| (name.as_str(), bytes))
     }
+}
+
+/// The folders that these files make. Of a file and a folder of one name, the file is there.
+fn folders(files: &BTreeMap<String, Arc<[u8]>>) -> BTreeMap<String, Vec<Child>> {
+    let mut found: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
+    for path in files.keys() {
+        let (mut rest, mut is_folder) = (path.as_str(), false);
+        loop {
+            let (above, name) = rest.rsplit_once('/').unwrap_or(("", rest));
+            let children = found.entry(above.to_owned()).or_default();
+            let child = children.entry(name.to_owned()).or_insert(is_folder);
+            *child &= is_folder;
+            if above.is_empty() {
+                break;
+            }
+            (rest, is_folder) = (above, true);
+        }
+    }
+    let listed = |children: BTreeMap<String, bool>| {
+        children.into_iter().map(|(name, is_folder)| Child { name, is_folder }).collect()
+    };
+    found.into_iter().map(|(path, children)| (path, listed(children))).collect()
 }
 
 fn gather(
@@ -128,4 +168,27 @@ fn gather(
         files.insert(path, bytes.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_listed_by_name() {
+        let empty: Arc<[u8]> = Arc::default();
+        let names = ["a-b", "a/x/one", "a/two", "c"];
+        let assets = Assets::of(names.into_iter().map(|name| (name.to_owned(), Arc::clone(&empty))).collect());
+        let listed = |path: &str| -> Option<Vec<(String, bool)>> {
+            Some(assets.folder(path)?.iter().map(|child| (child.name.clone(), child.is_folder)).collect())
+        };
+        let expected = |children: &[(&str, bool)]| -> Option<Vec<(String, bool)>> {
+            Some(children.iter().map(|(name, is_folder)| ((*name).to_owned(), *is_folder)).collect())
+        };
+        assert_eq!(listed(""), expected(&[("a", true), ("a-b", false), ("c", false)]));
+        assert_eq!(listed("a"), expected(&[("two", false), ("x", true)]));
+        assert_eq!(listed("a/x"), expected(&[("one", false)]));
+        assert_eq!((listed("c"), listed("a/")), (None, None));
+        assert_eq!(Assets::default().folder(""), Some(&[][..]));
+    }
 }

@@ -4,9 +4,10 @@ use crate::{
     Assets, Environment, WIT_VERSION,
     bindings::exports::aether::plugin::{gating, planning, plugin, routing, scoring},
     compile::{CompileError, Compiled, Kind},
-    engine::{Engine, Inner, grants_history},
+    engine::{Engine, Inner},
     evaluate::{self, Evaluation},
     host::{Source, State},
+    import::{self, Import},
     metric,
     schema::Schema,
     snapshot::Preparation,
@@ -185,9 +186,15 @@ impl Inspected {
         }
         let (imports, exports) = names(bytes)?;
         let role = role(&exports)?;
-        let granted = granted(role);
-        let refused: Vec<String> = imports.iter().filter(|name| !granted.contains(name)).cloned().collect();
+        let given = Grant::of(role);
+        let is_refused = |name: &&String| match Import::of(name) {
+            Import::Types => false,
+            Import::Granted(grant) => !given.contains(&grant),
+            Import::Unknown => true,
+        };
+        let refused: Vec<String> = imports.iter().filter(is_refused).cloned().collect();
         if !refused.is_empty() {
+            let granted = given.into_iter().map(import::named).collect();
             return Err(LoadError::Imports { world: role.world(), refused, granted });
         }
         Ok(Self { role, imports })
@@ -197,7 +204,7 @@ impl Inspected {
 impl Component {
     pub(crate) fn load(engine: &Engine, bytes: &[u8]) -> Result<Self, LoadError> {
         let Inspected { role, imports } = Inspected::of(engine, bytes)?;
-        let uses = imports.iter().filter_map(|name| grant(name)).collect();
+        let uses = imports.iter().filter_map(|name| Import::of(name).grant()).collect();
         let inner: &Inner = &engine.0;
         let Compiled { component, plain } = inner.compile(Kind::Uploaded, bytes).map_err(LoadError::Compile)?;
         let types = |source| LoadError::Types { world: role.world(), source };
@@ -229,7 +236,7 @@ impl Component {
         &self.0.description
     }
 
-    /// What it can call. Its world grants at least this, or it would not have been loaded.
+    /// What it can call, which is more than it does: languages' runtimes import all that they might. Its world grants at least this, or it would not have been loaded.
     pub fn imports(&self) -> &BTreeSet<Grant> {
         &self.0.imports
     }
@@ -259,7 +266,10 @@ impl Component {
         loaded.schema.check(&value).map_err(|message| ActivateError::Config { component: component(), message })?;
         let config = String::from_utf8_lossy(&canonical(config)).into_owned();
         let bytes = loaded.bytes.as_deref().map_err(String::as_str);
-        let (configured, snapshot) = evaluate::configure(loaded, &config, limits, assets, bytes)
+        let config_digest = Digest::of(config.as_bytes());
+        let set = assets.digest().map_or("none", |digest| &digest.0);
+        let seed: Arc<str> = format!("{} {config_digest} {set}", loaded.digest).into();
+        let (configured, snapshot) = evaluate::configure(loaded, &config, &seed, limits, assets, bytes)
             .map_err(|fault| ActivateError::Fault { component: component(), fault })?
             .map_err(|message| ActivateError::Config { component: component(), message })?;
         let inner: &Inner = &loaded.engine.0;
@@ -293,8 +303,9 @@ impl Component {
         }
         Ok(Prepared(Arc::new(Active {
             loaded: Arc::clone(loaded),
-            config_digest: Digest::of(config.as_bytes()),
+            config_digest,
             config,
+            seed,
             limits: limits.clone(),
             assets: assets.clone(),
             configured,
@@ -321,6 +332,8 @@ pub(crate) struct Active {
     pub(crate) loaded: Arc<Loaded>,
     pub(crate) config: String,
     pub(crate) config_digest: Digest,
+    /// What randomness is drawn from while it takes its config: the digests of component, config and assets.
+    pub(crate) seed: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) assets: Assets,
     configured: Configured,
@@ -449,27 +462,6 @@ fn role(exports: &[String]) -> Result<Role, LoadError> {
         [role] if names.contains("plugin") => Ok(role),
         [role] => Err(LoadError::NoPlugin { role: role.world().to_owned() }),
         _ => Err(LoadError::SeveralWorlds { roles: found.iter().map(|role| role.world().to_owned()).collect() }),
-    }
-}
-
-/// The imports that a role's world grants.
-fn granted(role: Role) -> Vec<String> {
-    let mut names = vec!["types", "log", "assets"];
-    if grants_history(role) {
-        names.push("history");
-    }
-    names.into_iter().map(|name| format!("aether:plugin/{name}@{WIT_VERSION}")).collect()
-}
-
-/// What an import stands for; none: it carries types only.
-fn grant(import: &str) -> Option<Grant> {
-    let (name, _) = import.split_once('@').unwrap_or((import, ""));
-    match name.strip_prefix("aether:plugin/") {
-        Some("log") => Some(Grant::Log),
-        Some("assets") => Some(Grant::Assets),
-        Some("history") => Some(Grant::History),
-        Some(_) => None,
-        None => name.starts_with("wasi:").then_some(Grant::Wasi),
     }
 }
 

@@ -206,6 +206,7 @@ pub(crate) fn compile_only(stack_bytes: usize) -> Config {
 fn linker(engine: &wasmtime::Engine, history: bool) -> wasmtime::Result<Linker<State>> {
     use crate::bindings::aether::plugin;
     let mut linker = Linker::new(engine);
+    crate::wasi::add_to_linker(&mut linker)?;
     plugin::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     plugin::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     plugin::assets::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;

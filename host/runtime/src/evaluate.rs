@@ -6,15 +6,15 @@ use crate::{
     component::{Active, Bound, Loaded, VerbIndices},
     convert::{self, Invalid},
     engine::Inner,
-    host::{Environment, Source, State},
+    host::{Source, State},
     limit::Hit,
-    metric, snapshot,
+    metric, snapshot, wasi,
 };
 use aether_core::{
     decision::{Answer, Description, Fault, FaultKind, HostCall, Limits, LogLine, Question},
     observation::{EventInput, Input, MetricInput},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use wasmtime::{Store, Trap, WasmBacktrace, component::Instance};
 
 /// What came of one question, with what it cost. All but `duration` is the same on every run.
@@ -65,9 +65,9 @@ pub(crate) fn evaluate(
         );
         return (nothing(Fault { kind: FaultKind::Refused, message }), Some(source));
     }
-    let Some((outcome, run)) =
-        in_store(&loaded.engine, limits, &active.assets, |store| ask(active, limits, question, source, store))
-    else {
+    let Some((outcome, run)) = in_store(&loaded.engine, limits, &active.assets, &active.seed, |store| {
+        ask(active, limits, question, source, store)
+    }) else {
         let fault = overloaded(&loaded.engine);
         count(loaded, FaultKind::Overloaded.into_label(), None);
         return (nothing(fault), None);
@@ -88,7 +88,7 @@ pub(crate) fn evaluate(
 
 /// Asks a component what it is.
 pub(crate) fn describe(engine: &Engine, bound: &Bound) -> Result<Description, Fault> {
-    let called = in_store(engine, &Limits::default(), &Assets::default(), |store| {
+    let called = in_store(engine, &Limits::default(), &Assets::default(), &Arc::default(), |store| {
         let instance = bound.pre.instantiate(&mut *store)?;
         let plugin = bound.plugin.load(&mut *store, &instance)?;
         Ok(convert::description(plugin.call_describe(&mut *store)?))
@@ -103,6 +103,7 @@ type Taken = Result<(Configured, Result<Vec<u8>, String>), String>;
 pub(crate) fn configure(
     loaded: &Loaded,
     config: &str,
+    seed: &Arc<str>,
     limits: &Limits,
     assets: &Assets,
     bytes: Result<&[u8], &str>,
@@ -112,12 +113,13 @@ pub(crate) fn configure(
         Ok(_) => &Limits { fuel: Limits::MAXIMUM.fuel, deadline_ms: Limits::MAXIMUM.deadline_ms, ..limits.clone() },
         Err(_) => limits,
     };
-    let called = in_store(&loaded.engine, limits, assets, |store| {
+    let called = in_store(&loaded.engine, limits, assets, seed, |store| {
         let instance = loaded.bound.pre.instantiate(&mut *store)?;
         let plugin = loaded.bound.plugin.load(&mut *store, &instance)?;
         if let Err(message) = plugin.call_configure(&mut *store, config)? {
             return Ok(Err(message));
         }
+        store.data_mut().end_lines()?;
         let state = store.data();
         let configured = Configured {
             fuel: used(store, limits),
@@ -184,6 +186,7 @@ fn in_store<T>(
     engine: &Engine,
     limits: &Limits,
     assets: &Assets,
+    seed: &Arc<str>,
     call: impl FnOnce(&mut Store<State>) -> Called<T>,
 ) -> Option<(Result<T, Fault>, Run)> {
     let inner: &Inner = &engine.0;
@@ -192,15 +195,22 @@ fn in_store<T>(
         return None;
     };
     let begun = clock::now();
-    let mut store = Store::new(&inner.engine, State::new(limits, assets.clone(), Source::Live(Environment::default())));
+    let mut store =
+        Store::new(&inner.engine, State::new(limits, assets.clone(), Source::Activation { seed: Arc::clone(seed) }));
     let called = match limit_store(&mut store, limits) {
         Ok(()) => call(&mut store),
         Err(error) => Err(Failure::Engine(error)),
     };
+    let outcome = called.map_err(|failure| fault(failure, limits, store.data().meter.hit()));
+    // A guest that failed may have left its last words open, too. Its failure stands, whatever becomes of them.
+    let ended = store.data_mut().end_lines();
+    let outcome = outcome.and_then(|answer| match ended {
+        Ok(()) => Ok(answer),
+        Err(error) => Err(fault(Failure::Engine(error), limits, store.data().meter.hit())),
+    });
     let fuel = used(&store, limits);
     let state = store.into_data();
     let duration = clock::now().saturating_duration_since(begun);
-    let outcome = called.map_err(|failure| fault(failure, limits, state.meter.hit()));
     Some((outcome, Run { state, fuel, duration }))
 }
 
@@ -323,7 +333,18 @@ fn engine_fault(
             let message = format!("made more than {} host calls", limits.host_calls);
             return (FaultKind::HostCall, Some("host-calls"), message);
         }
+        Some(Hit::WasiCalls) => {
+            let message = format!("made more than {} calls of WASI functions", wasi::CALLS_MAXIMUM);
+            return (FaultKind::HostCall, Some("wasi-calls"), message);
+        }
+        Some(Hit::WasiHandles) => {
+            let message = format!("held more than {} handles of WASI at one time", wasi::HANDLES_MAXIMUM);
+            return (FaultKind::HostCall, Some("wasi-handles"), message);
+        }
         None => {}
+    }
+    if let Some(exit) = error.downcast_ref::<wasi::Exit>() {
+        return (FaultKind::Trapped, None, exit.to_string());
     }
     // wasmtime attaches a backtrace to what goes wrong while the guest runs, its calls into the host included. Without
     // one the guest had returned, and its answer could not be read.

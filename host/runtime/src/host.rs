@@ -1,5 +1,5 @@
 //! What a component may call: `log`, `assets`, `history`. Each call is counted against a limit and recorded, so that a
-//! replay can give the same answers.
+//! replay can give the same answers. WASI, of which nothing is recorded, is in `wasi/`.
 
 use crate::{
     Assets,
@@ -7,9 +7,10 @@ use crate::{
     convert,
     limit::{Hit, Meter},
     metric,
+    wasi::{Moment, Wasi},
 };
 use aether_core::{
-    decision::{HostCall, Limits, LogLine},
+    decision::{Envelope, HostCall, Limits, LogLine, Severity},
     id::Digest,
     observation::{Column, MetricInput},
     subject::Subject,
@@ -37,12 +38,30 @@ pub struct Environment {
 
 /// Where the answers of host calls come from.
 pub(crate) enum Source {
+    /// While a component takes its config: nothing can be looked back at, and there is no time.
+    Activation {
+        seed: Arc<str>,
+    },
     Live(Environment),
     Recorded(Recording),
 }
 
+impl Source {
+    /// What clocks and randomness follow from.
+    fn moment(&self) -> Moment<'_> {
+        match self {
+            Source::Activation { seed } => Moment::Activation { seed },
+            Source::Live(Environment { at, seed, .. }) | Source::Recorded(Recording { at, seed, .. }) => {
+                Moment::Evaluation { at: *at, seed }
+            }
+        }
+    }
+}
+
 /// The host calls of a recorded decision, to be given again in the same order.
 pub(crate) struct Recording {
+    at: Time,
+    seed: String,
     calls: Vec<HostCall>,
     next: usize,
     divergence: Option<Divergence>,
@@ -58,8 +77,9 @@ pub(crate) struct Divergence {
 }
 
 impl Recording {
-    pub(crate) fn new(calls: Vec<HostCall>) -> Self {
-        Self { calls, next: 0, divergence: None }
+    pub(crate) fn new(envelope: &Envelope) -> Self {
+        let Envelope { at, id, host_calls, .. } = envelope;
+        Self { at: *at, seed: id.0.clone(), calls: host_calls.clone(), next: 0, divergence: None }
     }
 
     /// The recorded answer, or none if this call is not the one that was recorded here.
@@ -97,12 +117,43 @@ pub(crate) struct State {
     pub(crate) source: Source,
     assets: Assets,
     limits: Limits,
+    /// None: nothing of WASI was called.
+    wasi: Option<Box<Wasi>>,
 }
 
 impl State {
     pub(crate) fn new(limits: &Limits, assets: Assets, source: Source) -> Self {
         let (log, host_calls) = (Vec::new(), Vec::new());
-        Self { meter: Meter::new(limits), log, host_calls, source, assets, limits: limits.clone() }
+        Self { meter: Meter::new(limits), log, host_calls, source, assets, limits: limits.clone(), wasi: None }
+    }
+
+    /// None: the guest never came near WASI.
+    pub(crate) fn wasi_mut(&mut self) -> Option<&mut Wasi> {
+        self.wasi.as_deref_mut()
+    }
+
+    pub(crate) fn wasi_or_new(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(self.source.moment(), self.assets.clone())))
+    }
+
+    /// The most that is kept of a line of the log.
+    pub(crate) fn log_line_bytes(&self) -> usize {
+        self.limits.log_line_bytes as usize
+    }
+
+    /// Writes one line into the log, under its limits.
+    pub(crate) fn append(&mut self, severity: Severity, mut message: String) -> wasmtime::Result<()> {
+        if self.log.len() >= self.limits.log_lines as usize {
+            self.meter.note(Hit::LogLines);
+            return Err(wasmtime::format_err!("more than {} log lines", self.limits.log_lines));
+        }
+        let maximum = self.log_line_bytes();
+        if message.len() > maximum {
+            metrics::counter!(metric::LIMIT_HITS, "limit" => "log-line-bytes").increment(1);
+            message.truncate(message.floor_char_boundary(maximum));
+        }
+        self.log.push(LogLine { severity, message });
+        Ok(())
     }
 
     /// From taking its config to answering: a clean record, and answers from `source`. In a snapshot there is nothing of
@@ -111,12 +162,14 @@ impl State {
         self.log.clear();
         self.host_calls.clear();
         self.source = source;
+        if let Some(wasi) = &mut self.wasi {
+            wasi.enter(self.source.moment());
+        }
     }
 
     /// Whether the guest holds handles to something of the host's, which a snapshot would not bring back.
     pub(crate) fn holds_handles(&self) -> bool {
-        // No import gives any.
-        false
+        self.wasi.as_ref().is_some_and(|wasi| wasi.holds_handles())
     }
 
     /// Counts, answers and records one host call.
@@ -131,6 +184,7 @@ impl State {
             return Err(wasmtime::format_err!("more than {} host calls", self.limits.host_calls));
         }
         let response = match &mut self.source {
+            Source::Activation { .. } => live(&Environment::default()),
             Source::Live(environment) => live(environment),
             Source::Recorded(recording) => recording.answer(function, &request).ok_or_else(|| {
                 wasmtime::format_err!("the replayed component called `{function}` where the record has another call")
@@ -145,18 +199,7 @@ impl types::Host for State {}
 
 impl log::Host for State {
     fn write(&mut self, severity: log::Severity, message: String) -> wasmtime::Result<()> {
-        if self.log.len() >= self.limits.log_lines as usize {
-            self.meter.note(Hit::LogLines);
-            return Err(wasmtime::format_err!("more than {} log lines", self.limits.log_lines));
-        }
-        let mut message = message;
-        let maximum = self.limits.log_line_bytes as usize;
-        if message.len() > maximum {
-            metrics::counter!(metric::LIMIT_HITS, "limit" => "log-line-bytes").increment(1);
-            message.truncate(message.floor_char_boundary(maximum));
-        }
-        self.log.push(LogLine { severity: convert::severity(severity), message });
-        Ok(())
+        self.append(convert::severity(severity), message)
     }
 }
 

@@ -16,7 +16,10 @@
 //! deterministic; a watchdog thread stops what fuel cannot see. Whatever a guest does ends as an answer or as a typed
 //! [`Fault`](aether_core::decision::Fault), and the next evaluation is unharmed.
 //!
-//! Deliberately absent: WASI, a clock, randomness, a network, async. Calls block for at most the deadline; a server
+//! Languages' runtimes get a virtual WASI whose every answer follows from the evaluation's time, the decision's id and
+//! the assets.
+//!
+//! Deliberately absent: the machine's clock, randomness and files, a network, async. Calls block for at most the deadline; a server
 //! makes them on a bounded pool of threads. Which component stands in which slot, and what becomes of an answer, is
 //! decided elsewhere (`aether_core::combine`, the host's control driver).
 
@@ -33,12 +36,14 @@ mod engine;
 mod evaluate;
 pub mod fixture;
 mod host;
+mod import;
 mod limit;
 pub mod metric;
 mod replay;
 mod schema;
 mod snapshot;
 mod text;
+mod wasi;
 
 pub use assets::{Assets, AssetsError};
 pub use compile::{CacheKey, CacheSettings, CompileError, CompileLimits, Compiler};

@@ -14,6 +14,8 @@ pub(crate) enum Hit {
     Memory,
     LogLines,
     HostCalls,
+    WasiCalls,
+    WasiHandles,
 }
 
 /// Totals the memories and tables of a store.

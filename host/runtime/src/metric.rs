@@ -7,7 +7,7 @@ pub const FUEL: &str = "aether_runtime_evaluation_fuel";
 /// Histogram of seconds for one evaluation, without the wait for the pool. Labels: `component`, `name`, `role`.
 pub const DURATION: &str = "aether_runtime_evaluation_seconds";
 /// Counter of limits that were hit. Label `limit`: fuel, deadline, memory, stack, output, log-lines, log-line-bytes,
-/// host-calls, pool.
+/// host-calls, wasi-calls, wasi-handles, pool.
 pub const LIMIT_HITS: &str = "aether_runtime_limit_hits_total";
 /// Counter of compilations, of components and of snapshots. Label `outcome`: `ok` or the error's code.
 pub const COMPILATIONS: &str = "aether_runtime_compilations_total";

@@ -69,7 +69,7 @@ pub fn replay(prepared: &Prepared, envelope: &Envelope) -> Replay {
             | FaultKind::Refused => {}
         }
     }
-    let source = Source::Recorded(Recording::new(envelope.host_calls.clone()));
+    let source = Source::Recorded(Recording::new(envelope));
     let active = &prepared.0;
     let (evaluation, source) = evaluate::evaluate(active, &envelope.limits, &envelope.question, source);
     if let Some(Source::Recorded(recording)) = source
