@@ -2,12 +2,14 @@
 //! is wrapped with the real contract of `wit/`.
 
 use aether_core::{
-    decision::{Answer, Assessment, Limits, Question},
+    decision::{Answer, Assessment, Envelope, Limits, Question},
+    id::{DecisionId, EntryId, SlotId},
     observation::Observation,
+    slot::Stage,
     subject::{Subject, SubjectKind},
     time::Time,
 };
-use aether_runtime::{Assets, Engine, EngineSettings, Environment, Evaluation, Prepared};
+use aether_runtime::{Assets, ENGINE_VERSION, Engine, EngineSettings, Environment, Evaluation, Prepared, WIT_VERSION};
 use serde_json::Map;
 use std::path::{Path, PathBuf};
 use wit_component::{ComponentEncoder, StringEncoding};
@@ -33,10 +35,14 @@ pub(crate) fn resolve() -> (Resolve, wit_parser::PackageId) {
     (resolve, package)
 }
 
-/// Wraps a core module as a component of `world`.
+/// Wraps a core module as a component of `world`, which may import WASI, too.
 pub(crate) fn component(world: &str, module: &str) -> Vec<u8> {
-    let (resolve, package) = resolve();
-    let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
+    let (mut resolve, _) = resolve();
+    resolve.push_dir(repository().join("host/runtime/wit")).expect("host/runtime/wit parses");
+    let both =
+        format!("package test:guest; world guest {{ include aether:plugin/{world}@0.1.0; include aether:wasi/wasi; }}");
+    let package = resolve.push_str("guest.wit", &both).expect("the world exists");
+    let world = resolve.select_world(&[package], Some("guest")).expect("it was just made");
     let mut bytes = wat::parse_str(module).expect("the test's WAT parses");
     wit_component::embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8).expect("metadata");
     let mut encoder = ComponentEncoder::default().validate(true).module(&bytes).expect("the module fits the world");
@@ -108,4 +114,36 @@ pub(crate) fn assert_serves(prepared: &Prepared) {
         Ok(Answer::Assessment(Assessment::Risk(risk))) => assert_eq!(risk.cause, "t"),
         other => panic!("a good guest got {other:?}"),
     }
+}
+
+/// What the host would keep of one evaluation.
+pub(crate) fn recorded(prepared: &Prepared, environment: Environment) -> Envelope {
+    let Environment { at, seed, .. } = environment.clone();
+    let evaluation = prepared.evaluate(&question(), environment);
+    let envelope = Envelope {
+        schema_version: 1,
+        id: DecisionId(seed),
+        generation: 1,
+        entry: EntryId::new("entry"),
+        stage: Stage::Active,
+        assets: prepared.assets_digest().cloned(),
+        slot: SlotId::new("risk"),
+        component: prepared.digest().clone(),
+        component_name: prepared.description().name.clone(),
+        component_version: prepared.description().version.clone(),
+        config: prepared.config_digest().clone(),
+        wit_version: WIT_VERSION.into(),
+        engine_version: ENGINE_VERSION.into(),
+        limits: prepared.limits().clone(),
+        at,
+        question: question(),
+        host_calls: evaluation.host_calls,
+        log: evaluation.log,
+        outcome: evaluation.outcome,
+        fuel: evaluation.fuel,
+        memory_bytes: evaluation.memory_bytes,
+        duration_us: 0,
+    };
+    // As the store keeps it.
+    serde_json::from_str(&serde_json::to_string(&envelope).expect("to JSON")).expect("from JSON")
 }

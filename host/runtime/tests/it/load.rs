@@ -86,9 +86,9 @@ fn exports_of_other_types() {
 
 #[test]
 fn imports_that_are_not_granted_are_named() {
-    let error = refusal(&shell(r#"(import "wasi:clocks/wall-clock@0.2.0" (instance))"#, &SCORER));
+    let error = refusal(&shell(r#"(import "wasi:http/outgoing-handler@0.2.0" (instance))"#, &SCORER));
     assert!(
-        error.to_string().contains("imports wasi:clocks/wall-clock@0.2.0, which the world `risk-scorer`"),
+        error.to_string().contains("imports wasi:http/outgoing-handler@0.2.0, which the world `risk-scorer`"),
         "{error}"
     );
     // What a scorer may import, a gate may not.

@@ -8,3 +8,4 @@ mod load;
 mod plugins;
 mod replay;
 mod snapshot;
+mod wasi;

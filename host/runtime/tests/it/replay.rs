@@ -1,15 +1,14 @@
 //! A decision runs again bit for bit, also after its record has been through JSON; and every difference has its name.
 
-use crate::guest::{ANSWER, SCORE, engine, prepare, question, scorer, scorer_with};
+use crate::guest::{ANSWER, SCORE, engine, prepare, recorded, scorer, scorer_with};
 use aether_core::{
     decision::{Envelope, FaultKind, Limits},
-    id::{DecisionId, Digest, EntryId, SlotId},
+    id::Digest,
     observation::{Column, MetricInput},
-    slot::Stage,
     subject::Subject,
     time::Time,
 };
-use aether_runtime::{ENGINE_VERSION, Environment, History, Prepared, Replay, WIT_VERSION, replay};
+use aether_runtime::{Environment, History, Replay, replay};
 use std::sync::Arc;
 
 const HISTORY: &str = r#"(import "aether:plugin/history@0.1.0" "query"
@@ -38,36 +37,6 @@ impl History for One {
         let values = vec![self.0, f64::NAN, f64::INFINITY];
         Ok(vec![Column { input: 0, attributes: Default::default(), start: Time(0), step_ms: 1_000, values }])
     }
-}
-
-fn recorded(prepared: &Prepared, environment: Environment) -> Envelope {
-    let evaluation = prepared.evaluate(&question(), environment);
-    let envelope = Envelope {
-        schema_version: 1,
-        id: DecisionId::new("d-1"),
-        generation: 1,
-        entry: EntryId::new("entry"),
-        stage: Stage::Active,
-        assets: None,
-        slot: SlotId::new("risk"),
-        component: prepared.digest().clone(),
-        component_name: prepared.description().name.clone(),
-        component_version: prepared.description().version.clone(),
-        config: prepared.config_digest().clone(),
-        wit_version: WIT_VERSION.into(),
-        engine_version: ENGINE_VERSION.into(),
-        limits: prepared.limits().clone(),
-        at: Time(0),
-        question: question(),
-        host_calls: evaluation.host_calls,
-        log: evaluation.log,
-        outcome: evaluation.outcome,
-        fuel: evaluation.fuel,
-        memory_bytes: evaluation.memory_bytes,
-        duration_us: 0,
-    };
-    // As the store keeps it.
-    serde_json::from_str(&serde_json::to_string(&envelope).expect("to JSON")).expect("from JSON")
 }
 
 /// A number that only exact parsing brings back.
