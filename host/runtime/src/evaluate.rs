@@ -359,6 +359,11 @@ fn engine_fault(
         // Segments that do not fit trap before any code of the guest runs.
         Some(trap @ (Trap::MemoryOutOfBounds | Trap::TableOutOfBounds)) => (FaultKind::Trapped, None, trap.to_string()),
         Some(trap) if running => (FaultKind::Trapped, None, trap.to_string()),
+        // The host believes nothing of what a guest's allocator says.
+        _ if root(error).starts_with("realloc return") => {
+            let message = format!("its `cabi_realloc` gave a place that is none: {}", root(error));
+            (FaultKind::BadOutput, None, message)
+        }
         _ if running => (FaultKind::HostCall, None, format!("a host call failed: {}", root(error))),
         _ => {
             let message = format!(
