@@ -11,12 +11,12 @@ use crate::{
     control::{self, Control},
     fabric::{self, Fabric},
     plugins::{
-        Slots,
-        registry::{self, Provenance, Registry},
+        self, Opening, Slots,
+        registry::{self, Registry},
     },
     store::{self, Store},
 };
-use aether_core::{id::PrincipalId, incident::Rank};
+use aether_core::incident::Rank;
 use aether_recorder::Recorder;
 use aether_runtime::{CacheKey, Engine};
 use axum::Router;
@@ -67,8 +67,8 @@ pub enum Error {
     Blobs(#[from] blobs::Error),
     #[error(transparent)]
     Engine(#[from] aether_runtime::Error),
-    #[error(transparent)]
-    Bundle(#[from] aether_runtime::bundle::Error),
+    #[error("the slots could not be opened")]
+    Slots(#[from] plugins::Error),
     #[error(transparent)]
     Registry(#[from] registry::Error),
     #[error(transparent)]
@@ -77,8 +77,6 @@ pub enum Error {
     Control(#[from] control::Error),
     #[error("something else in this process counts already, so the host cannot")]
     Metrics,
-    #[error("the bundle was not loaded, because the thread that loaded it died")]
-    Loading,
     #[error("the listener failed")]
     Serving(#[source] io::Error),
 }
@@ -98,12 +96,11 @@ impl Error {
             | Error::Recorder(_)
             | Error::Blobs(_)
             | Error::Engine(_)
-            | Error::Bundle(_)
+            | Error::Slots(_)
             | Error::Registry(_)
             | Error::Fabric(_)
             | Error::Control(_)
             | Error::Metrics
-            | Error::Loading
             | Error::Serving(_) => "AE0044",
         }
     }
@@ -150,11 +147,17 @@ impl Host {
         let blobs = Blobs::open(config.snapshots.clone(), &data.join("snapshots")).await?;
         let engine = engine(config)?;
         let registry = Registry::open(data, store.clone(), engine.clone(), config.plugins.clone()).await?;
-        let slots = load_slots(config, engine).await?;
-        adopt(&registry, &slots, &config.policy.plugins_dir).await;
-        let signer = signing_key(&data.join("host.key"))?;
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
+        let slots = Slots::open(Opening {
+            store: store.clone(),
+            registry: registry.clone(),
+            bundle: config.policy.bundle_dir.clone(),
+            plugins: config.policy.plugins_dir.clone(),
+            tasks: tasks.clone(),
+        })
+        .await?;
+        let signer = signing_key(&data.join("host.key"))?;
         let (fabric, events) =
             Fabric::open(config.fabric.clone(), store.clone(), recorder.clone(), blobs.clone(), signer).await?;
         let control = Control::start(
@@ -278,33 +281,6 @@ fn engine(config: &Config) -> Result<Engine, Error> {
     let data = &config.server.data_dir;
     let key = CacheKey(code_key(&data.join("code.key"))?);
     Ok(Engine::new(config.runtime.engine(data.join("code"), key))?)
-}
-
-async fn load_slots(config: &Config, engine: Engine) -> Result<Slots, Error> {
-    let (folder, plugins) = (config.policy.bundle_dir.clone(), config.policy.plugins_dir.clone());
-    let loaded = tokio::task::spawn_blocking(move || Slots::load(&engine, &folder, &plugins)).await;
-    Ok(loaded.map_err(|_| Error::Loading)??)
-}
-
-/// Keeps the bundle's components, so that what they decide can be run again when their files have changed.
-async fn adopt(registry: &Registry, slots: &Slots, folder: &Path) {
-    let bundle = slots.bundle().name.clone();
-    let mut held = Vec::new();
-    for entry in slots.all().iter().flat_map(|slot| &slot.entries) {
-        let file = format!("{}.wasm", entry.component);
-        let provenance = Provenance::Bundle { bundle: bundle.clone(), file: file.clone() };
-        let by = PrincipalId::new("aether");
-        match registry.put_file(&folder.join(file), provenance, by).await {
-            Ok(stored) => held.push(stored.record.digest),
-            Err(error) => tracing::warn!(
-                component = entry.component,
-                code = error.code(),
-                error = &error as &dyn std::error::Error,
-                "a component of the bundle is not in the registry, so its decisions cannot be run again once its file is gone"
-            ),
-        }
-    }
-    registry.hold(&format!("the active bundle `{bundle}`"), held);
 }
 
 /// The administrator's token: made on the first start, kept in the data folder for its owner alone.

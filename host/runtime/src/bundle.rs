@@ -5,7 +5,7 @@
 //! becomes of answers, is decided elsewhere.
 
 use crate::{
-    Assets, AssetsError, Engine, LoadError, Prepared,
+    Assets, AssetsError, Component, Engine, LoadError, Prepared,
     fixture::{self, Checked, FixtureResult},
     text,
 };
@@ -135,7 +135,7 @@ pub fn read(folder: &Path) -> Result<Bundle, Error> {
 
 /// Loads and activates every entry of `bundle`, which was read from `folder`, from `plugins`. Each component is loaded once, however often it stands.
 pub fn activate(engine: &Engine, bundle: &Bundle, folder: &Path, plugins: &Path) -> Activation {
-    let mut loaded: BTreeMap<String, Result<crate::Component, (&'static str, String)>> = BTreeMap::new();
+    let mut loaded: BTreeMap<String, Result<Component, Refusal>> = BTreeMap::new();
     let mut bundle = bundle.clone();
     let (mut slots, mut failures) = (Vec::new(), Vec::new());
     for (id, declared) in &mut bundle.slots {
@@ -143,11 +143,11 @@ pub fn activate(engine: &Engine, bundle: &Bundle, folder: &Path, plugins: &Path)
         for entry in &mut declared.entries {
             let name = entry.component.clone();
             let component = loaded.entry(name.clone()).or_insert_with(|| load(engine, plugins, &name));
-            match component
+            let prepared = component
                 .as_ref()
                 .map_err(Clone::clone)
-                .and_then(|found| prepare(found, declared.role, entry, folder))
-            {
+                .and_then(|found| prepare(found, declared.role, entry, &assets(folder, entry)?));
+            match prepared {
                 Ok(prepared) => {
                     entry.digest = Some(prepared.digest().clone());
                     entries.push(ActiveEntry { component: name, declared: entry.clone(), prepared });
@@ -163,7 +163,7 @@ pub fn activate(engine: &Engine, bundle: &Bundle, folder: &Path, plugins: &Path)
     Activation { bundle, digest, slots, failures }
 }
 
-fn load(engine: &Engine, plugins: &Path, name: &str) -> Result<crate::Component, (&'static str, String)> {
+fn load(engine: &Engine, plugins: &Path, name: &str) -> Result<Component, Refusal> {
     let path = plugins.join(format!("{name}.wasm"));
     let missing = |error: std::io::Error| {
         let reason = format!("{} cannot be read: {error}. `make guests` builds the first-party ones", path.display());
@@ -177,12 +177,16 @@ fn load(engine: &Engine, plugins: &Path, name: &str) -> Result<crate::Component,
     engine.load(&bytes).map_err(|error: LoadError| (error.code(), chain(&error)))
 }
 
-fn prepare(
-    component: &crate::Component,
+/// Why an entry cannot stand: a stable code such as `component.role`, and a reason for a person with its causes.
+pub type Refusal = (&'static str, String);
+
+/// Gives a component what an entry of a slot for `role` declares.
+pub fn prepare(
+    component: &Component,
     role: Role,
     entry: &policy::Entry,
-    folder: &Path,
-) -> Result<Prepared, (&'static str, String)> {
+    assets: &Assets,
+) -> Result<Prepared, Refusal> {
     if let Some(wanted) = &entry.digest
         && wanted != component.digest()
     {
@@ -193,16 +197,13 @@ fn prepare(
         let reason = format!("it is a {}, and the slot is for a {}", component.role().world(), role.world());
         return Err(("component.role", reason));
     }
-    let assets = match &entry.assets {
-        None => Assets::default(),
-        Some(name) => assets(folder, name)?,
-    };
-    component.activate(&entry.config, &entry.limits, &assets).map_err(|error| (error.code(), chain(&error)))
+    component.activate(&entry.config, &entry.limits, assets).map_err(|error| (error.code(), chain(&error)))
 }
 
-/// The files of the folder `name` within the bundle's folder, and of nothing outside it.
-fn assets(folder: &Path, name: &str) -> Result<Assets, (&'static str, String)> {
-    let unreadable = |source| AssetsError::Read { name: name.to_owned(), source };
+/// The files that an entry of the bundle in `folder` declares as its assets: of a folder within, and of nothing outside.
+pub fn assets(folder: &Path, entry: &policy::Entry) -> Result<Assets, Refusal> {
+    let Some(name) = &entry.assets else { return Ok(Assets::default()) };
+    let unreadable = |source| AssetsError::Read { name: name.clone(), source };
     Dir::open_ambient_dir(folder, ambient_authority())
         .and_then(|bundle| bundle.open_dir(name))
         .map_err(unreadable)
@@ -211,7 +212,7 @@ fn assets(folder: &Path, name: &str) -> Result<Assets, (&'static str, String)> {
 }
 
 /// An error with its causes, for a person.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -320,13 +321,26 @@ pub fn test(engine: &Engine, folder: &Path, plugins: &Path) -> Result<Report, Er
     Ok(Report { bundle: bundle.name, digest: activation.digest, failures: activation.failures, fixtures })
 }
 
+/// Asks a component the questions that the bundle in `folder` has for one of its name in this slot, each twice.
+pub fn self_test(folder: &Path, slot: &SlotId, prepared: &Prepared) -> Result<Vec<FixtureResult>, Error> {
+    let read = fixture::read_all::<Fixture>(&folder.join("fixtures"))?;
+    // What is no fixture is told where the bundle is tested; it says nothing of this component.
+    let parsed = read.into_iter().filter_map(|file| Some((file.name, file.parsed.ok()?)));
+    let ours = parsed.filter(|(_, fixture)| fixture.slot == *slot && fixture.component == prepared.description().name);
+    Ok(ours.map(|(name, fixture)| ask(prepared, name, fixture)).collect())
+}
+
 fn run(activation: &Activation, name: String, fixture: Fixture) -> FixtureResult {
-    let Fixture { summary, slot, component, question, expect } = fixture;
-    let entries = activation.slots.iter().filter(|active| active.id == slot).flat_map(|active| &active.entries);
-    let Some(entry) = entries.into_iter().find(|entry| entry.component == component) else {
-        let problems = vec![format!("no component `{component}` is active in the slot `{slot}`")];
-        return FixtureResult { name, summary, problems, fuel: 0 };
+    let entries = activation.slots.iter().filter(|active| active.id == fixture.slot).flat_map(|active| &active.entries);
+    let Some(entry) = entries.into_iter().find(|entry| entry.component == fixture.component) else {
+        let problems = vec![format!("no component `{}` is active in the slot `{}`", fixture.component, fixture.slot)];
+        return FixtureResult { name, summary: fixture.summary, problems, fuel: 0 };
     };
-    let Checked { problems, first } = fixture::check(&entry.prepared, &question, &expect);
+    ask(&entry.prepared, name, fixture)
+}
+
+fn ask(prepared: &Prepared, name: String, fixture: Fixture) -> FixtureResult {
+    let Fixture { summary, slot: _, component: _, question, expect } = fixture;
+    let Checked { problems, first } = fixture::check(prepared, &question, &expect);
     FixtureResult { name, summary, problems, fuel: first.fuel }
 }

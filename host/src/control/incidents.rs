@@ -20,7 +20,7 @@ use aether_core::{
         PlannerAnswer, Reservation, TimerKind, step,
     },
     metric,
-    observation::Observation,
+    observation::{Input, Observation},
     order::{Direction, IdempotencyKey, Order},
     plan::{PlanHash, Shape},
     subject::SubjectRef,
@@ -445,17 +445,17 @@ impl Control {
             workloads: self.workloads_on(&incident),
         };
         let mut answers = Vec::new();
-        for slot in self.0.slots.of(Role::RemediationPlanner) {
-            for entry in &slot.entries {
-                let inputs = &entry.prepared.description().inputs;
-                let evidence = self.observation(&incident.opening.subject, inputs, at);
-                let candidates = candidates
-                    .iter()
-                    .map(|node| Candidate { node: node.clone(), free: vec![self.observation(node, inputs, at)] })
-                    .collect();
-                let catalogue = aether_core::catalogue::catalogue();
-                let question = Question::Plan { finding: finding.clone(), evidence, candidates, catalogue };
-                let envelope = self.ask(&slot.id, entry, at, question).await;
+        let question = |inputs: &[Input]| {
+            let evidence = self.observation(&incident.opening.subject, inputs, at);
+            let candidates = candidates
+                .iter()
+                .map(|node| Candidate { node: node.clone(), free: vec![self.observation(node, inputs, at)] })
+                .collect();
+            let catalogue = aether_core::catalogue::catalogue();
+            Question::Plan { finding: finding.clone(), evidence, candidates, catalogue }
+        };
+        for generation in self.0.slots.of(Role::RemediationPlanner) {
+            for envelope in self.ask_slot(&generation, at, question).await {
                 let outcome = ask::outcome(&envelope, |answer| match answer {
                     Answer::Proposals(proposals) => Some(proposals.clone()),
                     Answer::Assessment(_) | Answer::Judgement(_) | Answer::Choices(_) => None,
@@ -517,13 +517,13 @@ impl Control {
         let workload =
             self.workloads_on(incident).into_iter().next().unwrap_or_else(|| incident.opening.subject.clone());
         let mut answers = Vec::new();
-        for slot in self.0.slots.of(Role::Router) {
-            for entry in &slot.entries {
-                let inputs = &entry.prepared.description().inputs;
-                let nodes: Vec<Observation> = others.iter().map(|node| self.observation(node, inputs, at)).collect();
-                let placement = Placement { workload: workload.clone(), needs: BTreeMap::new(), nodes };
-                let question = Question::Route(RoutingQuestion::Placement(placement));
-                let envelope = self.ask(&slot.id, entry, at, question).await;
+        let question = |inputs: &[Input]| {
+            let nodes: Vec<Observation> = others.iter().map(|node| self.observation(node, inputs, at)).collect();
+            let placement = Placement { workload: workload.clone(), needs: BTreeMap::new(), nodes };
+            Question::Route(RoutingQuestion::Placement(placement))
+        };
+        for generation in self.0.slots.of(Role::Router) {
+            for envelope in self.ask_slot(&generation, at, question).await {
                 let outcome = ask::outcome(&envelope, |answer| match answer {
                     Answer::Choices(choices) => Some(choices.clone()),
                     Answer::Assessment(_) | Answer::Judgement(_) | Answer::Proposals(_) => None,
@@ -567,19 +567,22 @@ impl Control {
         let dry_run = self.0.posture.makes_dry(resolved.class);
         let mut answers = Vec::new();
         let mut envelopes = Vec::new();
-        for slot in self.0.slots.of(Role::PolicyGate) {
-            for entry in &slot.entries {
-                let question = Question::Judge(GateQuestion {
-                    at,
-                    utc_offset_minutes: self.0.settings.utc_offset_minutes,
-                    proposal: proposal.clone(),
-                    risk: incident.opening.finding.risk.clone(),
-                    class: resolved.class,
-                    blast: blast.clone(),
-                    recent: recent.clone(),
-                    dry_run,
-                });
-                let envelope = self.ask(&slot.id, entry, at, question).await;
+        let question = |_: &[Input]| {
+            Question::Judge(GateQuestion {
+                at,
+                utc_offset_minutes: self.0.settings.utc_offset_minutes,
+                proposal: proposal.clone(),
+                risk: incident.opening.finding.risk.clone(),
+                class: resolved.class,
+                blast: blast.clone(),
+                recent: recent.clone(),
+                dry_run,
+            })
+        };
+        // The plan names the very policy under which it is judged.
+        let in_force = self.0.slots.all();
+        for generation in in_force.iter().filter(|generation| generation.slot().role == Role::PolicyGate) {
+            for envelope in self.ask_slot(generation, at, question).await {
                 let outcome = ask::outcome(&envelope, |answer| match answer {
                     Answer::Judgement(judgement) => Some(judgement.clone()),
                     Answer::Assessment(_) | Answer::Proposals(_) | Answer::Choices(_) => None,
@@ -587,13 +590,13 @@ impl Control {
                 answers.push(GateAnswer { by: ask::context(&envelope), outcome });
                 envelopes.push(envelope);
             }
+            // A gate that could not be activated is not asked, and its silence denies.
+            answers.extend(self.0.slots.silent(generation).iter().map(silent_gate));
         }
-        // A gate that could not be activated is not asked, and its silence denies.
-        answers.extend(self.0.slots.failures_of(Role::PolicyGate).map(silent_gate));
         let context = GateContext {
             blast,
             posture: self.0.posture.clone(),
-            bundle: self.0.slots.digest().clone(),
+            bundle: self.0.slots.digest_of(&in_force),
             requester: None,
             parent,
         };

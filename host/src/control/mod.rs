@@ -112,7 +112,11 @@ struct Inner {
     recorder: Recorder,
     fabric: Fabric,
     slots: Slots,
+    /// Evaluations at one time whose answers count.
     evaluating: Arc<Semaphore>,
+    /// One at a time is enough for what has no effect.
+    shadowing: Arc<Semaphore>,
+    shadows_waiting: Arc<Semaphore>,
     detector: Mutex<Detector>,
     guard: Mutex<Guard>,
     live: RwLock<BTreeMap<IncidentId, Arc<tokio::sync::Mutex<Live>>>>,
@@ -174,6 +178,8 @@ impl Control {
             fabric,
             slots,
             evaluating: Arc::new(Semaphore::new(permits)),
+            shadowing: Arc::new(Semaphore::new(1)),
+            shadows_waiting: Arc::new(Semaphore::new(ask::SHADOWS_WAITING)),
             detector: Mutex::new(detector),
             guard: Mutex::new(guard),
             live: RwLock::new(live),

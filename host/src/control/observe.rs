@@ -4,7 +4,7 @@ use super::{Control, ask, locked};
 use crate::{
     clock,
     fabric::{NodeView, WorkloadState},
-    plugins::Slot,
+    plugins::Generation,
 };
 use aether_core::{
     artifact::{Flags, SummaryEvent, SummaryReading},
@@ -17,7 +17,7 @@ use aether_core::{
     subject::{Subject, SubjectKind},
     time::Time,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Attribute of signals that belong to a drill; its value is the drill's name.
 pub(super) const DRILL: &str = "drill";
@@ -37,18 +37,15 @@ impl Control {
                 self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), vec![]);
                 continue;
             }
-            for slot in self.0.slots.of(Role::RiskScorer) {
-                self.score(&node, &subject, slot, now).await;
+            for generation in self.0.slots.of(Role::RiskScorer) {
+                self.score(&node, &subject, &generation, now).await;
             }
         }
     }
 
-    async fn score(&self, node: &NodeView, subject: &Subject, slot: &Slot, now: Time) {
-        let mut envelopes = Vec::with_capacity(slot.entries.len());
-        for entry in &slot.entries {
-            let observation = self.observation(subject, &entry.prepared.description().inputs, now);
-            envelopes.push(self.ask(&slot.id, entry, now, Question::Score(observation)).await);
-        }
+    async fn score(&self, node: &NodeView, subject: &Subject, generation: &Arc<Generation>, now: Time) {
+        let question = |inputs: &[Input]| Question::Score(self.observation(subject, inputs, now));
+        let envelopes = self.ask_slot(generation, now, question).await;
         let answers: Vec<(String, Result<Assessment, Fault>)> = envelopes
             .iter()
             .map(|envelope| {
@@ -66,7 +63,7 @@ impl Control {
             None => {}
             Some(Change::Raised(finding)) => {
                 let unknown = answers.iter().filter_map(|(name, answer)| said_nothing(name, answer)).collect();
-                self.open(node, subject, finding, envelopes, unknown, now).await;
+                self.open(node, subject, finding, (generation, envelopes), unknown, now).await;
             }
             Some(Change::Continues(shape)) => {
                 if let (Scored::Risk(risk), Some(incident)) = (scored, self.open_about(&shape)) {
@@ -90,11 +87,11 @@ impl Control {
         node: &NodeView,
         subject: &Subject,
         finding: Finding,
-        envelopes: Vec<Envelope>,
+        (generation, envelopes): (&Generation, Vec<Envelope>),
         unknown: Vec<String>,
         now: Time,
     ) {
-        let (readings, events, window_ms) = summarise(&self.0.slots, &envelopes);
+        let (readings, events, window_ms) = summarise(generation, &envelopes);
         let drilled = |attributes: &BTreeMap<String, String>| attributes.contains_key(DRILL);
         let drill = events.iter().any(|event| drilled(&event.attributes))
             || readings.iter().any(|reading| drilled(&reading.attributes));
@@ -200,7 +197,7 @@ fn tier_name(tier: aether_core::snapshot::Tier) -> &'static str {
 }
 
 /// The newest value of every input that the scorers looked at, the events they saw, and the longest window.
-fn summarise(slots: &crate::plugins::Slots, envelopes: &[Envelope]) -> (Vec<SummaryReading>, Vec<SummaryEvent>, u64) {
+fn summarise(generation: &Generation, envelopes: &[Envelope]) -> (Vec<SummaryReading>, Vec<SummaryEvent>, u64) {
     let mut readings = Vec::new();
     let mut events: Vec<SummaryEvent> = Vec::new();
     let mut window = 0;
@@ -208,7 +205,7 @@ fn summarise(slots: &crate::plugins::Slots, envelopes: &[Envelope]) -> (Vec<Summ
         let Question::Score(Observation { columns, events: seen, subject: _, at: _ }) = &envelope.question else {
             continue;
         };
-        let inputs = slots.inputs(&envelope.component);
+        let inputs = generation.inputs(&envelope.entry);
         let input = |index: u32| usize::try_from(index).ok().and_then(|index| inputs.get(index));
         for column in columns {
             let Some(Input::Metric(metric)) = input(column.input) else { continue };

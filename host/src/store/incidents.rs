@@ -309,6 +309,16 @@ impl Store {
         row.map(|row| from_json("decision", row.try_get("envelope")?)).transpose()
     }
 
+    /// Keeps decisions that no incident refers to: what shadows said, and what showed that a component fails.
+    pub async fn keep_decisions(&self, envelopes: &[Envelope]) -> Result<(), Error> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for envelope in envelopes {
+            insert_decision(&mut tx, envelope).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// The newest decisions, optionally of one slot.
     pub async fn decisions(&self, slot: Option<&str>, limit: u32) -> Result<Vec<Envelope>, Error> {
         let rows = sqlx::query(

@@ -7,6 +7,7 @@ pub mod audit;
 mod components;
 mod incidents;
 pub mod nodes;
+pub mod slots;
 pub mod tokens;
 
 pub use incidents::{Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};

@@ -150,6 +150,19 @@ pub enum Breach {
     Fuel { p50: u64, baseline: u64, limit: f64 },
 }
 
+impl Breach {
+    /// As metrics and the audit call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Breach::FaultsInRow { .. } => "faults_in_row",
+            Breach::Faults { .. } => "faults",
+            Breach::Divergence { .. } => "divergence",
+            Breach::Latency { .. } => "latency",
+            Breach::Fuel { .. } => "fuel",
+        }
+    }
+}
+
 impl std::fmt::Display for Breach {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -211,6 +224,11 @@ impl Watch {
         totals.diverged += u64::from(sample.diverged == Some(true));
         totals.memory_bytes_max = totals.memory_bytes_max.max(sample.memory_bytes);
         totals.log_lines += u64::from(sample.log_lines);
+    }
+
+    /// The most that one evaluation took.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.totals.memory_bytes_max
     }
 
     pub fn figures(&self) -> Figures {
