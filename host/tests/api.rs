@@ -4,7 +4,7 @@
 
 use aether_core::{
     decision::Envelope,
-    id::{DecisionId, Digest, NodeId, PrincipalId},
+    id::{DecisionId, Digest, NodeId, PrincipalId, SlotId},
     incident::Rank,
     metric,
     policy::Posture,
@@ -15,6 +15,7 @@ use aether_host::{
     api::{self, App, Check, NotDecided, Parts, Plane, Word, view},
     auth, clock,
     fabric::{NodeView, TelemetryView},
+    plugins::{self, Added, By, Deed},
     store::{self, Store},
 };
 use aether_recorder::Recorder;
@@ -61,6 +62,12 @@ impl Plane for OneNode {
     }
     fn slots(&self) -> view::Slots {
         view::Slots { bundle: None, slots: vec![], missing: vec![] }
+    }
+    fn slot_news(&self) -> Vec<view::SlotNews> {
+        vec![]
+    }
+    async fn act_on_slot(&self, slot: &SlotId, _: Deed, _: By) -> Result<Option<Added>, plugins::Error> {
+        Err(plugins::Error::NoSlot(slot.clone()))
     }
     fn plugins(&self) -> Vec<view::Plugin> {
         vec![]

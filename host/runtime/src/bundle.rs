@@ -181,12 +181,7 @@ fn load(engine: &Engine, plugins: &Path, name: &str) -> Result<Component, Refusa
 pub type Refusal = (&'static str, String);
 
 /// Gives a component what an entry of a slot for `role` declares.
-pub fn prepare(
-    component: &Component,
-    role: Role,
-    entry: &policy::Entry,
-    assets: &Assets,
-) -> Result<Prepared, Refusal> {
+pub fn prepare(component: &Component, role: Role, entry: &policy::Entry, assets: &Assets) -> Result<Prepared, Refusal> {
     if let Some(wanted) = &entry.digest
         && wanted != component.digest()
     {

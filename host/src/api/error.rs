@@ -3,8 +3,12 @@
 //! A 4xx says what is wrong and what would do. A 5xx tells nothing of the inside; the cause is in the log, under the
 //! same instance.
 
-use crate::{clock, store};
-use aether_core::incident::Rank;
+use crate::{
+    clock,
+    plugins::{self, registry},
+    store,
+};
+use aether_core::{incident::Rank, slot::Refused};
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -48,6 +52,16 @@ pub enum Error {
     Full,
     #[error("what was to be changed has changed meanwhile: {0}")]
     Conflict(String),
+    #[error("the slot was not changed: {0}")]
+    Slot(String),
+    #[error("the slot was not changed: {0}")]
+    SlotStale(String),
+    #[error("the component cannot stand in this slot: {reason} ({code})")]
+    Entry { code: &'static str, reason: String },
+    #[error("the slot was not changed: {0}")]
+    Quarantined(String),
+    #[error("the slot was not changed: {0}")]
+    Unproved(String),
     #[error("this host is not ready for that: {0}")]
     NotReady(String),
     #[error("something went wrong inside; the log says more under the instance named here")]
@@ -79,6 +93,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0042", "Data folder in use"),
     ("AE0043", "Address not available"),
     ("AE0044", "Not started"),
+    ("AE0060", "Slot not changed"),
+    ("AE0061", "Slot changed meanwhile"),
+    ("AE0062", "Component not fit for the slot"),
+    ("AE0063", "Component in quarantine"),
+    ("AE0064", "Evidence missing"),
 ];
 
 impl Error {
@@ -101,6 +120,11 @@ impl Error {
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
             Error::NotReady(_) => "AE0030",
+            Error::Slot(_) => "AE0060",
+            Error::SlotStale(_) => "AE0061",
+            Error::Entry { .. } => "AE0062",
+            Error::Quarantined(_) => "AE0063",
+            Error::Unproved(_) => "AE0064",
             Error::Internal => "AE0031",
         }
     }
@@ -111,10 +135,15 @@ impl Error {
             Error::Rank { .. } | Error::CrossSite => StatusCode::FORBIDDEN,
             Error::NotFound { .. } | Error::NoEndpoint => StatusCode::NOT_FOUND,
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Error::Body(_) | Error::Signals(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Error::Body(_) | Error::Signals(_) | Error::Entry { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Parameter { .. } => StatusCode::BAD_REQUEST,
-            Error::Decision { .. } | Error::Conflict(_) => StatusCode::CONFLICT,
+            Error::Decision { .. }
+            | Error::Conflict(_)
+            | Error::Slot(_)
+            | Error::SlotStale(_)
+            | Error::Quarantined(_)
+            | Error::Unproved(_) => StatusCode::CONFLICT,
             Error::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Error::Streams { .. } | Error::Full | Error::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -140,6 +169,29 @@ impl From<store::Error> for Error {
         match error {
             store::Error::Conflict(what) => Error::Conflict(what),
             other => Error::internal(other),
+        }
+    }
+}
+
+impl From<plugins::Error> for Error {
+    fn from(error: plugins::Error) -> Self {
+        use plugins::Error as E;
+        let said = error.to_string();
+        match error {
+            E::NoSlot(slot) => Error::NotFound { what: "slot", id: slot.0 },
+            E::Refused(Refused::NoEntry(entry)) => Error::NotFound { what: "entry", id: entry.0 },
+            E::Refused(Refused::Unproved { .. }) => Error::Unproved(said),
+            E::Refused(_) => Error::Slot(said),
+            E::Stale { .. } => Error::SlotStale(said),
+            E::Role { .. } => Error::Entry { code: "component.role", reason: said },
+            E::Ungrantable { .. } => Error::Entry { code: "activate.grants", reason: said },
+            E::Quarantined { .. } => Error::Quarantined(said),
+            E::NotReady { code, .. } => Error::Entry { code, reason: said },
+            E::Activate(error) => Error::Entry { code: error.code(), reason: said },
+            E::Registry(registry::Error::Unknown { what, digest }) => Error::NotFound { what, id: digest },
+            E::Registry(registry::Error::Component(error)) => Error::Entry { code: error.code(), reason: said },
+            E::Store(error) => error.into(),
+            error @ (E::Registry(_) | E::Bundle(_) | E::Died) => Error::internal(error),
         }
     }
 }

@@ -5,10 +5,15 @@
 //! Events say *what* changed and carry little: a page fetches what it shows. Newest samples come along for the subjects
 //! that a listener names, because charts want them each second.
 
-use super::{App, Error, Problem, access::authenticate, extract::Params, view::SubjectRisk};
+use super::{
+    App, Error, Problem,
+    access::authenticate,
+    extract::Params,
+    view::{SlotNews, SubjectRisk},
+};
 use crate::{clock, store::IncidentSummary};
 use aether_core::{
-    id::NodeId,
+    id::{NodeId, SlotId},
     subject::SubjectRef,
     telemetry::{Sample, SeriesKey},
     time::Time,
@@ -52,6 +57,8 @@ pub(super) enum Told {
     Risks { risks: Vec<SubjectRisk> },
     /// These incidents opened or went on.
     Incidents { incidents: Vec<IncidentSummary> },
+    /// These slots were changed, by people or by the host itself.
+    Slots { slots: Vec<SlotNews> },
     /// Newest samples of the subjects that the stream follows.
     Telemetry { series: Vec<LatestSample> },
     /// Nothing happened for a while, and the stream is alive.
@@ -79,6 +86,7 @@ impl Told {
             Told::Nodes { .. } => "nodes",
             Told::Risks { .. } => "risks",
             Told::Incidents { .. } => "incidents",
+            Told::Slots { .. } => "slots",
             Told::Telemetry { .. } => "telemetry",
             Told::Heartbeat { .. } => "heartbeat",
             Told::Closed { .. } => "closed",
@@ -133,6 +141,7 @@ struct Seen {
     nodes: Option<BTreeMap<NodeId, u64>>,
     risks: Option<BTreeMap<SubjectRef, String>>,
     incidents: Option<BTreeMap<String, Time>>,
+    slots: Option<BTreeMap<SlotId, u64>>,
 }
 
 impl Seen {
@@ -155,6 +164,15 @@ impl Seen {
             told.push(Told::Risks { risks });
         }
         self.risks = Some(now);
+
+        let slots = app.plane().slot_news();
+        let now = slots.iter().map(|news| (news.slot.clone(), news.generation)).collect();
+        let changed = differing(self.slots.as_ref(), &now);
+        if !changed.is_empty() {
+            let slots = slots.into_iter().filter(|news| changed.contains(&news.slot)).collect();
+            told.push(Told::Slots { slots });
+        }
+        self.slots = Some(now);
 
         match app.store().incidents(None, None, INCIDENTS_LOOKED_AT).await {
             Ok(incidents) => {

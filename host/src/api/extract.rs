@@ -70,6 +70,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The slot and the entry of a path.
+pub(super) struct EntryOf {
+    pub slot: String,
+    pub entry: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for EntryOf {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((slot, entry))) if slot.len() <= 256 && entry.len() <= 256 => Ok(Self { slot, entry }),
+            Ok(Path(_)) => Err(Error::Parameter { name: "path".into(), reason: "longer than 256 bytes".into() }),
+            Err(rejection) => Err(Error::Parameter { name: "path".into(), reason: said(&rejection) }),
+        }
+    }
+}
+
 /// The innermost cause, which names the field and the place.
 fn said(error: &dyn std::error::Error) -> String {
     let mut innermost = error.to_string();

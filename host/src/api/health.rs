@@ -1,7 +1,7 @@
 //! For machines that watch this one: is it alive, can it work, what are its figures?
 
 use super::App;
-use crate::clock;
+use crate::{clock, plugins::metric};
 use axum::{
     Json, Router,
     extract::State,
@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::Serialize;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,7 +27,12 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
-    let handle = PrometheusBuilder::new().install_recorder()?;
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(metric::FUEL.into()), &metric::FUEL_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(metric::DURATION.into()), &metric::SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(aether_runtime::metric::FUEL.into()), &metric::FUEL_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(aether_runtime::metric::DURATION.into()), &metric::SECONDS_BUCKETS)?
+        .install_recorder()?;
     *installed = Some(handle.clone());
     Ok(handle)
 }

@@ -21,6 +21,7 @@ mod plane;
 mod plugins;
 mod session;
 mod signals;
+mod slots;
 mod table;
 pub mod view;
 

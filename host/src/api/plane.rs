@@ -1,11 +1,14 @@
 //! What the API asks of the running host beside the store and the recorder. The server's assembly implements it; so
 //! the API knows nothing of sessions, slots and drivers, and can be served before all of them have come up.
 
-use super::view::{BundleInfo, Plugin, Slots, SubjectRisk};
-use crate::fabric::NodeView;
+use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
+use crate::{
+    fabric::NodeView,
+    plugins::{self, Added, By, Deed as SlotDeed},
+};
 use aether_core::{
     decision::Envelope,
-    id::{DecisionId, IncidentId, NodeId, PrincipalId},
+    id::{DecisionId, IncidentId, NodeId, PrincipalId, SlotId},
     incident::{ApprovalRefused, Rank},
     plan::PlanHash,
     time::Time,
@@ -82,6 +85,10 @@ pub trait Plane: Send + Sync + 'static {
     fn risks(&self) -> Vec<SubjectRisk>;
     fn bundle(&self) -> Option<BundleInfo>;
     fn slots(&self) -> Slots;
+    /// The change that each slot saw last.
+    fn slot_news(&self) -> Vec<SlotNews>;
+    /// Returns once it is committed and in force, or refused, and in the audit.
+    async fn act_on_slot(&self, slot: &SlotId, deed: SlotDeed, by: By) -> Result<Option<Added>, plugins::Error>;
     fn plugins(&self) -> Vec<Plugin>;
     /// Returns once the word is in the incident's journal.
     async fn decide(&self, word: Word) -> Result<(), NotDecided>;

@@ -1,9 +1,9 @@
-//! Slots, the components in them, and the decisions they made.
+//! Components, and the decisions they made.
 
 use super::{
     App, Error, Problem,
     extract::{Id, Params},
-    view::{DecisionSummary, Plugin, Slots},
+    view::{DecisionSummary, Plugin},
 };
 use aether_core::{
     decision::{Answer, Assessment, Envelope, Question, RoutingQuestion, Verdict},
@@ -16,13 +16,6 @@ use utoipa::IntoParams;
 
 /// Decisions that a filter looks through at most.
 const LOOKED_THROUGH: u32 = 2_000;
-
-/// The slots of the active policy bundle, with what stands in each and how it does.
-#[utoipa::path(get, path = "/slots", tag = "plugins", operation_id = "listSlots",
-    responses((status = 200, body = Slots), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn slots(State(app): State<App>) -> Json<Slots> {
-    Json(app.plane().slots())
-}
 
 /// The components that this host has, in a slot or not.
 #[utoipa::path(get, path = "/plugins", tag = "plugins", operation_id = "listPlugins",

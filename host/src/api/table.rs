@@ -1,6 +1,6 @@
 //! The one table of endpoints with the rank each needs.
 
-use super::{App, access, admin, events, fleet, incidents, plugins, session, signals};
+use super::{App, access, admin, events, fleet, incidents, plugins, session, signals, slots};
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
 use serde_json::json;
@@ -23,7 +23,7 @@ pub(super) enum Access {
 
 fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
     use Access::{Needs, Open};
-    use Rank::{Admin, Approver, Operator, Viewer};
+    use Rank::{Admin, Approver, Operator, PolicyAuthor, Viewer};
     vec![
         (Open, routes!(openapi_document)),
         (Open, routes!(session::sign_in)),
@@ -44,7 +44,13 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Approver), routes!(incidents::approve)),
         (Needs(Approver), routes!(incidents::deny)),
         (Needs(Approver), routes!(incidents::withdraw)),
-        (Needs(Viewer), routes!(plugins::slots)),
+        (Needs(Viewer), routes!(slots::slots)),
+        (Needs(Viewer), routes!(slots::generations)),
+        (Needs(PolicyAuthor), routes!(slots::add)),
+        (Needs(PolicyAuthor), routes!(slots::promote)),
+        (Needs(PolicyAuthor), routes!(slots::retire)),
+        // It only takes power away.
+        (Needs(Operator), routes!(slots::roll_back)),
         (Needs(Viewer), routes!(plugins::plugins)),
         (Needs(Viewer), routes!(plugins::decisions)),
         (Needs(Viewer), routes!(plugins::decision)),

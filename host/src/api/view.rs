@@ -2,12 +2,18 @@
 //!
 //! Incidents, artifacts, plans and decisions are not here: the API hands out the very documents of `aether_core`.
 
+mod slots;
+
+pub use slots::{
+    AddedEntry, Figures, FixtureOutcome, MissingEntry, Promotion, Retirement, RollBack, SlotEntry, SlotHistory,
+    SlotNews, SlotStatus, Slots,
+};
+
 use crate::fabric::WorkloadState;
 use crate::store::{IncidentSummary, audit, tokens};
 use aether_core::{
     artifact::{Artifact, TimelineEntry},
-    combine::CombiningRule,
-    decision::{BlastRadius, Demand, Description, Limits, Proposal, Reason, Risk, Role},
+    decision::{BlastRadius, Demand, Description, Proposal, Reason, Risk, Role},
     id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId, SlotId, WorkloadId},
     incident::{Approval, Phase, Rank, Reading, StepRecord},
     plan::{Plan, PlanHash},
@@ -18,7 +24,6 @@ use aether_core::{
     time::Time,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Who is signed in.
@@ -280,58 +285,6 @@ pub struct Decided {
     pub incident: IncidentSummary,
     pub phase: Phase,
     pub approvals: Vec<Approval>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Slots {
-    pub bundle: Option<BundleInfo>,
-    pub slots: Vec<SlotStatus>,
-    /// Entries of the bundle that could not be activated: their slots go on without them.
-    pub missing: Vec<MissingEntry>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct MissingEntry {
-    pub slot: SlotId,
-    pub component: String,
-    /// Stable, such as `component.not-wasm`.
-    pub code: String,
-    pub reason: String,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct SlotStatus {
-    pub id: SlotId,
-    pub role: Role,
-    pub rule: CombiningRule,
-    pub entries: Vec<SlotEntry>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct SlotEntry {
-    /// The component's file name without `.wasm`.
-    pub component: String,
-    pub name: String,
-    pub version: String,
-    pub digest: Digest,
-    #[schema(value_type = Object)]
-    pub config: serde_json::Map<String, serde_json::Value>,
-    pub limits: Limits,
-    pub figures: Figures,
-}
-
-/// Since the component was activated. Latencies and fuel are of the newest evaluations (at most 1,024).
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct Figures {
-    pub evaluations: u64,
-    /// By kind of fault, such as `out_of_fuel`; kinds that never came are left out.
-    pub faults: BTreeMap<String, u64>,
-    pub fuel_p50: Option<u64>,
-    pub fuel_p99: Option<u64>,
-    pub latency_us_p50: Option<u64>,
-    pub latency_us_p99: Option<u64>,
-    pub last_at: Option<Time>,
-    pub last_fault: Option<String>,
 }
 
 /// A component in the plugins folder.

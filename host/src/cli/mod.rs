@@ -15,6 +15,7 @@ mod plugins;
 mod policy;
 mod serve;
 mod show;
+mod slots;
 mod up;
 
 use anyhow::Context;
@@ -75,6 +76,9 @@ enum Command {
     /// Components and the slots they stand in.
     #[command(subcommand)]
     Plugin(plugins::Plugin),
+    /// What stands in which slot, and the steps from candidate to active.
+    #[command(subcommand)]
+    Slot(slots::Slot),
     /// Policy bundles.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -174,6 +178,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,
         Command::Plugin(plugins::Plugin::Kit(kit)) => return kit::run(kit, json).await,
         Command::Plugin(plugins::Plugin::List) => plugins::list(&client()?, json).await?,
+        Command::Slot(slot) => slots::run(slot, &client()?, json).await?,
         Command::Policy(policy) => return policy::run(policy, json).await,
         Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,
         Command::Token(token) => admin::token(token, &client()?, json).await?,

@@ -26,16 +26,16 @@ pub(super) async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         .iter()
         .flat_map(|slot| slot.entries.iter().map(move |entry| (slot, entry)))
         .map(|(slot, entry)| {
-            let faults: u64 = entry.figures.faults.values().sum();
+            let faults: u64 = entry.figures.figures.faults.values().sum();
             [
                 slot.id.0.clone(),
                 show::name(&slot.role),
                 entry.name.clone(),
                 entry.version.clone(),
                 entry.digest.short().to_owned(),
-                entry.figures.evaluations.to_string(),
+                entry.figures.figures.evaluations.to_string(),
                 faults.to_string(),
-                microseconds(entry.figures.latency_us_p50),
+                microseconds(entry.figures.figures.latency_us_p50),
             ]
         })
         .collect();

@@ -116,7 +116,7 @@ impl Deed {
                 put("component", Some(new.component.0.clone()));
                 put("assets", new.assets.as_ref().map(|assets| assets.0.clone()));
                 put("replaces", new.replaces.as_ref().map(|entry| entry.0.clone()));
-                put("grants", new.grants.as_ref().map(|grants| named(grants)));
+                put("grants", new.grants.as_ref().map(named));
             }
             Deed::Promote { generation: _, entry: _, to, comment, backtest, overridden } => {
                 put("to", Some(staged(*to)));
@@ -359,8 +359,10 @@ impl Slots {
         if let Some(envelope) = culprit {
             match self.0.store.keep_decisions(std::slice::from_ref(&envelope)).await {
                 Ok(()) => reproducer = Some(envelope.id),
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error,
-                    "the evaluation that shows how an entry fails could not be kept"),
+                Err(error) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the evaluation that shows how an entry fails could not be kept"
+                ),
             }
         }
         Quarantine { at: clock::now(), reason, reproducer }
@@ -377,7 +379,8 @@ impl Slots {
             return;
         }
         let Quarantine { at, reason, reproducer } = quarantine.clone();
-        let quarantined = Quarantined { slot: generation.slot().id.clone(), entry: entry.clone(), at, reason, reproducer };
+        let quarantined =
+            Quarantined { slot: generation.slot().id.clone(), entry: entry.clone(), at, reason, reproducer };
         if let Err(error) = self.0.registry.quarantine(&failed.component, &quarantined).await {
             tracing::error!(slot.entry = %entry, error = &error as &dyn std::error::Error,
                 "a component that failed could not be put into quarantine; its entry is out of its slot all the same");

@@ -24,9 +24,7 @@ pub const CHANGES: &str = "aether_slot_changes_total";
 pub const TAKEN_OUT: &str = "aether_slot_taken_out_total";
 
 /// Upper bounds of the fuel histogram: from an empty component to the largest limit.
-pub const FUEL_BUCKETS: [f64; 13] =
-    [1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 5e7, 2e8, 1e9, 5e9];
+pub const FUEL_BUCKETS: [f64; 13] = [1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 5e7, 2e8, 1e9, 5e9];
 /// Upper bounds of the histogram of seconds: from an instantiation to the longest deadline.
-pub const SECONDS_BUCKETS: [f64; 15] = [
-    0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
-];
+pub const SECONDS_BUCKETS: [f64; 15] =
+    [0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];

@@ -121,7 +121,9 @@ impl Slots {
     /// asked.
     pub fn failures(&self) -> Vec<Failure> {
         let places = self.0.places.values();
-        places.flat_map(|place| place.missing.iter().chain(place.current().failures()).cloned().collect::<Vec<_>>()).collect()
+        places
+            .flat_map(|place| place.missing.iter().chain(place.current().failures()).cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Those of them in this slot in whose place nobody answers. Where they are gates, their silence denies.

@@ -1,7 +1,10 @@
 //! How slots begin: what was in force when the host stopped goes on, unless the bundle says something else than it said
 //! when the slot was last made from it. Then a new generation is made from the bundle.
 
-use super::{Error, Failure, Generation, ITSELF, Inner, Place, Slots, load, metric, registry::{self, Provenance, Registry}};
+use super::{
+    Error, Failure, Generation, ITSELF, Inner, Place, Slots, load, metric,
+    registry::{self, Provenance, Registry},
+};
 use crate::{
     clock,
     store::{Store, slots::Made},
@@ -63,7 +66,8 @@ impl Declared {
         let same = |before: &DeclaredEntry, now: &DeclaredEntry| {
             before == now
                 || (now.digest.is_none()
-                    && (&before.component, &before.config, &before.limits) == (&now.component, &now.config, &now.limits))
+                    && (&before.component, &before.config, &before.limits)
+                        == (&now.component, &now.config, &now.limits))
         };
         (self.role, self.rule, &self.budget) == (now.role, now.rule, &now.budget)
             && self.entries.len() == now.entries.len()
@@ -91,9 +95,10 @@ impl Slots {
         let mut found: BTreeMap<SlotId, Vec<Found>> = BTreeMap::new();
         for (id, slot) in &mut bundle.slots {
             for entry in &mut slot.entries {
-                let component = components.get(&entry.component).cloned().unwrap_or_else(|| {
-                    Err(("component.missing", "it was not looked for".into()))
-                });
+                let component = components
+                    .get(&entry.component)
+                    .cloned()
+                    .unwrap_or_else(|| Err(("component.missing", "it was not looked for".into())));
                 let result = match component {
                     Ok(component) => prepare(&registry, component, slot.role, entry, &folder).await,
                     Err(refusal) => Err(refusal),
@@ -141,11 +146,14 @@ impl Slots {
         for (entry, found) in declared.entries.iter().zip(&found) {
             let found = found.as_ref().map_err(Clone::clone).and_then(|(ready, assets)| {
                 let made = seeded(entry, ready, assets.clone(), next_number(before.as_ref()), &entries);
-                let failed = before.iter().flat_map(|made| &made.slot.entries).find(|old| {
-                    old.is_same(&made) && old.stage == Stage::Retired && old.quarantine.is_some()
-                });
+                let failed = before
+                    .iter()
+                    .flat_map(|made| &made.slot.entries)
+                    .find(|old| old.is_same(&made) && old.stage == Stage::Retired && old.quarantine.is_some());
                 match failed.and_then(|old| old.quarantine.as_ref()) {
-                    Some(quarantine) => Err(("slot.quarantine", format!("it failed in this slot before: {}", quarantine.reason))),
+                    Some(quarantine) => {
+                        Err(("slot.quarantine", format!("it failed in this slot before: {}", quarantine.reason)))
+                    }
                     None => Ok((ready.clone(), made)),
                 }
             });
@@ -206,11 +214,7 @@ impl Slots {
         };
         let generation = self.heal(made, prepared).await?;
         self.tell_numbers(&generation);
-        Ok(Place {
-            current: RwLock::new(Arc::new(generation)),
-            changing: tokio::sync::Mutex::new(()),
-            missing,
-        })
+        Ok(Place { current: RwLock::new(Arc::new(generation)), changing: tokio::sync::Mutex::new(()), missing })
     }
 
     /// Whoever is to be asked and cannot be loaded is taken out, as long as that leaves somebody good in its place.
@@ -265,10 +269,8 @@ impl Slots {
         let (id, number, change) = (made.slot.id.clone(), made.slot.generation, made.change.name());
         tracing::info!(slot.id = %id, slot.generation = number, change, why = made.why, "a new generation of a slot");
         metrics::counter!(metric::CHANGES, "slot" => id.0.clone(), "change" => change).increment(1);
-        let detail = BTreeMap::from([
-            ("generation".to_owned(), number.to_string()),
-            ("reason".to_owned(), made.why.clone()),
-        ]);
+        let detail =
+            BTreeMap::from([("generation".to_owned(), number.to_string()), ("reason".to_owned(), made.why.clone())]);
         let (action, target) = match &made.change {
             Change::RollBack { entry, .. } => ("slot.roll-back", format!("slot/{id}/{entry}")),
             _ => ("slot.seed", format!("slot/{id}")),
@@ -333,13 +335,7 @@ async fn component(registry: &Registry, bundle: &str, plugins: &Path, name: &str
     registry.load(&stored.record.digest).await.map_err(|error| (error.code(), chain(&error)))
 }
 
-async fn prepare(
-    registry: &Registry,
-    component: Component,
-    role: Role,
-    entry: &policy::Entry,
-    folder: &Path,
-) -> Found {
+async fn prepare(registry: &Registry, component: Component, role: Role, entry: &policy::Entry, folder: &Path) -> Found {
     let (folder, declared) = (folder.to_owned(), entry.clone());
     let prepared = tokio::task::spawn_blocking(move || -> Result<(Prepared, Assets), Refusal> {
         let assets = bundle::assets(&folder, &declared)?;
@@ -350,9 +346,6 @@ async fn prepare(
     let Some(digest) = assets.digest().cloned() else { return Ok((prepared, None)) };
     let name = entry.assets.clone().unwrap_or_default();
     let files = assets.files().map(|(name, bytes)| (name.to_owned(), Arc::clone(bytes))).collect();
-    registry
-        .put_assets(&name, files, PrincipalId::new(ITSELF))
-        .await
-        .map_err(|error| (error.code(), chain(&error)))?;
+    registry.put_assets(&name, files, PrincipalId::new(ITSELF)).await.map_err(|error| (error.code(), chain(&error)))?;
     Ok((prepared, Some(digest)))
 }

@@ -3,16 +3,18 @@
 use crate::{
     api::{
         Check, Deed, NotDecided, Plane, Word,
-        view::{BundleInfo, Figures, MissingEntry, Plugin, SlotEntry, SlotStatus, Slots as SlotsView, SubjectRisk},
+        view::{
+            BundleInfo, Figures, MissingEntry, Plugin, SlotEntry, SlotNews, SlotStatus, Slots as SlotsView, SubjectRisk,
+        },
     },
     control::{self, Control, NotTaken},
     fabric::{Fabric, NodeView},
-    plugins::{FiguresView, Slot, Slots},
+    plugins::{self, Added, By, Deed as SlotDeed, Generation, Live, Slots, Standing},
     store::{self, Store},
 };
 use aether_core::{
     decision::{Envelope, Role},
-    id::{DecisionId, NodeId},
+    id::{DecisionId, NodeId, SlotId},
     incident::Approval,
     time::Time,
 };
@@ -52,38 +54,47 @@ impl Plane for Running {
             name: bundle.name.clone(),
             version: bundle.version.clone(),
             summary: bundle.summary.clone(),
-            digest: self.slots.digest().clone(),
+            digest: self.slots.digest(),
         })
     }
 
     fn slots(&self) -> SlotsView {
-        let missing = self.slots.failures().iter().map(|failure| MissingEntry {
-            slot: failure.slot.clone(),
-            component: failure.component.clone(),
+        let missing = self.slots.failures().into_iter().map(|failure| MissingEntry {
+            slot: failure.slot,
+            component: failure.component,
             code: failure.code.to_string(),
-            reason: failure.reason.clone(),
+            reason: failure.reason,
         });
         SlotsView {
             bundle: self.bundle(),
-            slots: self.slots.all().iter().map(slot_status).collect(),
+            slots: self.slots.all().iter().map(|generation| slot_status(generation)).collect(),
             missing: missing.collect(),
         }
     }
 
+    fn slot_news(&self) -> Vec<SlotNews> {
+        self.slots.all().iter().map(|generation| SlotNews::from(&generation.made)).collect()
+    }
+
+    async fn act_on_slot(&self, slot: &SlotId, deed: SlotDeed, by: By) -> Result<Option<Added>, plugins::Error> {
+        self.slots.act(slot, deed, by).await
+    }
+
     fn plugins(&self) -> Vec<Plugin> {
         let mut plugins: BTreeMap<String, Plugin> = BTreeMap::new();
-        for slot in self.slots.all() {
-            for entry in &slot.entries {
-                let path = self.plugins_dir.join(format!("{}.wasm", entry.component));
-                let plugin = plugins.entry(entry.component.clone()).or_insert_with(|| Plugin {
-                    component: entry.component.clone(),
-                    digest: entry.prepared.digest().clone(),
-                    role: entry.prepared.role(),
-                    description: entry.prepared.description().clone(),
+        for generation in self.slots.all() {
+            for live in generation.slot().active().filter_map(|entry| generation.live(&entry.id)) {
+                let name = &live.entry.name;
+                let path = self.plugins_dir.join(format!("{name}.wasm"));
+                let plugin = plugins.entry(name.clone()).or_insert_with(|| Plugin {
+                    component: name.clone(),
+                    digest: live.prepared.digest().clone(),
+                    role: live.prepared.role(),
+                    description: live.prepared.description().clone(),
                     size_bytes: std::fs::metadata(path).map_or(0, |file| file.len()),
                     slots: vec![],
                 });
-                plugin.slots.push(slot.id.clone());
+                plugin.slots.push(live.slot.clone());
             }
         }
         plugins.into_values().collect()
@@ -120,7 +131,11 @@ impl Plane for Running {
     fn checks(&self) -> Vec<Check> {
         let empty: Vec<&str> = Role::ALL
             .into_iter()
-            .filter(|role| self.slots.of(*role).all(|s| s.entries.is_empty()))
+            .filter(|role| {
+                let mut generations = self.slots.of(*role).into_iter();
+                generations
+                    .all(|generation| generation.slot().active().all(|entry| generation.live(&entry.id).is_none()))
+            })
             .map(Role::world)
             .collect();
         let failure = (!empty.is_empty()).then(|| {
@@ -131,30 +146,42 @@ impl Plane for Running {
     }
 }
 
-fn slot_status(slot: &Slot) -> SlotStatus {
-    let entries = slot
-        .entries
-        .iter()
-        .map(|entry| SlotEntry {
-            component: entry.component.clone(),
-            name: entry.prepared.description().name.clone(),
-            version: entry.prepared.description().version.clone(),
-            digest: entry.prepared.digest().clone(),
-            config: entry.declared.config.clone(),
-            limits: entry.declared.limits.clone(),
-            figures: figures(entry.figures.view()),
-        })
-        .collect();
-    SlotStatus { id: slot.id.clone(), role: slot.role, rule: slot.rule, entries }
+fn slot_status(generation: &Generation) -> SlotStatus {
+    let slot = generation.slot();
+    let entries = slot.entries.iter().map(|entry| {
+        let live = generation.live(&entry.id);
+        SlotEntry {
+            id: entry.id.clone(),
+            component: entry.name.clone(),
+            name: entry.name.clone(),
+            version: entry.version.clone(),
+            digest: entry.component.clone(),
+            config: entry.config.clone(),
+            limits: entry.limits.clone(),
+            assets: entry.assets.clone(),
+            grants: entry.grants.clone(),
+            stage: entry.stage,
+            since: entry.since,
+            replaces: entry.replaces.clone(),
+            predecessor: slot.predecessor(&entry.id).filter(|_| entry.is_open()).map(|found| found.id.clone()),
+            proofs: entry.proofs.clone(),
+            quarantine: entry.quarantine.clone(),
+            ready: live.is_some(),
+            figures: live.filter(|_| entry.is_open()).map(|live| figures(live)).unwrap_or_default(),
+        }
+    });
+    SlotStatus {
+        id: slot.id.clone(),
+        role: slot.role,
+        rule: slot.rule,
+        generation: slot.generation,
+        budget: slot.budget.clone(),
+        last: SlotNews::from(&generation.made),
+        entries: entries.collect(),
+    }
 }
 
-fn figures(view: FiguresView) -> Figures {
-    let FiguresView { evaluations, faults, fuel_p50, fuel_p99, latency_us_p50, latency_us_p99, last_at, last_fault } =
-        view;
-    let name = |kind| match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => String::new(),
-    };
-    let faults = faults.into_iter().map(|(kind, count)| (name(kind), count)).collect();
-    Figures { evaluations, faults, fuel_p50, fuel_p99, latency_us_p50, latency_us_p99, last_at, last_fault }
+fn figures(live: &Live) -> Figures {
+    let Standing { figures, last_at, last_fault, dropped } = live.standing();
+    Figures { figures, last_at, last_fault, dropped }
 }

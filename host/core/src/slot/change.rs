@@ -40,6 +40,18 @@ impl Change {
             Change::Flag { .. } => "flag",
         }
     }
+
+    /// The entry that it is about; none: the whole slot.
+    pub fn entry(&self) -> Option<&EntryId> {
+        match self {
+            Change::Seed { .. } => None,
+            Change::Add { entry } => Some(&entry.id),
+            Change::Promote { entry, .. }
+            | Change::Retire { entry }
+            | Change::RollBack { entry, .. }
+            | Change::Flag { entry, .. } => Some(entry),
+        }
+    }
 }
 
 /// Why a change was not made. The slot is as it was.
