@@ -11,11 +11,7 @@ use aether_core::{
     incident::Rank,
     slot::{Baseline, Change, Entry, Grant, Proof, Quarantine, Refused, SelfTest, Stage},
 };
-use aether_runtime::{
-    Assets, Prepared,
-    bundle,
-    fixture::FixtureResult,
-};
+use aether_runtime::{Assets, Prepared, bundle, fixture::FixtureResult};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},

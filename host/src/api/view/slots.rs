@@ -9,7 +9,7 @@ use aether_core::{
     slot::{self, Budget, Grant, Proof, Quarantine, Stage},
     time::Time,
 };
-use aether_runtime::bundle::FixtureResult;
+use aether_runtime::fixture::FixtureResult;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
