@@ -164,6 +164,12 @@ impl Slots {
                 }
                 Err((code, reason)) => {
                     tracing::error!(slot.id = %id, component = entry.component, code, reason, "a component could not be activated");
+                    let detail = BTreeMap::from([
+                        ("component".to_owned(), entry.component.clone()),
+                        ("code".to_owned(), code.to_owned()),
+                        ("reason".to_owned(), reason.clone()),
+                    ]);
+                    self.tell("slot.missing", format!("slot/{id}"), detail).await;
                     let component = entry.component.clone();
                     missing.push(Failure { slot: id.clone(), component, code, reason });
                     // What stood there and did not fail stands in for it.
