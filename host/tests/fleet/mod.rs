@@ -193,6 +193,11 @@ impl Fleet {
         }
     }
 
+    #[allow(dead_code, reason = "not every program of tests reads what is no JSON")]
+    pub(crate) async fn text(&self, path: &str) -> String {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.try_post(path, body).await;
         assert!(status.is_success(), "POST {path}: {status}: {answer}");

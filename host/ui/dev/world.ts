@@ -532,15 +532,30 @@ const limits: M.Limits = {
 };
 
 const entry = (name: string, more: Partial<M.SlotEntry> = {}, figures: Partial<M.Figures> = {}): M.SlotEntry => ({
+  id: `${name}-1`,
   component: name,
   name,
   version: '0.1.0',
   digest: digest(name),
   config: { rebalance_weight: 0.7, price_window_ms: 300_000, critical_above: 0.85 },
   limits,
+  assets: null,
+  grants: ['log'],
+  stage: 'active',
+  since: BEGIN - 40 * MINUTE,
+  replaces: null,
+  predecessor: null,
+  proofs: [],
+  quarantine: null,
+  ready: true,
   figures: {
     evaluations: 7_214,
     faults: {},
+    compared: 0,
+    diverged: 0,
+    memory_bytes_max: 1_179_648,
+    log_lines: 0,
+    dropped: 0,
     fuel_p50: 41_208,
     fuel_p99: 44_871,
     latency_us_p50: 38,
@@ -552,23 +567,40 @@ const entry = (name: string, more: Partial<M.SlotEntry> = {}, figures: Partial<M
   ...more,
 });
 
+const budget: M.SlotStatus['budget'] = {
+  window: 200,
+  least_evaluations: 20,
+  faults_in_row: 5,
+  fault_percent: 5,
+  divergence_percent: 25,
+  latency_ratio: 5,
+  latency_floor_ms: 20,
+  fuel_ratio: 10,
+};
+
+/** A slot as the bundle made it. */
+const seeded = (id: string, role: M.ComponentRole, rule: M.SlotStatus['rule'], entries: M.SlotEntry[]): M.SlotStatus => ({
+  id,
+  role,
+  rule,
+  generation: 1,
+  budget,
+  last: { slot: id, generation: 1, change: 'seed', entry: null, at: BEGIN - 40 * MINUTE, by: 'aether', why: 'the bundle default 0.1.0' },
+  entries,
+});
+
 export function slots(): M.Slots {
   return {
     bundle,
     missing: [{ slot: 'gates', component: 'change-window', code: 'component.not-found', reason: 'there is no build/plugins/change-window.wasm; its absence denies every plan' }],
     slots: [
-      {
-        id: 'risk',
-        role: 'risk-scorer',
-        rule: 'max',
-        entries: [
-          entry('spot-risk'),
-          entry('host-pressure', {}, { faults: { out_of_fuel: 3, timed_out: 1 }, last_fault: 'ran out of fuel: 50,000,000 units were not enough', fuel_p50: 88_112, fuel_p99: 50_000_000, latency_us_p99: 2_840 }),
-        ],
-      },
-      { id: 'planner', role: 'remediation-planner', rule: 'rank', entries: [entry('migrate-planner', {}, { evaluations: 5, fuel_p50: 102_400, fuel_p99: 110_020 })] },
-      { id: 'gates', role: 'policy-gate', rule: 'deny-overrides', entries: [entry('default-gate', {}, { evaluations: 5 })] },
-      { id: 'router', role: 'router', rule: 'rank', entries: [entry('least-loaded-router', {}, { evaluations: 0, fuel_p50: null, fuel_p99: null, latency_us_p50: null, latency_us_p99: null, last_at: null })] },
+      seeded('risk', 'risk-scorer', 'max', [
+        entry('spot-risk'),
+        entry('host-pressure', {}, { faults: { out_of_fuel: 3, timed_out: 1 }, last_fault: 'ran out of fuel: 50,000,000 units were not enough', fuel_p50: 88_112, fuel_p99: 50_000_000, latency_us_p99: 2_840 }),
+      ]),
+      seeded('planner', 'remediation-planner', 'rank', [entry('migrate-planner', {}, { evaluations: 5, fuel_p50: 102_400, fuel_p99: 110_020 })]),
+      seeded('gates', 'policy-gate', 'deny-overrides', [entry('default-gate', {}, { evaluations: 5 })]),
+      seeded('router', 'router', 'rank', [entry('least-loaded-router', {}, { evaluations: 0, fuel_p50: null, fuel_p99: null, latency_us_p50: null, latency_us_p99: null, last_at: null })]),
     ],
   };
 }
@@ -615,6 +647,9 @@ export function decision(id: string): M.Envelope {
     schema_version: 1,
     id,
     slot: 'risk',
+    generation: 1,
+    entry: 'spot-risk-1',
+    stage: 'active',
     component: digest('spot-risk'),
     component_name: 'spot-risk',
     component_version: '0.1.0',

@@ -346,6 +346,94 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/slots/{slot}/entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Put a component of the registry into a slot, as a candidate. It is activated and tested on the bundle's fixtures,
+         *     and asked nothing yet.
+         */
+        post: operations["addEntry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/slots/{slot}/entries/{entry}/promote": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take an entry one step on: shadow, canary (or another share), active. */
+        post: operations["promoteEntry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/slots/{slot}/entries/{entry}/retire": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take an entry out that did nothing wrong. */
+        post: operations["retireEntry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/slots/{slot}/entries/{entry}/roll-back": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take an entry out because it fails. The one that it replaced answers again; its component goes into quarantine. */
+        post: operations["rollBackEntry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/slots/{slot}/generations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The generations of a slot, newest first: what was changed, by whom, why, and what stood there then. */
+        get: operations["listGenerations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/status": {
         parameters: {
             query?: never;
@@ -479,6 +567,13 @@ export interface components {
             at: components["schemas"]["Time"];
             /** @description None: unknown. */
             succeeded?: boolean | null;
+        };
+        /** @description What came of putting a component into a slot. */
+        AddedEntry: {
+            entry: components["schemas"]["EntryId"];
+            /** @description The bundle's fixtures for a component of this name in this slot; none: there is none. */
+            self_test: components["schemas"]["FixtureOutcome"][];
+            slot: components["schemas"]["SlotStatus"];
         };
         /** @enum {string} */
         Aggregation: "last" | "mean" | "max" | "min" | "sum" | "rate";
@@ -674,6 +769,64 @@ export interface components {
             action_needed?: string | null;
             /** @enum {string} */
             kind: "incident_report";
+        };
+        /**
+         * @description What an entry may use up before it is taken out by itself. Looked at after every evaluation, over the newest
+         *     `window` of them.
+         */
+        Budget: {
+            /**
+             * Format: int32
+             * @description Evaluations that count, 1 to 10,000.
+             * @default 200
+             */
+            window: number;
+            /**
+             * Format: int32
+             * @description No share or percentile is judged, and no step is proved, on fewer. 1 to 10,000, at most the window.
+             * @default 20
+             */
+            least_evaluations: number;
+            /**
+             * Format: int32
+             * @description Faults one after another, from whichever evaluation on: a slot that is asked rarely is not left with a component
+             *     that never answers until there are enough evaluations for a share. 1 to 10,000.
+             * @default 5
+             */
+            faults_in_row: number;
+            /**
+             * Format: double
+             * @description Share of evaluations that end in a fault. 0 to 100.
+             * @default 5
+             */
+            fault_percent: number;
+            /**
+             * Format: double
+             * @description Share of evaluations whose answer would lead to another deed than the answer of the one it stands beside. Only
+             *     of shadows: in a canary's place and in an active one's nobody else is asked. 0 to 100.
+             * @default 25
+             */
+            divergence_percent: number;
+            /**
+             * Format: double
+             * @description Its 99th percentile of wall-clock time against that of the one it replaces. At least 1. Judged on at least 100
+             *     evaluations, or the whole window where that is smaller: of fewer the percentile is the one slowest.
+             * @default 5
+             */
+            latency_ratio: number;
+            /**
+             * Format: int64
+             * @description A 99th percentile up to this is never too much, whatever the other took: a busy machine is not the component's
+             *     fault.
+             * @default 20
+             */
+            latency_floor_ms: number;
+            /**
+             * Format: double
+             * @description Its median fuel against that of the one it replaces. At least 1.
+             * @default 10
+             */
+            fuel_ratio: number;
         };
         BundleInfo: {
             name: string;
@@ -910,24 +1063,23 @@ export interface components {
                 digest: components["schemas"]["Digest"];
             };
         };
-        /** @description Since the component was activated. Latencies and fuel are of the newest evaluations (at most 1,024). */
-        Figures: {
-            /** Format: int64 */
-            evaluations: number;
-            /** @description By kind of fault, such as `out_of_fuel`; kinds that never came are left out. */
-            faults: {
-                [key: string]: number;
-            };
-            /** Format: int64 */
-            fuel_p50?: number | null;
-            /** Format: int64 */
-            fuel_p99?: number | null;
-            /** Format: int64 */
-            latency_us_p50?: number | null;
-            /** Format: int64 */
-            latency_us_p99?: number | null;
+        /** @description How an entry does at its present stage. Percentiles are of the newest evaluations, as many as the budget's window. */
+        Figures: components["schemas"]["StageFigures"] & {
             last_at?: components["schemas"]["Time"] | null;
             last_fault?: string | null;
+            /**
+             * Format: int64
+             * @description Questions that a shadow was not asked, because too many waited.
+             */
+            dropped: number;
+        };
+        FixtureOutcome: {
+            name: string;
+            summary: string;
+            /** @description Empty: passed. */
+            problems: string[];
+            /** Format: int64 */
+            fuel: number;
         };
         /** @description What an artifact came about under. */
         Flags: {
@@ -954,6 +1106,11 @@ export interface components {
             recent: components["schemas"]["Activity"][];
             dry_run: boolean;
         };
+        /**
+         * @description An import that an entry may use. What its world grants is the most; an entry can be granted less.
+         * @enum {string}
+         */
+        Grant: "log" | "assets" | "history" | "wasi";
         HelloSession: {
             name: string;
             rank: components["schemas"]["Rank"];
@@ -1120,6 +1277,22 @@ export interface components {
             /** @description Stable, such as `component.not-wasm`. */
             code: string;
             reason: string;
+        };
+        /** @description A component with its config, limits and assets, on its way into a slot. */
+        NewEntry: {
+            /**
+             * Format: int64
+             * @description The slot's generation that this was decided on.
+             */
+            generation: number;
+            /** @description Digest of a component in the registry. */
+            component: components["schemas"]["Digest"];
+            config?: Record<string, never>;
+            limits?: components["schemas"]["Limits"];
+            assets?: components["schemas"]["Digest"] | null;
+            /** @description What it may import. None: what the entry that it replaces was granted, or else `log` alone. */
+            grants?: components["schemas"]["Grant"][] | null;
+            replaces?: components["schemas"]["EntryId"] | null;
         };
         NewJoinToken: {
             /**
@@ -1369,6 +1542,33 @@ export interface components {
             /** @description This one occurrence; the log names it, too. */
             instance: string;
         };
+        Promotion: {
+            /**
+             * Format: int64
+             * @description The slot's generation that this was decided on.
+             */
+            generation: number;
+            /** @description `shadow`, `{"canary": {"percent": 10}}` or `active`. */
+            to: components["schemas"]["Stage"];
+            comment?: string | null;
+            /** @description Id of the backtest that was looked at. */
+            backtest?: string | null;
+            /** @description Why the step is taken without the evidence that it asks for. */
+            overridden?: string | null;
+        };
+        /** @description What a promotion was made on. */
+        Proof: {
+            to: components["schemas"]["Stage"];
+            at: components["schemas"]["Time"];
+            by: components["schemas"]["PrincipalId"];
+            self_test?: components["schemas"]["SelfTest"] | null;
+            /** @description Id of the backtest that was looked at. */
+            backtest?: string | null;
+            figures?: components["schemas"]["StageFigures"] | null;
+            baseline?: components["schemas"]["StageBaseline"] | null;
+            /** @description Why the step was taken without the evidence that it asks for; recorded as an override. */
+            overridden?: string | null;
+        };
         Proposal: {
             title: string;
             rationale: string;
@@ -1387,6 +1587,12 @@ export interface components {
             };
             preconditions: components["schemas"]["Condition"][];
             on_failure: components["schemas"]["OnFailure"];
+        };
+        /** @description How an entry failed, with what is needed to see it fail again. */
+        Quarantine: {
+            at: components["schemas"]["Time"];
+            reason: string;
+            reproducer?: components["schemas"]["DecisionId"] | null;
         };
         /** @description Everything a component is asked in one evaluation. */
         Question: {
@@ -1471,6 +1677,14 @@ export interface components {
          * @enum {string}
          */
         Resolution: "resolved" | "not_verified" | "no_plan" | "proposal_only" | "denied_by_gate" | "denied_by_person" | "expired" | "refused" | "undone" | "unknown" | "stuck";
+        Retirement: {
+            /**
+             * Format: int64
+             * @description The slot's generation that this was decided on.
+             */
+            generation: number;
+            comment?: string | null;
+        };
         Risk: {
             level: components["schemas"]["Level"];
             /**
@@ -1495,6 +1709,10 @@ export interface components {
          * @enum {string}
          */
         Role: "risk-scorer" | "remediation-planner" | "policy-gate" | "router";
+        RollBack: {
+            /** @description What it did wrong. */
+            reason: string;
+        };
         RoutingQuestion: {
             placement: components["schemas"]["Placement"];
         } | {
@@ -1506,6 +1724,12 @@ export interface components {
             at: components["schemas"]["Time"];
             /** Format: double */
             value: number;
+        };
+        SelfTest: {
+            /** Format: int32 */
+            passed: number;
+            /** Format: int32 */
+            failed: number;
         };
         Series: {
             key: components["schemas"]["SeriesKey"];
@@ -1560,28 +1784,153 @@ export interface components {
             /** Format: int32 */
             events: number;
         };
+        /** @description What can be done to a slot. */
+        SlotChange: {
+            role: components["schemas"]["Role"];
+            rule: components["schemas"]["CombiningRule"];
+            budget: components["schemas"]["Budget"];
+            entries: components["schemas"]["SlotEntryState"][];
+            /** @enum {string} */
+            change: "seed";
+        } | {
+            entry: components["schemas"]["SlotEntryState"];
+            /** @enum {string} */
+            change: "add";
+        } | {
+            entry: components["schemas"]["EntryId"];
+            to: components["schemas"]["Stage"];
+            proof: components["schemas"]["Proof"];
+            /** @enum {string} */
+            change: "promote";
+        } | {
+            entry: components["schemas"]["EntryId"];
+            /** @enum {string} */
+            change: "retire";
+        } | {
+            entry: components["schemas"]["EntryId"];
+            quarantine: components["schemas"]["Quarantine"];
+            /** @enum {string} */
+            change: "roll_back";
+        } | {
+            entry: components["schemas"]["EntryId"];
+            quarantine: components["schemas"]["Quarantine"];
+            /** @enum {string} */
+            change: "flag";
+        };
         SlotEntry: {
-            /** @description The component's file name without `.wasm`. */
+            id: components["schemas"]["EntryId"];
+            /** @description The component as it calls itself. */
             component: string;
             name: string;
             version: string;
             digest: components["schemas"]["Digest"];
             config: Record<string, never>;
             limits: components["schemas"]["Limits"];
+            assets?: components["schemas"]["Digest"] | null;
+            grants: components["schemas"]["Grant"][];
+            stage: components["schemas"]["Stage"];
+            /** @description When it came to this stage. */
+            since: components["schemas"]["Time"];
+            replaces?: components["schemas"]["EntryId"] | null;
+            predecessor?: components["schemas"]["EntryId"] | null;
+            proofs: components["schemas"]["Proof"][];
+            quarantine?: components["schemas"]["Quarantine"] | null;
+            /** @description Whether it can be asked; if not, `missing` says why. */
+            ready: boolean;
+            /** @description At its present stage, since the host started. */
             figures: components["schemas"]["Figures"];
+        };
+        /**
+         * @description One component with its config, limits and assets, on its way through a slot. A new config or new assets are a new
+         *     entry: they are proved like new code.
+         */
+        SlotEntryState: {
+            id: components["schemas"]["EntryId"];
+            component: components["schemas"]["Digest"];
+            /** @description As the component describes itself. */
+            name: string;
+            version: string;
+            config: Record<string, never>;
+            limits: components["schemas"]["Limits"];
+            assets?: components["schemas"]["Digest"] | null;
+            grants: components["schemas"]["Grant"][];
+            stage: components["schemas"]["Stage"];
+            /** @description When it came to this stage. */
+            since: components["schemas"]["Time"];
+            replaces?: components["schemas"]["EntryId"] | null;
+            /** @description One for its coming and one for each step that it was promoted. */
+            proofs?: components["schemas"]["Proof"][];
+            quarantine?: components["schemas"]["Quarantine"] | null;
+        };
+        SlotGeneration: {
+            id: components["schemas"]["SlotId"];
+            role: components["schemas"]["Role"];
+            rule: components["schemas"]["CombiningRule"];
+            budget: components["schemas"]["Budget"];
+            /**
+             * Format: int64
+             * @description From 1; each change adds one.
+             */
+            generation: number;
+            /** @description In order of evaluation, retired ones last. */
+            entries: components["schemas"]["SlotEntryState"][];
+        };
+        /** @description A generation of a slot with what made it. */
+        SlotGenerationRecord: {
+            slot: components["schemas"]["SlotGeneration"];
+            change: components["schemas"]["SlotChange"];
+            at: components["schemas"]["Time"];
+            /** @description `aether` where the host did it by itself. */
+            by: components["schemas"]["PrincipalId"];
+            why: string;
+        };
+        SlotHistory: {
+            /** @description Newest first. */
+            generations: components["schemas"]["SlotGenerationRecord"][];
+            /**
+             * Format: int64
+             * @description Give this as `before` for the next page; none at the end.
+             */
+            next_before?: number | null;
         };
         /** @description One slot of a policy bundle: `risk`, `planner`, `gates`, `router`. */
         SlotId: string;
+        /** @description A change of a slot. */
+        SlotNews: {
+            slot: components["schemas"]["SlotId"];
+            /** Format: int64 */
+            generation: number;
+            /** @description `seed`, `add`, `promote`, `retire`, `roll_back`, `flag`. */
+            change: string;
+            entry?: components["schemas"]["EntryId"] | null;
+            at: components["schemas"]["Time"];
+            /** @description `aether` where the host did it by itself. */
+            by: components["schemas"]["PrincipalId"];
+            why: string;
+        };
+        /** @description A slot as it stands now. */
         SlotStatus: {
             id: components["schemas"]["SlotId"];
             role: components["schemas"]["Role"];
             rule: components["schemas"]["CombiningRule"];
+            /**
+             * Format: int64
+             * @description Rises with every change; a change names the one that it was decided on.
+             */
+            generation: number;
+            budget: components["schemas"]["Budget"];
+            /** @description The change that made this generation. */
+            last: components["schemas"]["SlotNews"];
+            /** @description In order of evaluation, retired ones last and of those only the newest. */
             entries: components["schemas"]["SlotEntry"][];
         };
         Slots: {
             bundle?: components["schemas"]["BundleInfo"] | null;
             slots: components["schemas"]["SlotStatus"][];
-            /** @description Entries of the bundle that could not be activated: their slots go on without them. */
+            /**
+             * @description What the bundle names and could not be activated, and what should answer and cannot be asked: their slots go on
+             *     without them, or with the ones before them.
+             */
             missing: components["schemas"]["MissingEntry"][];
         };
         /** @description How far an entry has come. */
@@ -1592,6 +1941,46 @@ export interface components {
                 percent: number;
             };
         } | "active" | "retired";
+        /** @description What an entry is measured against: the one it replaces. */
+        StageBaseline: {
+            /** Format: int64 */
+            fuel_p50?: number | null;
+            /** Format: int64 */
+            latency_us_p99?: number | null;
+        };
+        /** @description Sums and percentiles of an entry at one stage. */
+        StageFigures: {
+            /** Format: int64 */
+            evaluations: number;
+            faults: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int64
+             * @description Evaluations that were compared with another's, and of those the ones that differed.
+             */
+            compared: number;
+            /** Format: int64 */
+            diverged: number;
+            /**
+             * Format: int64
+             * @description Of the newest evaluations, as many as the budget's window.
+             */
+            fuel_p50?: number | null;
+            /** Format: int64 */
+            fuel_p99?: number | null;
+            /** Format: int64 */
+            latency_us_p50?: number | null;
+            /** Format: int64 */
+            latency_us_p99?: number | null;
+            /**
+             * Format: int64
+             * @description The most that one evaluation took.
+             */
+            memory_bytes_max: number;
+            /** Format: int64 */
+            log_lines: number;
+        };
         /** @description One deed of one agent. */
         Step: {
             verb: string;
@@ -1753,6 +2142,10 @@ export interface components {
             /** @enum {string} */
             event: "incidents";
         } | {
+            slots: components["schemas"]["SlotNews"][];
+            /** @enum {string} */
+            event: "slots";
+        } | {
             series: components["schemas"]["LatestSample"][];
             /** @enum {string} */
             event: "telemetry";
@@ -1830,6 +2223,7 @@ export interface components {
 }
 export type ActOutcome = components['schemas']['ActOutcome'];
 export type Activity = components['schemas']['Activity'];
+export type AddedEntry = components['schemas']['AddedEntry'];
 export type Aggregation = components['schemas']['Aggregation'];
 export type Approval = components['schemas']['Approval'];
 export type ArgumentSpec = components['schemas']['ArgumentSpec'];
@@ -1842,6 +2236,7 @@ export type AuditPage = components['schemas']['AuditPage'];
 export type BlastCount = components['schemas']['BlastCount'];
 export type BlastRadius = components['schemas']['BlastRadius'];
 export type Body = components['schemas']['Body'];
+export type Budget = components['schemas']['Budget'];
 export type BundleInfo = components['schemas']['BundleInfo'];
 export type Candidate = components['schemas']['Candidate'];
 export type CapabilityView = components['schemas']['CapabilityView'];
@@ -1868,8 +2263,10 @@ export type EventInput = components['schemas']['EventInput'];
 export type EventList = components['schemas']['EventList'];
 export type Evidence = components['schemas']['Evidence'];
 export type Figures = components['schemas']['Figures'];
+export type FixtureOutcome = components['schemas']['FixtureOutcome'];
 export type Flags = components['schemas']['Flags'];
 export type GateQuestion = components['schemas']['GateQuestion'];
+export type Grant = components['schemas']['Grant'];
 export type HelloSession = components['schemas']['HelloSession'];
 export type HostCall = components['schemas']['HostCall'];
 export type HostStatus = components['schemas']['HostStatus'];
@@ -1886,6 +2283,7 @@ export type LogLine = components['schemas']['LogLine'];
 export type Message = components['schemas']['Message'];
 export type MetricInput = components['schemas']['MetricInput'];
 export type MissingEntry = components['schemas']['MissingEntry'];
+export type NewEntry = components['schemas']['NewEntry'];
 export type NewJoinToken = components['schemas']['NewJoinToken'];
 export type NewToken = components['schemas']['NewToken'];
 export type NodeId = components['schemas']['NodeId'];
@@ -1908,8 +2306,11 @@ export type Posture = components['schemas']['Posture'];
 export type Price = components['schemas']['Price'];
 export type PrincipalId = components['schemas']['PrincipalId'];
 export type Problem = components['schemas']['Problem'];
+export type Promotion = components['schemas']['Promotion'];
+export type Proof = components['schemas']['Proof'];
 export type Proposal = components['schemas']['Proposal'];
 export type ProposedStep = components['schemas']['ProposedStep'];
+export type Quarantine = components['schemas']['Quarantine'];
 export type Question = components['schemas']['Question'];
 export type RangeAnswer = components['schemas']['RangeAnswer'];
 export type RangeSeries = components['schemas']['RangeSeries'];
@@ -1918,11 +2319,14 @@ export type Reading = components['schemas']['Reading'];
 export type Reason = components['schemas']['Reason'];
 export type RecorderStatus = components['schemas']['RecorderStatus'];
 export type Resolution = components['schemas']['Resolution'];
+export type Retirement = components['schemas']['Retirement'];
 export type Risk = components['schemas']['Risk'];
 export type Role = components['schemas']['Role'];
+export type RollBack = components['schemas']['RollBack'];
 export type RoutingQuestion = components['schemas']['RoutingQuestion'];
 export type SafetyClass = components['schemas']['SafetyClass'];
 export type Sample = components['schemas']['Sample'];
+export type SelfTest = components['schemas']['SelfTest'];
 export type Series = components['schemas']['Series'];
 export type SeriesKey = components['schemas']['SeriesKey'];
 export type Session = components['schemas']['Session'];
@@ -1931,11 +2335,19 @@ export type Shape = components['schemas']['Shape'];
 export type SignIn = components['schemas']['SignIn'];
 export type Signals = components['schemas']['Signals'];
 export type SignalsTaken = components['schemas']['SignalsTaken'];
+export type SlotChange = components['schemas']['SlotChange'];
 export type SlotEntry = components['schemas']['SlotEntry'];
+export type SlotEntryState = components['schemas']['SlotEntryState'];
+export type SlotGeneration = components['schemas']['SlotGeneration'];
+export type SlotGenerationRecord = components['schemas']['SlotGenerationRecord'];
+export type SlotHistory = components['schemas']['SlotHistory'];
 export type SlotId = components['schemas']['SlotId'];
+export type SlotNews = components['schemas']['SlotNews'];
 export type SlotStatus = components['schemas']['SlotStatus'];
 export type Slots = components['schemas']['Slots'];
 export type Stage = components['schemas']['Stage'];
+export type StageBaseline = components['schemas']['StageBaseline'];
+export type StageFigures = components['schemas']['StageFigures'];
 export type Step = components['schemas']['Step'];
 export type StepRecord = components['schemas']['StepRecord'];
 export type StepStage = components['schemas']['StepStage'];
@@ -2609,6 +3021,180 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Slots"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    addEntry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                slot: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewEntry"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AddedEntry"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    promoteEntry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                slot: string;
+                entry: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Promotion"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SlotStatus"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    retireEntry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                slot: string;
+                entry: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Retirement"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SlotStatus"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rollBackEntry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                slot: string;
+                entry: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RollBack"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SlotStatus"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listGenerations: {
+        parameters: {
+            query?: {
+                /** @description Below this generation: `next_before` of the page before. */
+                before?: number;
+                /** @description Default 20, 1 to 100. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                slot: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SlotHistory"];
                 };
             };
             /** @description A problem */
