@@ -3,7 +3,7 @@
 //! standard error.
 //!
 //! The child limits itself before it reads the first byte of a component: processor time, memory, no files, no core
-//! dump, the lowest priority, and it dies with its parent. The parent keeps the clock. So a component that would take
+//! dump, a low priority, and it dies with its parent. The parent keeps the clock. So a component that would take
 //! hours or all memory costs its uploader an error.
 
 use super::{CompileError, CompileLimits, Head, Kind, artifact::Artifact, work};
@@ -24,7 +24,9 @@ use std::{
 };
 
 const LINE_BYTES_MAX: u64 = 64 << 10;
-const LOWEST_PRIORITY: i32 = 19;
+/// Low: a tenth of what the host's threads get, where both want the processor. At the very lowest, a compilation on a busy
+/// machine would never end.
+const PRIORITY: i32 = 10;
 /// From the signal that ends the child to the one that cannot be caught.
 const CPU_GRACE_S: u64 = 2;
 const OPEN_FILES: u64 = 32;
@@ -81,7 +83,7 @@ pub fn serve() -> ExitCode {
 fn confine(order: &Order) -> rustix::io::Result<()> {
     let limit =
         |resource, soft: u64, hard: u64| setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) });
-    setpriority_process(None, LOWEST_PRIORITY)?;
+    setpriority_process(None, PRIORITY)?;
     // Dies with the thread that waits for it, and so with the host.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
