@@ -42,6 +42,9 @@ pub const MARKET_REBALANCE: &str = "aether.market.rebalance";
 /// Event: the provider will reclaim this node. Attribute `deadline` is a time in UTC milliseconds.
 pub const MARKET_TERMINATION: &str = "aether.market.termination";
 
+/// A series that has no name here, as it was imported from a file: a gauge of any unit, taken as a number. Unit `1`. Subject: node.
+pub const IMPORTED_VALUE: &str = "aether.imported.value";
+
 /// Batches waiting in the agent's spool. Unit `{batch}`. Subject: node.
 pub const SPOOL_DEPTH: &str = "aether.agent.spool.depth";
 /// Batches that the agent's spool dropped, since its start. Cumulative. Unit `{batch}`. Subject: node.

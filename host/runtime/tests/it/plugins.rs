@@ -11,11 +11,13 @@ use aether_runtime::{Assets, Component, Engine, bundle};
 use expect_test::expect;
 use std::path::{Path, PathBuf};
 
-const NAMES: [(&str, Role); 5] = [
+const NAMES: [(&str, Role); 7] = [
     ("default-gate", Role::PolicyGate),
+    ("ewma", Role::RiskScorer),
     ("host-pressure", Role::RiskScorer),
     ("least-loaded-router", Role::Router),
     ("migrate-planner", Role::RemediationPlanner),
+    ("robust-z", Role::RiskScorer),
     ("spot-risk", Role::RiskScorer),
 ];
 
