@@ -37,6 +37,7 @@ setup:
 
 setup-test: setup
 	@$(setup_dir)/test-tools.sh
+	@$(setup_dir)/models.sh
 
 guests:
 	$(step) guests $(setup_dir)/guests.sh
@@ -71,6 +72,9 @@ test: setup-test
 	$(step) --needs npm --in host/ui --tell 'Tests +[0-9]' ui-unit npm test
 	$(step) --needs cargo-nextest --in plugins --tell '^ +Summary' guest-unit env CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/guests \
 		cargo nextest run --locked --workspace --no-tests=pass
+	$(step) --needs "$$($(setup_dir)/models.sh --path | grep . || echo models)" --in plugins --tell 'greatest difference' models \
+		$(setup_dir)/with-tools.sh env CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/guests \
+		cargo nextest run --locked -p tree-ensemble --run-ignored only --success-output final
 	$(step) policy $(aether) policy test policies/default
 	$(step) --needs cargo-nextest --tell '^ +Summary' nextest $(setup_dir)/with-tools.sh cargo nextest run --locked --workspace
 	$(step) --needs "$$($(setup_dir)/browser.sh || echo chromium)" --in host/ui --tell '[0-9]+ (passed|skipped|flaky)' \

@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_shift_of_level_is_told_though_no_value_is_far_out() {
         let config = Config { season: false, ..Config::default() };
-        let shifted = series(864, |i| if i < 852 { 50.0 } else { 67.0 });
+        let shifted = series(864, |i| if i < 852 { 50.0 } else { 72.0 });
         let told = found(&shifted, &config);
         assert!(told.ratio() >= 1.0 && told.of == "the level", "{told:?}");
         assert!(ratio(&shifted, &Config { shift_critical: 0.0, ..config }) < 1.0);

@@ -11,7 +11,7 @@ use aether_runtime::{Assets, Component, Engine, bundle};
 use expect_test::expect;
 use std::path::{Path, PathBuf};
 
-const NAMES: [(&str, Role); 7] = [
+const NAMES: [(&str, Role); 8] = [
     ("default-gate", Role::PolicyGate),
     ("ewma", Role::RiskScorer),
     ("host-pressure", Role::RiskScorer),
@@ -19,6 +19,7 @@ const NAMES: [(&str, Role); 7] = [
     ("migrate-planner", Role::RemediationPlanner),
     ("robust-z", Role::RiskScorer),
     ("spot-risk", Role::RiskScorer),
+    ("tree-ensemble", Role::RiskScorer),
 ];
 
 fn folder() -> PathBuf {
