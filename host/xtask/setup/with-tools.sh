@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER and AETHER_MODELS_PYTHON naming what setup
-# found. What was not found
-# stays unset, so that the program says itself what is missing.
+# found. What was not found stays unset, so that the program says itself what is missing.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 

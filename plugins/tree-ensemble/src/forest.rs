@@ -18,8 +18,8 @@ pub(crate) enum Missing {
     Default,
     /// NaN is zero, and compared.
     IsZero,
-    /// NaN is zero, and zero (to 1e-35) takes the default direction.
-    ZeroIsMissing,
+    /// Zero (to 1e-35) and NaN take the default direction.
+    WithZero,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -211,11 +211,11 @@ impl Forest {
     fn goes_left(&self, split: &Split, value: f64) -> bool {
         let value = match split.missing {
             Missing::Default if value.is_nan() => return split.default_left,
-            Missing::ZeroIsMissing if value.is_nan() || value.abs() <= f64::from(1e-35f32) => {
+            Missing::WithZero if value.is_nan() || value.abs() <= f64::from(1e-35f32) => {
                 return split.default_left;
             }
             Missing::IsZero if value.is_nan() => 0.0,
-            Missing::Default | Missing::IsZero | Missing::ZeroIsMissing => value,
+            Missing::Default | Missing::IsZero | Missing::WithZero => value,
         };
         match self.precision {
             Precision::SingleLess => (value as f32) < split.threshold as f32,
@@ -291,8 +291,8 @@ mod tests {
         assert!(goes_left(DoubleLessOrEqual, Default, 0.1, 0.1));
         assert!(goes_left(DoubleLessOrEqual, Default, f64::NAN, -1.0));
         assert!(!goes_left(DoubleLessOrEqual, IsZero, f64::NAN, -1.0));
-        assert!(goes_left(DoubleLessOrEqual, ZeroIsMissing, 0.0, -1.0));
-        assert!(goes_left(DoubleLessOrEqual, ZeroIsMissing, -1e-36, -1.0));
-        assert!(!goes_left(DoubleLessOrEqual, ZeroIsMissing, 1e-34, -1.0));
+        assert!(goes_left(DoubleLessOrEqual, WithZero, 0.0, -1.0));
+        assert!(goes_left(DoubleLessOrEqual, WithZero, -1e-36, -1.0));
+        assert!(!goes_left(DoubleLessOrEqual, WithZero, 1e-34, -1.0));
     }
 }

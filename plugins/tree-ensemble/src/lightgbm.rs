@@ -128,7 +128,7 @@ fn add(forest: &mut Forest, tree: &Block<'_>) -> Result<(), String> {
         }
         let missing = match decision >> 2 {
             0 => Missing::IsZero,
-            1 => Missing::ZeroIsMissing,
+            1 => Missing::WithZero,
             2 => Missing::Default,
             other => return Err(format!("node {node} treats missing values in the unknown way {other}")),
         };

@@ -151,8 +151,8 @@ fn add(forest: &mut Forest, tree: &Tree) -> Result<(), String> {
         .collect();
     let child = |of: i32| usize::try_from(of).ok().and_then(|of| number.get(of).copied());
     let (mut kept, mut values) = (Vec::with_capacity(splits), Vec::with_capacity(leaves));
-    for node in 0..nodes {
-        if let Child::Leaf(_) = number[node] {
+    for (node, kind) in number.iter().enumerate() {
+        if let Child::Leaf(_) = kind {
             values.push(f64::from(tree.split_conditions[node]));
             continue;
         }

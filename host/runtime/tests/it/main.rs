@@ -6,6 +6,7 @@ mod contract;
 mod guest;
 mod hostile;
 mod load;
+mod models;
 mod plugins;
 mod realloc;
 mod replay;
