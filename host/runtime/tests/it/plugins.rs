@@ -60,6 +60,19 @@ fn each_is_of_its_role_and_reads_what_it_says() {
     }
     expect![[r#"
         default-gate 0.1.0, policy-gate: Allows, denies or asks for approval, by class, blast radius and recent failures.
+        ewma 0.1.0, risk-scorer: Rates how far a node's series are from their exponentially weighted mean.
+          system.cpu.utilization (1), 3600000 ms in steps of 10000 ms, Mean
+          system.cpu.utilization (1), 259200000 ms in steps of 300000 ms, Mean
+          system.memory.utilization (1), 3600000 ms in steps of 10000 ms, Mean
+          system.memory.utilization (1), 259200000 ms in steps of 300000 ms, Mean
+          system.cpu.load_average.1m ({thread}), 3600000 ms in steps of 10000 ms, Mean
+          system.cpu.load_average.1m ({thread}), 259200000 ms in steps of 300000 ms, Mean
+          system.disk.io (By), 3600000 ms in steps of 10000 ms, Rate
+          system.disk.io (By), 259200000 ms in steps of 300000 ms, Rate
+          system.network.io (By), 3600000 ms in steps of 10000 ms, Rate
+          system.network.io (By), 259200000 ms in steps of 300000 ms, Rate
+          aether.imported.value (1), 3600000 ms in steps of 10000 ms, Mean
+          aether.imported.value (1), 259200000 ms in steps of 300000 ms, Mean
         host-pressure 0.1.0, risk-scorer: Rates how near a node is to exhausting its CPU, memory or disk.
           system.cpu.utilization (1), 60000 ms in steps of 5000 ms, Mean
           system.cpu.logical.count ({cpu}), 60000 ms in steps of 5000 ms, Last
@@ -78,10 +91,48 @@ fn each_is_of_its_role_and_reads_what_it_says() {
         migrate-planner 0.1.0, remediation-planner: Proposes to migrate every workload of a node at risk to the best node with enough memory.
           system.linux.memory.available (By), 30000 ms in steps of 5000 ms, Last
           system.memory.utilization (1), 30000 ms in steps of 5000 ms, Last
+        robust-z 0.1.0, risk-scorer: Rates how far a node's series are from their median, in median absolute deviations.
+          system.cpu.utilization (1), 3600000 ms in steps of 10000 ms, Mean
+          system.cpu.utilization (1), 259200000 ms in steps of 300000 ms, Mean
+          system.memory.utilization (1), 3600000 ms in steps of 10000 ms, Mean
+          system.memory.utilization (1), 259200000 ms in steps of 300000 ms, Mean
+          system.cpu.load_average.1m ({thread}), 3600000 ms in steps of 10000 ms, Mean
+          system.cpu.load_average.1m ({thread}), 259200000 ms in steps of 300000 ms, Mean
+          system.disk.io (By), 3600000 ms in steps of 10000 ms, Rate
+          system.disk.io (By), 259200000 ms in steps of 300000 ms, Rate
+          system.network.io (By), 3600000 ms in steps of 10000 ms, Rate
+          system.network.io (By), 259200000 ms in steps of 300000 ms, Rate
+          aether.imported.value (1), 3600000 ms in steps of 10000 ms, Mean
+          aether.imported.value (1), 259200000 ms in steps of 300000 ms, Mean
         spot-risk 0.1.0, risk-scorer: Rates how likely a spot node is to be reclaimed, by the provider's signals and the price.
           aether.market.price ({USD}/h), 3600000 ms in steps of 10000 ms, Last
           aether.market.rebalance, 3600000 ms, at most 64
           aether.market.termination, 3600000 ms, at most 64
+        tree-ensemble 0.1.0, risk-scorer: Rates a node by a model of XGBoost, LightGBM or scikit-learn that lies beside it.
+          system.cpu.utilization (1), 3600000 ms in steps of 10000 ms, Mean
+          system.cpu.utilization (1), 259200000 ms in steps of 300000 ms, Mean
+          system.cpu.logical.count ({cpu}), 3600000 ms in steps of 10000 ms, Last
+          system.cpu.logical.count ({cpu}), 259200000 ms in steps of 300000 ms, Last
+          system.cpu.load_average.1m ({thread}), 3600000 ms in steps of 10000 ms, Mean
+          system.cpu.load_average.1m ({thread}), 259200000 ms in steps of 300000 ms, Mean
+          system.memory.utilization (1), 3600000 ms in steps of 10000 ms, Mean
+          system.memory.utilization (1), 259200000 ms in steps of 300000 ms, Mean
+          system.linux.memory.available (By), 3600000 ms in steps of 10000 ms, Mean
+          system.linux.memory.available (By), 259200000 ms in steps of 300000 ms, Mean
+          system.filesystem.utilization (1), 3600000 ms in steps of 10000 ms, Last
+          system.filesystem.utilization (1), 259200000 ms in steps of 300000 ms, Last
+          system.disk.io (By), 3600000 ms in steps of 10000 ms, Rate
+          system.disk.io (By), 259200000 ms in steps of 300000 ms, Rate
+          system.disk.io_time (s), 3600000 ms in steps of 10000 ms, Rate
+          system.disk.io_time (s), 259200000 ms in steps of 300000 ms, Rate
+          system.network.io (By), 3600000 ms in steps of 10000 ms, Rate
+          system.network.io (By), 259200000 ms in steps of 300000 ms, Rate
+          aether.system.pressure.some (1), 3600000 ms in steps of 10000 ms, Mean
+          aether.system.pressure.some (1), 259200000 ms in steps of 300000 ms, Mean
+          system.uptime (s), 3600000 ms in steps of 10000 ms, Last
+          system.uptime (s), 259200000 ms in steps of 300000 ms, Last
+          aether.imported.value (1), 3600000 ms in steps of 10000 ms, Mean
+          aether.imported.value (1), 259200000 ms in steps of 300000 ms, Mean
     "#]].assert_eq(&text);
 }
 
