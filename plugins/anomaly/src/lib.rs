@@ -5,8 +5,9 @@
 
 mod verdict;
 
-#[expect(missing_docs, reason = "generated from wit/, which documents them")]
 pub mod contract {
+    //! The types of `wit/`, which documents them, and the macro that exports a scorer.
+
     wit_bindgen::generate!({
         path: "../../wit",
         world: "risk-scorer",
