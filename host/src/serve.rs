@@ -40,6 +40,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// How often old segments and snapshots are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// How often components are looked for that nobody needs any more.
+const COLLECT_EVERY: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -177,11 +179,13 @@ impl Host {
         )
         .await?;
         tasks.spawn(seal(recorder.clone(), stop.clone()));
+        tasks.spawn(collect(registry.clone(), stop.clone()));
         let plugins_dir = config.policy.plugins_dir.clone();
         let plane = Arc::new(Running { store: store.clone(), fabric: fabric.clone(), control, slots, plugins_dir });
         let app = api::App::new(api::Parts {
             store: store.clone(),
             recorder: recorder.clone(),
+            registry,
             plane,
             posture: config.posture.clone(),
             secure: config.tls().is_some(),
@@ -364,6 +368,27 @@ async fn seal(recorder: Recorder, stop: CancellationToken) {
                 error = &error as &dyn std::error::Error,
                 "telemetry could not be sealed; it is kept and tried again, and agents keep their copies"
             );
+        }
+    }
+}
+
+/// Lets go the components and assets that the policy lets go. A failure is tried again.
+async fn collect(registry: Registry, stop: CancellationToken) {
+    let mut rounds = tokio::time::interval(COLLECT_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = rounds.tick() => {}
+        }
+        match registry.collect_garbage(clock::now(), false).await {
+            Ok(removed) => {
+                for one in removed {
+                    tracing::info!(plugin.digest = %one.digest, name = one.name, version = one.version, why = ?one.why, "removed from the registry");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the registry could not be tidied");
+            }
         }
     }
 }

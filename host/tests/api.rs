@@ -15,7 +15,7 @@ use aether_host::{
     api::{self, App, Check, NotDecided, Parts, Plane, Word, view},
     auth, clock,
     fabric::{NodeView, TelemetryView},
-    plugins::{self, Added, By, Deed},
+    plugins::{self, Added, By, Deed, registry::Registry},
     store::{self, Store},
 };
 use aether_recorder::Recorder;
@@ -127,10 +127,14 @@ impl Api {
         let store = Store::open(&folder.path().join("aether.db")).await.unwrap();
         let segments = aether_recorder::local_store(&folder.path().join("telemetry")).unwrap();
         let recorder = Recorder::open(aether_recorder::Settings::default(), segments, clock::now()).await.unwrap();
+        let engine = aether_runtime::Engine::new(aether_runtime::EngineSettings::default()).unwrap();
+        let settings = plugins::registry::Settings::default();
+        let registry = Registry::open(folder.path(), store.clone(), engine, settings).await.unwrap();
         let stop = CancellationToken::new();
         let app = App::new(Parts {
             store: store.clone(),
             recorder: recorder.clone(),
+            registry,
             plane: Arc::new(OneNode),
             posture: Posture::default(),
             secure: false,
@@ -175,7 +179,7 @@ fn request(method: &str, path: &str, token: Option<&str>, body: Option<Value>) -
 
 /// A path with its parameters filled in.
 fn concrete(path: &str) -> String {
-    path.replace("{id}", "node-a").replace("{hash}", &"0".repeat(64))
+    path.replace("{id}", "node-a").replace("{hash}", &"0".repeat(64)).replace("{digest}", &"0".repeat(64))
 }
 
 #[test]

@@ -64,6 +64,13 @@ pub(crate) struct Child {
 }
 
 impl Assets {
+    /// Files of one set.
+    pub const FILES_MAXIMUM: usize = FILES_MAXIMUM;
+    /// Bytes of all files of one set together.
+    pub const BYTES_MAXIMUM: u64 = BYTES_MAXIMUM;
+    /// Folders in folders.
+    pub const DEPTH_MAXIMUM: usize = DEPTH_MAXIMUM;
+
     /// Reads all files of `folder` and of the folders in it. Links are followed only within.
     pub fn read(folder: &Dir) -> Result<Self, AssetsError> {
         let (mut files, mut room) = (BTreeMap::new(), BYTES_MAXIMUM);

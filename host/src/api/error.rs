@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
+/// A component with ten thousand imports is refused in fewer words.
+const DETAIL_MAXIMUM: usize = 2_000;
+
 #[derive(Debug, Error)]
 pub enum Error {
     #[error("no token was given; send `Authorization: Bearer <token>`, or sign in")]
@@ -64,6 +67,8 @@ pub enum Error {
     Unproved(String),
     #[error("this host is not ready for that: {0}")]
     NotReady(String),
+    #[error(transparent)]
+    Registry(registry::Error),
     #[error("something went wrong inside; the log says more under the instance named here")]
     Internal,
 }
@@ -93,6 +98,16 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0042", "Data folder in use"),
     ("AE0043", "Address not available"),
     ("AE0044", "Not started"),
+    ("AE0050", "Not a component"),
+    ("AE0051", "World not right"),
+    ("AE0052", "Imports not granted"),
+    ("AE0053", "Signature not accepted"),
+    ("AE0054", "Upload too large"),
+    ("AE0055", "Component does not load"),
+    ("AE0056", "Still needed"),
+    ("AE0057", "Assets not taken"),
+    ("AE0058", "Not pulled"),
+    ("AE0059", "Registry full"),
     ("AE0060", "Slot not changed"),
     ("AE0061", "Slot changed meanwhile"),
     ("AE0062", "Component not fit for the slot"),
@@ -125,7 +140,17 @@ impl Error {
             Error::Entry { .. } => "AE0062",
             Error::Quarantined(_) => "AE0063",
             Error::Unproved(_) => "AE0064",
+            Error::Registry(error) => of_registry(error).0,
             Error::Internal => "AE0031",
+        }
+    }
+
+    /// More exactly than the code, where there is more to say.
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Error::Registry(error) => Some(error.code()),
+            Error::Entry { code, .. } => Some(code),
+            _ => None,
         }
     }
 
@@ -146,22 +171,35 @@ impl Error {
             | Error::Unproved(_) => StatusCode::CONFLICT,
             Error::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Error::Streams { .. } | Error::Full | Error::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Registry(error) => of_registry(error).1,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// What can be told to a caller of something that went wrong inside. Logs the whole chain.
     pub fn internal(source: impl std::error::Error) -> Self {
-        let mut chain = source.to_string();
-        let mut cause = source.source();
-        while let Some(error) = cause {
-            chain.push_str(": ");
-            chain.push_str(&error.to_string());
-            cause = error.source();
-        }
-        tracing::error!(error = chain, "a request failed");
+        tracing::error!(error = chain(&source), "a request failed");
         Error::Internal
     }
+
+    /// For the caller. Why a component was not taken lies in the causes, and they are about the caller's own bytes.
+    fn detail(&self) -> String {
+        match self {
+            Error::Registry(error) => chain(error).chars().take(DETAIL_MAXIMUM).collect(),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        chain.push_str(": ");
+        chain.push_str(&error.to_string());
+        cause = error.source();
+    }
+    chain
 }
 
 impl From<store::Error> for Error {
@@ -196,6 +234,55 @@ impl From<plugins::Error> for Error {
     }
 }
 
+impl From<registry::Error> for Error {
+    fn from(error: registry::Error) -> Self {
+        match error {
+            registry::Error::Unknown { what, digest } => Error::NotFound { what, id: digest },
+            registry::Error::BrokeOff(_) => Error::Body(error.to_string()),
+            registry::Error::Busy(_) => Error::NotReady(error.to_string()),
+            // Not the component's fault: it may be taken at the next attempt.
+            registry::Error::Component(ref refused)
+                if matches!(refused.code(), "component.compile-busy" | "component.compile-unavailable") =>
+            {
+                Error::NotReady(chain(&error))
+            }
+            registry::Error::Store(error) => error.into(),
+            registry::Error::Setting(_)
+            | registry::Error::Damaged(_)
+            | registry::Error::Objects(_)
+            | registry::Error::Folder(_)
+            | registry::Error::Died => Error::internal(error),
+            other => Error::Registry(other),
+        }
+    }
+}
+
+/// Code and status of what the registry refuses. Its finer codes are the problem's `reason`.
+fn of_registry(error: &registry::Error) -> (&'static str, StatusCode) {
+    match error.code() {
+        "component.too-large" | "registry.too-large" => ("AE0054", StatusCode::PAYLOAD_TOO_LARGE),
+        "component.not-wasm" | "component.core-module" | "component.malformed" => {
+            ("AE0050", StatusCode::UNPROCESSABLE_ENTITY)
+        }
+        "component.unknown-world"
+        | "component.several-worlds"
+        | "component.version"
+        | "component.no-plugin"
+        | "component.types" => ("AE0051", StatusCode::UNPROCESSABLE_ENTITY),
+        "component.imports" => ("AE0052", StatusCode::UNPROCESSABLE_ENTITY),
+        "registry.in-use" => ("AE0056", StatusCode::CONFLICT),
+        "registry.full" | "registry.disk-full" => ("AE0059", StatusCode::INSUFFICIENT_STORAGE),
+        "oci.registry" | "oci.slow" => ("AE0058", StatusCode::BAD_GATEWAY),
+        code if code.starts_with("oci.") => ("AE0058", StatusCode::UNPROCESSABLE_ENTITY),
+        code if code.starts_with("signature.") => ("AE0053", StatusCode::UNPROCESSABLE_ENTITY),
+        code if code.starts_with("assets.") || code.starts_with("archive.") => {
+            ("AE0057", StatusCode::UNPROCESSABLE_ENTITY)
+        }
+        // Whatever else keeps a component from being loaded.
+        _ => ("AE0055", StatusCode::UNPROCESSABLE_ENTITY),
+    }
+}
+
 /// RFC 9457 problem details.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -207,6 +294,9 @@ pub struct Problem {
     pub detail: String,
     /// Stable; `docs/errors.md` has a section for each.
     pub code: String,
+    /// Of what the registry or a slot refuses, more exactly: such as `component.not-wasm` or `signature.unknown-key`. Stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// This one occurrence; the log names it, too.
     pub instance: String,
 }
@@ -224,8 +314,9 @@ impl IntoResponse for Error {
             kind: format!("urn:aether:error:{code}"),
             title: title.into(),
             status: status.as_u16(),
-            detail: self.to_string(),
+            detail: self.detail(),
             code: code.into(),
+            reason: self.reason().map(Into::into),
             instance,
         };
         let mut response = (status, Json(problem)).into_response();

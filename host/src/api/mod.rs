@@ -19,6 +19,7 @@ mod incidents;
 mod page;
 mod plane;
 mod plugins;
+mod registry;
 mod session;
 mod signals;
 mod slots;
@@ -30,30 +31,35 @@ pub use events::STREAMS_MAXIMUM;
 pub use extract::BODY_LIMIT_BYTES;
 pub use health::install_metrics;
 pub use plane::{Check, Deed, NotDecided, Plane, Word};
+pub use registry::SIGNATURE_HEADER;
 pub use table::{Endpoint, endpoints, openapi};
 
-use crate::{clock, store::Store};
+use crate::{clock, plugins::registry::Registry, store::Store};
 use aether_core::{policy::Posture, time::Time};
 use aether_recorder::Recorder;
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    middleware,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer};
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
 /// How long a request may take. Event streams are counted until they begin.
 const REQUEST_LIMIT_MS: u64 = 30_000;
+/// How long one may take that brings something in: a component on a slow line, and the compiler after it.
+const UPLOAD_LIMIT_MS: u64 = 600_000;
+const UPLOADS: [&str; 3] = ["/api/v1/plugins", "/api/v1/plugins/pull", "/api/v1/assets"];
 
 /// What the API is made from.
 pub struct Parts {
     pub store: Store,
     pub recorder: Recorder,
+    pub registry: Registry,
     pub plane: Arc<dyn Plane>,
     pub posture: Posture,
     /// Whether callers come by TLS: cookies are then for TLS alone.
@@ -98,6 +104,10 @@ impl App {
         &self.0.parts.recorder
     }
 
+    fn registry(&self) -> &Registry {
+        &self.0.parts.registry
+    }
+
     fn plane(&self) -> &dyn Plane {
         self.0.parts.plane.as_ref()
     }
@@ -117,20 +127,19 @@ impl App {
         // The last is the outermost.
         router
             .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
-            .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(REQUEST_LIMIT_MS)))
-            .layer(middleware::map_response(timed_out))
+            .layer(middleware::from_fn(in_time))
             .layer(CompressionLayer::new())
             .layer(middleware::map_response(headers))
             .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| Error::Internal.into_response()))
     }
 }
 
-/// The layer below answers with a bare status; a caller gets a problem document.
-async fn timed_out(response: Response) -> Response {
-    match response.status() {
-        StatusCode::REQUEST_TIMEOUT => Error::Timeout { limit_ms: REQUEST_LIMIT_MS }.into_response(),
-        _ => response,
-    }
+/// A request that takes too long ends as a problem document.
+async fn in_time(request: Request, next: Next) -> Response {
+    let brings = request.method() == Method::POST && UPLOADS.contains(&request.uri().path());
+    let limit_ms = if brings { UPLOAD_LIMIT_MS } else { REQUEST_LIMIT_MS };
+    let answer = tokio::time::timeout(Duration::from_millis(limit_ms), next.run(request));
+    answer.await.unwrap_or_else(|_| Error::Timeout { limit_ms }.into_response())
 }
 
 /// What a browser should know of every answer. The page brings its scripts and styles along and calls nobody else;

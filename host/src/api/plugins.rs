@@ -1,9 +1,9 @@
-//! Components, and the decisions they made.
+//! The decisions that components made.
 
 use super::{
     App, Error, Problem,
     extract::{Id, Params},
-    view::{DecisionSummary, Plugin},
+    view::DecisionSummary,
 };
 use aether_core::{
     decision::{Answer, Assessment, Envelope, Question, RoutingQuestion, Verdict},
@@ -16,13 +16,6 @@ use utoipa::IntoParams;
 
 /// Decisions that a filter looks through at most.
 const LOOKED_THROUGH: u32 = 2_000;
-
-/// The components that this host has, in a slot or not.
-#[utoipa::path(get, path = "/plugins", tag = "plugins", operation_id = "listPlugins",
-    responses((status = 200, body = Vec<Plugin>), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(super) async fn plugins(State(app): State<App>) -> Json<Vec<Plugin>> {
-    Json(app.plane().plugins())
-}
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

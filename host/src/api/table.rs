@@ -1,6 +1,6 @@
 //! The one table of endpoints with the rank each needs.
 
-use super::{App, access, admin, events, fleet, incidents, plugins, session, signals, slots};
+use super::{App, access, admin, events, fleet, incidents, plugins, registry, session, signals, slots};
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
 use serde_json::json;
@@ -51,7 +51,17 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(PolicyAuthor), routes!(slots::retire)),
         // It only takes power away.
         (Needs(Operator), routes!(slots::roll_back)),
-        (Needs(Viewer), routes!(plugins::plugins)),
+        (Needs(Viewer), routes!(registry::plugins)),
+        (Needs(Viewer), routes!(registry::plugin)),
+        (Needs(Viewer), routes!(registry::download)),
+        (Needs(PolicyAuthor), routes!(registry::upload)),
+        (Needs(PolicyAuthor), routes!(registry::pull)),
+        (Needs(PolicyAuthor), routes!(registry::remove)),
+        (Needs(PolicyAuthor), routes!(registry::lift_quarantine)),
+        (Needs(PolicyAuthor), routes!(registry::collect_garbage)),
+        (Needs(Viewer), routes!(registry::list_assets)),
+        (Needs(PolicyAuthor), routes!(registry::upload_assets)),
+        (Needs(PolicyAuthor), routes!(registry::remove_assets)),
         (Needs(Viewer), routes!(plugins::decisions)),
         (Needs(Viewer), routes!(plugins::decision)),
         (Needs(Operator), routes!(signals::post)),

@@ -10,6 +10,7 @@ pub use slots::{
 };
 
 use crate::fabric::WorkloadState;
+use crate::plugins::registry;
 use crate::store::{IncidentSummary, audit, tokens};
 use aether_core::{
     artifact::{Artifact, TimelineEntry},
@@ -298,6 +299,84 @@ pub struct Plugin {
     pub size_bytes: u64,
     /// The slots that it stands in.
     pub slots: Vec<SlotId>,
+    /// What the registry knows of it; none: it stands in a slot and the registry did not take it.
+    pub registered: Option<Registered>,
+}
+
+/// What the registry knows of a component beside the component's own words.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = RegisteredPlugin)]
+pub struct Registered {
+    /// All of them granted by its world.
+    pub imports: Vec<String>,
+    pub provenance: registry::Provenance,
+    /// Who signed it; none: it is unsigned.
+    pub signature: Option<registry::SignedBy>,
+    pub uploaded_at: Time,
+    pub uploaded_by: PrincipalId,
+    /// When it was last seen to be needed, or else uploaded.
+    pub used_at: Time,
+    /// Why no slot takes it any more.
+    pub quarantine: Option<registry::Quarantined>,
+    /// Who keeps it from being removed, for people. Empty: nobody.
+    pub needed_by: Vec<String>,
+}
+
+/// What became of an upload.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UploadedPlugin {
+    pub component: registry::ComponentRecord,
+    /// False: the same bytes were there before.
+    pub is_new: bool,
+    /// Other components that call themselves by the same name and version, the newest first.
+    pub same_version: Vec<Digest>,
+}
+
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PullPlugin {
+    /// Such as `oci://registry.example/risk/spot-risk:1.2.0`, or with `@sha256:...` to pin what is pulled.
+    pub reference: String,
+    /// For a registry that does not answer everybody. Not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CollectGarbage {
+    /// Say what would be removed, and remove nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Something that was removed, or would be.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Collected {
+    pub digest: Digest,
+    /// Of a component; of a set of assets with `assets/` before it.
+    pub name: String,
+    /// Empty for a set of assets.
+    pub version: String,
+    pub bytes: u64,
+    pub why: registry::retention::Why,
+}
+
+impl From<registry::Removed> for Collected {
+    fn from(removed: registry::Removed) -> Self {
+        let registry::Removed { digest, name, version, bytes, why } = removed;
+        Self { digest, name, version, bytes, why }
+    }
+}
+
+/// What became of an upload of assets.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AssetsUpload {
+    pub assets: registry::AssetsRecord,
+    /// False: the very files were there before.
+    pub is_new: bool,
 }
 
 /// A decision in a list; its envelope is at `decisions/{id}`.

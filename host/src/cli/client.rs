@@ -12,6 +12,8 @@ use std::{
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(40);
+/// How long one may take to what brings something in. The host's own limit is a little shorter.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(620);
 
 pub(super) struct Client {
     http: reqwest::Client,
@@ -59,13 +61,48 @@ impl Client {
         if answer.status().is_success() { Ok(()) } else { Err(self.problem(answer).await) }
     }
 
+    /// Sends a file's bytes as they are.
+    pub(super) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content_type: &str,
+        headers: &[(reqwest::header::HeaderName, String)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<T> {
+        let mut request = self.authorised(Method::POST, path).timeout(UPLOAD_LIMIT);
+        request = request.header(reqwest::header::CONTENT_TYPE, content_type).body(body);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        self.understood(self.answer(request).await?).await
+    }
+
+    /// Has the host do what may take it minutes.
+    pub(super) async fn post_slowly<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let request = self.authorised(Method::POST, path).timeout(UPLOAD_LIMIT).json(body);
+        self.understood(self.answer(request).await?).await
+    }
+
+    /// Something that has no answer but that it was done.
+    pub(super) async fn post_nothing(&self, path: &str) -> anyhow::Result<()> {
+        let answer = self.request(Method::POST, path, None::<&()>).await?;
+        if answer.status().is_success() { Ok(()) } else { Err(self.problem(answer).await) }
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> anyhow::Result<T> {
-        let answer = self.request(method, path, body).await?;
+        self.understood(self.request(method, path, body).await?).await
+    }
+
+    async fn understood<T: DeserializeOwned>(&self, answer: reqwest::Response) -> anyhow::Result<T> {
         if !answer.status().is_success() {
             return Err(self.problem(answer).await);
         }
@@ -75,19 +112,28 @@ impl Client {
             .context("the host's answer was not understood; it may be of another version than this program")
     }
 
+    fn authorised(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}/api/v1/{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
     async fn request(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> anyhow::Result<reqwest::Response> {
-        let mut request = self.http.request(method, format!("{}/api/v1/{path}", self.url));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let mut request = self.authorised(method, path);
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.answer(request).await
+    }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
         request.send().await.map_err(|error| {
             let why = if error.is_timeout() {
                 "gave no answer in time"

@@ -13,6 +13,7 @@ mod kit;
 mod nodes;
 mod plugins;
 mod policy;
+mod registry;
 mod serve;
 mod show;
 mod slots;
@@ -79,6 +80,9 @@ enum Command {
     /// What stands in which slot, and the steps from candidate to active.
     #[command(subcommand)]
     Slot(slots::Slot),
+    /// Files beside components, such as models.
+    #[command(subcommand)]
+    Assets(registry::Assets),
     /// Policy bundles.
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -179,6 +183,8 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(plugins::Plugin::Kit(kit)) => return kit::run(kit, json).await,
         Command::Plugin(plugins::Plugin::List) => plugins::list(&client()?, json).await?,
         Command::Slot(slot) => slots::run(slot, &client()?, json).await?,
+        Command::Plugin(plugins::Plugin::Registry(command)) => registry::run(command, &client, json).await?,
+        Command::Assets(assets) => registry::assets(assets, &client()?, json).await?,
         Command::Policy(policy) => return policy::run(policy, json).await,
         Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,
         Command::Token(token) => admin::token(token, &client()?, json).await?,

@@ -1,21 +1,24 @@
-//! `aether plugin list`; the commands for those who write plugins are in `kit`.
+//! `aether plugin`: what stands where. The commands of the registry are in `registry`, those for authors in `kit`.
 
-use super::{client::Client, kit::Kit, say, show};
-use crate::api::view::Slots;
+use super::{client::Client, kit::Kit, registry, registry::Registry, say, show};
+use crate::api::view::{Plugin as Known, Slots};
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Plugin {
-    /// What stands in which slot, and how it does.
+    /// What stands in which slot and how it does, and what the registry has.
     List,
     #[command(flatten)]
     Kit(Kit),
+    #[command(flatten)]
+    Registry(Registry),
 }
 
 pub(super) async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     let slots: Slots = client.get("slots").await?;
+    let plugins: Vec<Known> = client.get("plugins").await?;
     if json {
-        return show::json(&slots);
+        return show::json(&serde_json::json!({ "slots": slots, "plugins": plugins }));
     }
     if let Some(bundle) = &slots.bundle {
         say(&format!("bundle {} {} ({})\n", bundle.name, bundle.version, bundle.digest.short()));
@@ -45,6 +48,10 @@ pub(super) async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
             "\n{} is missing from {}: {} [{}]",
             missing.component, missing.slot, missing.reason, missing.code
         ));
+    }
+    if plugins.iter().any(|plugin| plugin.registered.is_some()) {
+        say("");
+        registry::list(&plugins);
     }
     Ok(())
 }

@@ -93,6 +93,7 @@ impl Plane for Running {
                     description: live.prepared.description().clone(),
                     size_bytes: std::fs::metadata(path).map_or(0, |file| file.len()),
                     slots: vec![],
+                    registered: None,
                 });
                 plugin.slots.push(live.slot.clone());
             }

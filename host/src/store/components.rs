@@ -8,7 +8,7 @@ use aether_core::{
     time::Time,
 };
 use sqlx::{Row, sqlite::SqliteRow};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Store {
     /// Keeps what is known of a component. False: it was known already, and stays as it was.
@@ -133,6 +133,25 @@ impl Store {
         }
         tx.commit().await?;
         Ok(())
+    }
+
+    /// Components and sets of assets that any generation of a slot refers to, with the slot.
+    pub async fn stood_in(&self) -> Result<BTreeMap<Digest, BTreeSet<String>>, Error> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT g.slot AS slot, entry.value ->> '$.component' AS component, entry.value ->> '$.assets' AS assets
+             FROM slot_generations g, json_each(g.state, '$.entries') entry",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
+        for row in rows {
+            let slot: String = row.try_get("slot")?;
+            for digest in [row.try_get::<Option<String>, _>("component")?, row.try_get("assets")?].into_iter().flatten()
+            {
+                found.entry(Digest(digest)).or_default().insert(slot.clone());
+            }
+        }
+        Ok(found)
     }
 
     /// Components and sets of assets that kept decisions refer to, with how many do.

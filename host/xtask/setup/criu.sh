@@ -9,11 +9,12 @@
 # packages of a newer Debian are unpacked into a prefix of their own and run by that prefix's dynamic loader.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=apt.sh
+. "$(dirname "$0")/apt.sh"
 
 prefix=$cache/criu
 wrapper=$prefix/bin/criu
 suites=(trixie forky)
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 loses="process.checkpoint, process.restore and process.migrate are refused on this machine."
 
 # The first error of a CRIU log that is the reason; a refused RLIMIT_NOFILE is logged as one in every run, and harmless.
@@ -50,43 +51,12 @@ proves() {
   return $code
 }
 
-# The mirror that this machine's own apt uses for Debian; empty on other systems.
-mirror() {
-  # shellcheck disable=SC2016 # apt's own placeholders
-  apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-    awk '$1 == "Debian" { print $2; found = 1; exit } $2 ~ /\/debian\/?$/ && !any { any = $2 } END { if (!found && any) print any }'
-}
-
-# fetch SUITE URI: criu of SUITE and all it links against, into $prefix. Private apt state: the system's is not touched.
+# fetch SUITE URI: criu of SUITE and all it links against, into $prefix.
 fetch() {
-  local suite=$1 uri=$2 work loader packages
+  local suite=$1 uri=$2 work loader
   work=$(mktemp -d "$cache/criu.XXXXXX")
-  mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,debs,root/bin,root/usr/lib/criu}
-  : >"$work/apt/status"
-  echo "deb [signed-by=$keyring] $uri $suite main" >"$work/apt/sources.list"
-  cat >"$work/apt.conf" <<EOF
-Dir::State "$work/apt";
-Dir::State::lists "$work/apt/lists";
-Dir::State::status "$work/apt/status";
-Dir::Cache "$work/apt/cache";
-Dir::Etc::sourcelist "$work/apt/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-APT::Sandbox::User "";
-Acquire::Languages "none";
-EOF
-  (
-    set -e
-    cd "$work/debs"
-    export APT_CONFIG=$work/apt.conf
-    apt-get update -qq
-    # With an empty status file, the simulated install is the whole closure, libc and its loader included.
-    packages=$(apt-get install --simulate --no-install-recommends criu | awk '$1 == "Inst" { print $2 }')
-    [ -n "$packages" ]
-    # shellcheck disable=SC2086 # a list of package names
-    apt-get download -qq $packages
-    for package in *.deb; do dpkg -x "$package" "$work/root"; done
-  ) >"$cache/criu-fetch.log" 2>&1 || { rm -rf "$work"; return 1; }
+  unpack "$work" "$suite" "$uri" --closure criu >"$cache/criu-fetch.log" 2>&1 || { rm -rf "$work"; return 1; }
+  mkdir -p "$work"/root/{bin,usr/lib/criu}
   loader=$(find "$work/root/usr/lib" -name 'ld-linux*.so.*' -printf '%P\n' -quit)
   [ -n "$loader" ] && [ -x "$work/root/usr/sbin/criu" ] || { rm -rf "$work"; return 1; }
   cat >"$work/root/bin/criu" <<EOF
@@ -137,9 +107,7 @@ if [ -n "${AETHER_CRIU:-}" ]; then
   exit
 fi
 
-uri=
-if command -v apt-get >/dev/null && [ -r "$keyring" ]; then uri=$(mirror); fi
-if [ -z "$uri" ]; then
+if ! can_fetch; then
   missing criu "install CRIU 4.1 or newer so that it is on PATH (it is fetched by itself only on Debian)." "$loses"
   exit
 fi

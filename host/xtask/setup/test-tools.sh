@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only the tests need: a browser, the test runner and the dependency checker. The two cargo tools go into the
+# What only the tests need: a browser, an OCI registry, the test runner and the dependency checker. The two cargo tools go into the
 # cache folder, not among the user's own; the Makefile puts that folder on PATH.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -16,6 +16,8 @@ else
   missing browser "install Chromium (package chromium), or set AETHER_BROWSER to the path of one." \
     "the end-to-end tests of the web page are skipped."
 fi
+
+"$setup_dir/oci.sh"
 
 # cargo_tool NAME VERSION LOSES [FLAGS...]
 cargo_tool() {

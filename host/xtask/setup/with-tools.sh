@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER and AETHER_MODELS_PYTHON naming what setup
 # found. What was not found stays unset, so that the program says itself what is missing.
+# with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER and AETHER_OCI_REGISTRY naming what setup found. What was not found
+# stays unset, so that the program says itself what is missing.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
 criu=$("$setup_dir/criu.sh" --path)
 browser=$("$setup_dir/browser.sh" || true)
 models=$("$setup_dir/models.sh" --path)
+registry=$("$setup_dir/oci.sh" --path)
+[ -z "$registry" ] || export AETHER_OCI_REGISTRY=$registry
 [ -z "$criu" ] || export AETHER_CRIU=$criu
 [ -z "$browser" ] || export AETHER_BROWSER=$browser
 [ -z "$models" ] || export AETHER_MODELS_PYTHON=$models

@@ -1,6 +1,6 @@
 //! Why the registry did not do what it was asked for.
 
-use super::signature;
+use super::{archive, oci, signature};
 use crate::store;
 use aether_core::id::Digest;
 use aether_runtime::{AssetsError, LoadError};
@@ -19,6 +19,14 @@ pub enum Error {
     Signature(#[from] signature::Refused),
     #[error(transparent)]
     Assets(#[from] AssetsError),
+    #[error(transparent)]
+    Archive(#[from] archive::Refused),
+    #[error(transparent)]
+    Pull(#[from] oci::Error),
+    #[error("a name of a set of assets must be 1 to 63 of a-z, 0-9, `-` and `.`, and `{0}` is not")]
+    Name(String),
+    #[error("{0} uploads are under way already; try again in a moment")]
+    Busy(usize),
     #[error("there is no {what} `{digest}`")]
     Unknown { what: &'static str, digest: String },
     #[error("`{digest}` is needed by {}, and was not removed", listed(.by))]
@@ -52,6 +60,10 @@ impl Error {
             Error::Component(error) => error.code(),
             Error::Signature(refused) => refused.code(),
             Error::Assets(error) => error.code(),
+            Error::Archive(refused) => refused.code(),
+            Error::Pull(error) => error.code(),
+            Error::Name(_) => "assets.set-name",
+            Error::Busy(_) => "registry.busy",
             Error::Unknown { .. } => "registry.unknown",
             Error::InUse { .. } => "registry.in-use",
             Error::Damaged(_) => "registry.damaged",

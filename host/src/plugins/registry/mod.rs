@@ -12,8 +12,10 @@
 //! Bytes lie below `<data>/components/` and are verified whenever they are read; sets of assets are folders below
 //! `<data>/assets/`. Deliberately absent: who stands in which slot, and ranks of callers.
 
+pub mod archive;
 mod error;
 mod files;
+pub mod oci;
 mod record;
 pub mod retention;
 mod settings;
@@ -26,7 +28,7 @@ pub use signature::SignedBy;
 
 use crate::{clock, store::Store};
 use aether_core::{
-    id::{Digest, PrincipalId},
+    id::{Digest, PrincipalId, is_name},
     time::Time,
 };
 use aether_runtime::{Assets, Component, Engine};
@@ -43,13 +45,15 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
-    sync::{RwLock, Semaphore},
+    sync::{OwnedSemaphorePermit, RwLock, Semaphore},
 };
 
 /// Compiled components that are kept in memory; the one that was asked for longest ago goes first.
 const LOADED_MAXIMUM: usize = 64;
 /// Uploads that are checked and compiled at one time; more wait on the disk.
 const CHECKS_MAXIMUM: usize = 2;
+/// Uploads that can be coming in at one time; another is told to come again.
+pub const UPLOADS_MAXIMUM: usize = 16;
 /// Of the same name and version, that a new one is told of.
 const SAME_VERSION_MAXIMUM: usize = 8;
 
@@ -64,6 +68,7 @@ struct Inner {
     objects: Arc<dyn ObjectStore>,
     files: Files,
     uploads: PathBuf,
+    coming: Arc<Semaphore>,
     checks: Semaphore,
     /// In order of use, the newest last.
     loaded: Mutex<Vec<(Digest, Component)>>,
@@ -126,6 +131,10 @@ async fn read_file(path: &Path, limit: u64) -> Result<Bytes, Error> {
     Ok(bytes.into())
 }
 
+fn counted(kind: &'static str, outcome: &'static str) {
+    metrics::counter!("aether_registry_uploads_total", "kind" => kind, "outcome" => outcome).increment(1);
+}
+
 impl Registry {
     /// Opens the folders `components`, `assets` and `uploads` of `data`.
     pub async fn open(data: &Path, store: Store, engine: Engine, settings: Settings) -> Result<Self, Error> {
@@ -142,6 +151,7 @@ impl Registry {
             objects,
             files,
             uploads,
+            coming: Arc::new(Semaphore::new(UPLOADS_MAXIMUM)),
             checks: Semaphore::new(CHECKS_MAXIMUM),
             loaded: Mutex::default(),
             held: Mutex::default(),
@@ -155,16 +165,31 @@ impl Registry {
         &self.0.settings
     }
 
-    /// A bounded place on the disk for what is coming in. Whatever becomes of it, nothing is left behind.
-    pub fn spool(&self, what: &'static str, setting: &'static str, limit: u64) -> Result<Spool, Error> {
-        // A file without a name: gone with its last handle, even where the process is killed.
-        let file = tempfile::tempfile_in(&self.0.uploads)?;
-        Ok(Spool { file: tokio::fs::File::from_std(file), written: 0, what, setting, limit })
-    }
-
-    /// A place for a component.
+    /// A bounded place on the disk for a component that is coming in.
     pub fn spool_component(&self) -> Result<Spool, Error> {
         self.spool("component", "upload_bytes", self.0.settings.upload_bytes)
+    }
+
+    /// A bounded place on the disk for an archive of assets that is coming in.
+    pub fn spool_assets(&self) -> Result<Spool, Error> {
+        self.spool("archive of assets", "assets_bytes", self.0.settings.assets_bytes)
+    }
+
+    fn spool(&self, what: &'static str, setting: &'static str, limit: u64) -> Result<Spool, Error> {
+        let place = Arc::clone(&self.0.coming).try_acquire_owned().map_err(|_| Error::Busy(UPLOADS_MAXIMUM))?;
+        // A file without a name: gone with its last handle, even where the process is killed.
+        let file = tempfile::tempfile_in(&self.0.uploads)?;
+        Ok(Spool { file: tokio::fs::File::from_std(file), written: 0, what, setting, limit, _place: place })
+    }
+
+    /// Pulls a component from a registry and keeps it.
+    pub async fn pull(&self, reference: &str, login: Option<oci::Login>, by: PrincipalId) -> Result<Stored, Error> {
+        let pulled = oci::pull(&self.0.settings, reference, login, self.spool_component()?).await;
+        if let Err(error) = &pulled {
+            counted("component", error.code());
+        }
+        let oci::Pulled { bytes, signature, reference, manifest } = pulled?;
+        self.put(bytes, Upload { provenance: Provenance::Oci { reference, manifest }, signature, by }).await
     }
 
     /// Checks a component and keeps it. Refused, it leaves nothing behind; known, it stays as it was, but a signature
@@ -177,7 +202,7 @@ impl Registry {
             Ok(Stored { is_new: false, .. }) => "known",
             Err(error) => error.code(),
         };
-        metrics::counter!("aether_registry_uploads_total", "kind" => "component", "outcome" => outcome).increment(1);
+        counted("component", outcome);
         result
     }
 
@@ -322,6 +347,28 @@ impl Registry {
         loaded.push((component.digest().clone(), component.clone()));
     }
 
+    /// Keeps the files of a tar archive as a set, under a name for people. False: the very files were there before.
+    pub async fn put_archive(
+        &self,
+        name: &str,
+        archive: Bytes,
+        by: PrincipalId,
+    ) -> Result<(AssetsRecord, bool), Error> {
+        let result = match blocking(move || archive::read(&archive)).await? {
+            Ok(files) => self.put_assets(name, files, by).await,
+            Err(refused) => Err(refused.into()),
+        };
+        counted(
+            "assets",
+            match &result {
+                Ok((_, true)) => "stored",
+                Ok((_, false)) => "known",
+                Err(error) => error.code(),
+            },
+        );
+        result
+    }
+
     /// Keeps a set of files under a name for people.
     pub async fn put_assets(
         &self,
@@ -329,12 +376,15 @@ impl Registry {
         files: BTreeMap<String, Arc<[u8]>>,
         by: PrincipalId,
     ) -> Result<(AssetsRecord, bool), Error> {
+        if !is_name(name) {
+            return Err(Error::Name(name.chars().take(80).collect()));
+        }
         let assets = blocking(move || Assets::of(files)).await?;
         let listed: Vec<AssetFile> = assets
             .files()
             .map(|(name, bytes)| AssetFile { name: name.into(), bytes: bytes.len() as u64, digest: Digest::of(bytes) })
             .collect();
-        let digest = assets.digest().cloned().ok_or_else(|| Error::BrokeOff("a set of assets has a file".into()))?;
+        let digest = assets.digest().cloned().ok_or(archive::Refused::Empty)?;
         let bytes = listed.iter().map(|file| file.bytes).sum();
         let adding = self.0.removal.read().await;
         let now = clock::now();
@@ -406,6 +456,10 @@ impl Registry {
                     found.entry(digest.clone()).or_default().push(who.clone());
                 }
             }
+        }
+        for (digest, slots) in self.0.store.stood_in().await? {
+            let slots = slots.into_iter().map(|slot| format!("a generation of the slot `{slot}`"));
+            found.entry(digest).or_default().extend(slots);
         }
         for (digest, times) in self.0.store.decided_with().await? {
             let who = if times == 1 { "one recorded decision".into() } else { format!("{times} recorded decisions") };
@@ -568,14 +622,21 @@ pub struct Spool {
     what: &'static str,
     setting: &'static str,
     limit: u64,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Spool {
+    /// Refuses at once what will be too large.
+    pub fn expect(&self, bytes: u64) -> Result<(), Error> {
+        if bytes <= self.limit {
+            return Ok(());
+        }
+        Err(Error::TooLarge { what: self.what, setting: self.setting, limit: self.limit })
+    }
+
     pub async fn write(&mut self, part: &[u8]) -> Result<(), Error> {
         self.written = self.written.saturating_add(part.len() as u64);
-        if self.written > self.limit {
-            return Err(Error::TooLarge { what: self.what, setting: self.setting, limit: self.limit });
-        }
+        self.expect(self.written)?;
         Ok(self.file.write_all(part).await?)
     }
 
