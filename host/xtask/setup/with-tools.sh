@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
-# with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER and AETHER_MODELS_PYTHON naming what setup
-# found. What was not found stays unset, so that the program says itself what is missing.
-# with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER and AETHER_OCI_REGISTRY naming what setup found. What was not found
-# stays unset, so that the program says itself what is missing.
+# with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER, AETHER_MODELS_PYTHON and AETHER_OCI_REGISTRY
+# naming what setup found. What was not found stays unset, so that the program says itself what is missing.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
