@@ -20,7 +20,7 @@ PROFILE := debug
 CARGO_FLAGS :=
 aether := $(CARGO_TARGET_DIR)/$(PROFILE)/aether
 
-.PHONY: help setup setup-test guests ui build run test bench fmt clean
+.PHONY: help setup setup-test guests kits ui build run test bench fmt clean
 
 help:
 	@echo "make run     set up what is missing, build, start a server, two agents and a demo workload"
@@ -38,9 +38,13 @@ setup:
 setup-test: setup
 	@$(setup_dir)/test-tools.sh
 	@$(setup_dir)/models.sh
+	@$(setup_dir)/kits.sh
 
 guests:
 	$(step) guests $(setup_dir)/guests.sh
+
+kits:
+	$(step) kits $(setup_dir)/conformance.sh $(aether)
 
 ui:
 	$(step) --needs npm --in host/ui ui npm run build
@@ -67,6 +71,7 @@ test: setup-test
 	$(step) clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(step) clippy-guests $(setup_dir)/guests.sh clippy -- -D warnings
 	$(step) build cargo build --locked --workspace --bins
+	$(step) kits $(setup_dir)/conformance.sh $(aether)
 	@echo "test"
 	$(step) --needs npm --in host/ui ui-check npm run check
 	$(step) --needs npm --in host/ui --tell 'Tests +[0-9]' ui-unit npm test

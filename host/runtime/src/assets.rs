@@ -2,9 +2,9 @@
 //! outside of can be reached from, and known by content from then on.
 
 use aether_core::{id::Digest, plan::canonical};
-use cap_std::fs::Dir;
+use cap_std::{ambient_authority, fs::Dir};
 use serde_json::json;
-use std::{collections::BTreeMap, io::Read as _, sync::Arc};
+use std::{collections::BTreeMap, io::Read as _, path::Path, sync::Arc};
 
 /// Files of one set, and the bytes of all together.
 const FILES_MAXIMUM: usize = 1_000;
@@ -70,6 +70,12 @@ impl Assets {
     pub const BYTES_MAXIMUM: u64 = BYTES_MAXIMUM;
     /// Folders in folders.
     pub const DEPTH_MAXIMUM: usize = DEPTH_MAXIMUM;
+
+    /// Reads the folder at `path`.
+    pub fn open(path: &Path) -> Result<Self, AssetsError> {
+        let unreadable = |source| AssetsError::Read { name: path.display().to_string(), source };
+        Self::read(&Dir::open_ambient_dir(path, ambient_authority()).map_err(unreadable)?)
+    }
 
     /// Reads all files of `folder` and of the folders in it. Links are followed only within.
     pub fn read(folder: &Dir) -> Result<Self, AssetsError> {

@@ -1,6 +1,6 @@
 //! From a project's source to `<name>.wasm`. What has not changed is not built again, by content and not by time.
 
-use super::{component, project::Project, script};
+use super::{bindings, component, project::Project, script};
 use aether_core::id::Digest;
 use anyhow::{Context, ensure};
 use serde::Serialize;
@@ -46,11 +46,11 @@ pub(super) fn build(project: &Project) -> anyhow::Result<Built> {
     let started = Instant::now();
     let scratch = project.scratch();
     std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+    bindings::write(project)?;
     let raw = scratch.join("built.wasm");
     script::build(project, &raw)?;
     let bytes = std::fs::read(&raw).with_context(|| format!("the build wrote no {}", raw.display()))?;
-    let bytes = component::finish(bytes, &project.folder.join("wit"), project.manifest.world)
-        .context("what was built cannot be made a component")?;
+    let bytes = component::finish(bytes, project).context("what was built cannot be made a component")?;
     let digest = Digest::of(&bytes);
     std::fs::write(&path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
     std::fs::write(&stamp, format!("{inputs} {digest}\n"))
@@ -70,7 +70,8 @@ fn inputs(project: &Project) -> anyhow::Result<Digest> {
             let name = entry.file_name().to_string_lossy().into_owned();
             let kind = entry.file_type()?;
             // Neither is read by a build; what a language's own tools leave behind is not source.
-            let apart = ["fixtures", "assets", "target", "node_modules", "__pycache__"].contains(&name.as_str());
+            let apart =
+                ["fixtures", "assets", "target", "node_modules", "__pycache__", "bindings"].contains(&name.as_str());
             if name.starts_with('.') || apart {
                 continue;
             }

@@ -2,6 +2,7 @@
 //! host is asked, and nothing of this repository is needed: the kits of `sdk/kits/` are in the binary.
 
 mod bench;
+mod bindings;
 mod build;
 mod component;
 mod project;

@@ -1,6 +1,6 @@
 //! A plugin's folder: made from a kit's template, and read back from its `plugin.toml`.
 
-use super::{Kits, Lang, RustKit, WIT};
+use super::{Kits, Lang, RustKit, WIT, bindings};
 use aether_core::{
     decision::{Limits, Role},
     id::is_name,
@@ -85,7 +85,9 @@ impl Project {
             )
             .as_bytes(),
         )?;
-        Self::open(folder)
+        let project = Self::open(folder)?;
+        bindings::write(&project)?;
+        Ok(project)
     }
 
     pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
@@ -116,9 +118,7 @@ impl Project {
         if !folder.exists() {
             return Ok(Assets::default());
         }
-        let opened = cap_std::fs::Dir::open_ambient_dir(&folder, cap_std::ambient_authority())
-            .with_context(|| format!("cannot open {}", folder.display()))?;
-        Ok(Assets::read(&opened)?)
+        Ok(Assets::open(&folder)?)
     }
 }
 
