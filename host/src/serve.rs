@@ -310,7 +310,7 @@ fn signing_key(path: &Path) -> Result<SigningKey, Error> {
 }
 
 /// What compiled code is sealed with. Losing it costs compiling anew, so one that will not do is made anew as well.
-fn code_key(path: &Path) -> Result<[u8; 32], Error> {
+pub(crate) fn code_key(path: &Path) -> Result<[u8; 32], Error> {
     match read_secret(path)?.and_then(|bytes| bytes.try_into().ok()) {
         Some(key) => Ok(key),
         None => new_secret(path),

@@ -6,6 +6,7 @@ use aether_core::decision::{Limits, LogLine, Question};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -134,21 +135,34 @@ pub struct Case {
     pub log: Option<Vec<LogLine>>,
 }
 
-impl Case {
-    /// `component` as this case wants it, where `config` is what holds for all cases.
-    pub fn activate(
-        &self,
-        component: &Component,
-        config: &Map<String, Value>,
-        limits: &Limits,
-        assets: &Assets,
-    ) -> Result<Prepared, ActivateError> {
-        let mut config = config.clone();
-        config.extend(self.config.clone());
-        component.activate(&config, limits, assets)
+/// A component as its cases want it, activated once for each config: that is the costly part, and most share one.
+#[derive(Debug)]
+pub struct Activations {
+    component: Component,
+    /// What holds for all cases.
+    config: Map<String, Value>,
+    limits: Limits,
+    assets: Assets,
+    by_config: BTreeMap<String, Result<Prepared, ActivateError>>,
+}
+
+impl Activations {
+    pub fn new(component: Component, config: Map<String, Value>, limits: Limits, assets: Assets) -> Self {
+        Self { component, config, limits, assets, by_config: BTreeMap::new() }
     }
 
-    /// Asks the component that [`activate`](Case::activate) gave, and compares.
+    /// As `case` wants it.
+    pub fn of(&mut self, case: &Case) -> &Result<Prepared, ActivateError> {
+        let mut config = self.config.clone();
+        config.extend(case.config.clone());
+        self.by_config
+            .entry(json!(config).to_string())
+            .or_insert_with(|| self.component.activate(&config, &self.limits, &self.assets))
+    }
+}
+
+impl Case {
+    /// Asks the component that [`Activations`] gave, and compares.
     pub fn run(&self, name: String, activated: &Result<Prepared, ActivateError>) -> FixtureResult {
         let (problems, fuel) = match activated {
             Err(error) => {

@@ -12,10 +12,10 @@ pub use matrix::{figures, table};
 use aether_core::decision::Limits;
 use aether_runtime::{
     Assets, Engine,
-    fixture::{self, Case, FixtureResult},
+    fixture::{self, Activations, Case, FixtureResult},
 };
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -108,18 +108,8 @@ pub fn ask(engine: &Engine, guest: &Guest) -> Result<Outcome> {
         None => Assets::default(),
         Some(folder) => Assets::open(folder)?,
     };
-    let mut activated = BTreeMap::new();
-    let results: Vec<_> = guest
-        .cases
-        .iter()
-        .map(|(name, case)| {
-            let config = Value::Object(case.config.clone()).to_string();
-            let activated = activated
-                .entry(config)
-                .or_insert_with(|| case.activate(&component, &Map::new(), &Limits::default(), &assets));
-            case.run(name.clone(), activated)
-        })
-        .collect();
+    let mut activations = Activations::new(component, Map::new(), Limits::default(), assets);
+    let results: Vec<_> = guest.cases.iter().map(|(name, case)| case.run(name.clone(), activations.of(case))).collect();
     let used = || results.iter().map(|result| result.fuel).filter(|fuel| *fuel > 0);
     let fuel = (used().min().unwrap_or(0), used().max().unwrap_or(0));
     Ok(Outcome { lang: guest.lang.clone(), subject: guest.subject.clone(), results, bytes: bytes.len() as u64, fuel })

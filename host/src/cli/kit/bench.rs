@@ -2,7 +2,7 @@
 
 use super::{cases, load, project::Project};
 use crate::cli::{say, show};
-use aether_runtime::Environment;
+use aether_runtime::{Engine, EngineSettings, Environment, fixture::Activations};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 use std::{path::Path, time::Duration};
@@ -34,19 +34,21 @@ struct Figure {
 }
 
 pub(super) fn bench(project: &Project, component: &Path, rounds: u32) -> anyhow::Result<Figures> {
+    // Measured without what an earlier run left behind.
+    let engine = Engine::new(EngineSettings::default())?;
     let started = Instant::now();
-    let component = load(component)?;
+    let component = load(&engine, component)?;
     let load_us = micros(started.elapsed());
     let assets = project.assets()?;
+    let digest = component.digest().to_string();
+    let manifest = &project.manifest;
+    let mut activations = Activations::new(component, manifest.config.clone(), manifest.limits.clone(), assets);
     let (mut activate_us, mut fixtures) = (0, Vec::new());
     for file in cases(project)? {
         let case = file.parsed.map_err(anyhow::Error::msg).with_context(|| format!("the fixture {}", file.name))?;
         let started = Instant::now();
         // A config that is refused by intent answers no question.
-        let Ok(prepared) = case.activate(&component, &project.manifest.config, &project.manifest.limits, &assets)
-        else {
-            continue;
-        };
+        let Ok(prepared) = activations.of(&case) else { continue };
         activate_us = activate_us.max(micros(started.elapsed()));
         // The first ones fill caches that a running host has full.
         let warm_up = rounds.div_ceil(10);
@@ -67,7 +69,7 @@ pub(super) fn bench(project: &Project, component: &Path, rounds: u32) -> anyhow:
     ensure!(!fixtures.is_empty(), "{} has no fixture to measure", project.folder.join("fixtures").display());
     Ok(Figures {
         plugin: project.manifest.name.clone(),
-        digest: component.digest().to_string(),
+        digest,
         load_us,
         activate_us,
         rounds,

@@ -9,10 +9,11 @@ mod project;
 mod script;
 
 use super::{say, show};
+use crate::serve::code_key;
 use aether_core::decision::Role;
 use aether_runtime::{
-    Engine, EngineSettings,
-    fixture::{self, Case, FixtureResult},
+    CacheKey, CacheSettings, Component, Engine, EngineSettings,
+    fixture::{self, Activations, Case, FixtureResult},
 };
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
@@ -21,7 +22,6 @@ use rust_embed::RustEmbed;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -183,9 +183,17 @@ fn act(kit: Kit, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn load(component: &Path) -> anyhow::Result<aether_runtime::Component> {
+/// Compiled code is kept beside the project: a component with a language's runtime in it takes seconds.
+fn engine(project: &Project) -> anyhow::Result<Engine> {
+    const CODE_BYTES_MAX: u64 = 1 << 30;
+    let scratch = project.scratch();
+    let key = CacheKey(code_key(&scratch.join("code.key"))?);
+    let cache = CacheSettings { folder: scratch.join("code"), key, bytes: CODE_BYTES_MAX };
+    Ok(Engine::new(EngineSettings { cache: Some(cache), ..EngineSettings::default() })?)
+}
+
+fn load(engine: &Engine, component: &Path) -> anyhow::Result<Component> {
     let bytes = std::fs::read(component).with_context(|| format!("cannot read {}", component.display()))?;
-    let engine = Engine::new(EngineSettings::default())?;
     engine.load(&bytes).with_context(|| format!("{} is no plugin", component.display()))
 }
 
@@ -194,19 +202,13 @@ fn cases(project: &Project) -> anyhow::Result<Vec<fixture::File<Case>>> {
 }
 
 fn test(project: &Project, component: &Path) -> anyhow::Result<Vec<FixtureResult>> {
-    let component = load(component)?;
+    let component = load(&engine(project)?, component)?;
     let assets = project.assets()?;
-    // Activation is the costly part, and most cases share a config.
-    let mut activated = BTreeMap::new();
+    let manifest = &project.manifest;
+    let mut activations = Activations::new(component, manifest.config.clone(), manifest.limits.clone(), assets);
     let results = cases(project)?.into_iter().map(|fixture::File { name, parsed }| match parsed {
         Err(problem) => FixtureResult::invalid(name, problem),
-        Ok(case) => {
-            let manifest = &project.manifest;
-            let activated = activated
-                .entry(serde_json::Value::Object(case.config.clone()).to_string())
-                .or_insert_with(|| case.activate(&component, &manifest.config, &manifest.limits, &assets));
-            case.run(name, activated)
-        }
+        Ok(case) => case.run(name, activations.of(&case)),
     });
     Ok(results.collect())
 }
