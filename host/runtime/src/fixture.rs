@@ -2,7 +2,10 @@
 //! plugin beside its source; what a file of either looks like is the reader's, and how an answer is compared is here.
 
 use crate::{ActivateError, Assets, Component, Environment, Evaluation, Prepared, text};
-use aether_core::decision::{Limits, LogLine, Question};
+use aether_core::{
+    decision::{Limits, LogLine, Question, RoutingQuestion},
+    time::Time,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use std::{
@@ -196,8 +199,8 @@ pub struct Checked {
 /// Asks `question` twice. `expect` is a part of the answer as JSON; a fault is
 /// `{"fault": {"kind": .., "message": ..}}`.
 pub fn check(prepared: &Prepared, question: &Question, expect: &Value) -> Checked {
-    let first = prepared.evaluate(question, Environment::default());
-    let second = prepared.evaluate(question, Environment::default());
+    let first = prepared.evaluate(question, environment(question));
+    let second = prepared.evaluate(question, environment(question));
     let found = outcome(&first);
     let mut problems = Vec::new();
     compare("", expect, &found, &mut problems);
@@ -208,6 +211,20 @@ pub fn check(prepared: &Prepared, question: &Question, expect: &Value) -> Checke
         ));
     }
     Checked { problems, first }
+}
+
+/// What a host would give along with this question: the time is the question's own.
+pub fn environment(question: &Question) -> Environment {
+    let at = match question {
+        Question::Score(observation) => observation.at,
+        Question::Plan { evidence, .. } => evidence.at,
+        Question::Judge(question) => question.at,
+        Question::Route(RoutingQuestion::Placement(placement)) => {
+            placement.nodes.first().map_or(Time(0), |node| node.at)
+        }
+        Question::Route(RoutingQuestion::Message(_)) => Time(0),
+    };
+    Environment { at, seed: "fixture".into(), history: None }
 }
 
 fn outcome(evaluation: &Evaluation) -> Value {

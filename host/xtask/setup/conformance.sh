@@ -9,18 +9,24 @@ out=$root/build/kits
 # Projects in Rust share what they depend on.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/kits
 
-# guest LANG WORLD
+# guest LANG SUBJECT WORLD: a kit's template, or with files of sdk/conformance/guests laid over it.
 guest() {
-  local lang=$1 world=$2 name=$1-$2 project=$out/$1/$2
+  local lang=$1 world=$3 name=$1-$2 project=$out/$1/$2 own=$root/sdk/conformance/guests/$1/$2
   local fresh=$project.new
   rm -rf "$fresh"
-  "$aether" plugin new "$name" --lang "$lang" --world "$world" --folder "$fresh" >/dev/null
+  "$aether" plugin new "$name" --lang "$lang" --world "$world" --folder "$fresh" >/dev/null || return
+  if [ -d "$own" ]; then
+    cp -r "$own/." "$fresh"
+    grep -rlF '{{name}}' "$fresh" | xargs -r sed -i "s/{{name}}/$name/"
+    cp -r "$root/sdk/conformance/guests/assets" "$fresh/assets"
+    sed -i 's/^wasi = false/wasi = true/' "$fresh/plugin.toml"
+  fi
   # `build` knows by content whether anything is to be done.
   for kept in .aether "$name.wasm" Cargo.lock; do
     [ ! -e "$project/$kept" ] || { rm -rf "${fresh:?}/$kept" && mv "$project/$kept" "$fresh/$kept"; }
   done
   rm -rf "$project"
-  mv "$fresh" "$project"
+  mv "$fresh" "$project" || return
   "$aether" plugin build "$project"
 }
 
@@ -37,7 +43,12 @@ for kit in "$root"/sdk/kits/*/kit.sh; do
   fi
   for world in "$root/sdk/kits/$lang/template"/*/; do
     world=$(basename "$world")
-    [ "$world" = common ] || guest "$lang" "$world" || failed=1
+    [ "$world" = common ] || guest "$lang" "$world" "$world" || failed=1
+  done
+  # What all guests of our own are: a scorer that tells what it found.
+  for subject in "$root/sdk/conformance/guests/$lang"/*/; do
+    subject=$(basename "$subject")
+    guest "$lang" "$subject" risk-scorer || failed=1
   done
 done
 exit $failed

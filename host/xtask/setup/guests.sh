@@ -5,22 +5,16 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-target=wasm32-unknown-unknown
-host=$(rustc -vV | sed -n 's/^host: //p')
-linker=$(rustc --print sysroot)/lib/rustlib/$host/bin/wasm-component-ld
-flags=(
-  # A small stack is cheaper to reset for the fresh store of every evaluation.
-  -Clink-arg=-zstack-size=65536
-  "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-  "--remap-path-prefix=$root=/aether"
-)
+# Built as the kit for Rust builds a project.
+# shellcheck source=../../../sdk/kits/lib.sh
+. "$root/sdk/kits/lib.sh"
+# shellcheck source=../../../sdk/kits/rust/kit.sh
+. "$root/sdk/kits/rust/kit.sh"
 out=$root/build/plugins
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/guests
-export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$linker
-export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="${flags[*]}"
 
 cd "$root/plugins"
-cargo "${1:-build}" --release --locked --target "$target" "${@:2}"
+wasm_cargo "$root" "${1:-build}" --release --locked "${@:2}"
 [ "${1:-build}" = build ] || exit 0
 
 mkdir -p "$out"

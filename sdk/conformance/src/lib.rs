@@ -59,10 +59,10 @@ pub struct Outcome {
 /// Languages that continuous integration must not skip. Go's toolchain is fetched from a distribution that moves.
 pub const REQUIRED: [&str; 4] = ["c", "js", "python", "rust"];
 
-/// Looks at what `kits` (`sdk/kits`) has templates and cases for, and at what is built in `built` (`build/kits`).
-pub fn discover(kits: &Path, built: &Path) -> Result<Found> {
+/// Looks at what `kits` (`sdk/kits`) has templates and cases for, `own` (`sdk/conformance`) has further guests and cases
+/// for, and at what is built in `built` (`build/kits`).
+pub fn discover(kits: &Path, own: &Path, built: &Path) -> Result<Found> {
     let mut found = Found::default();
-    let subjects = folders(&kits.join("cases"))?;
     for lang in folders(kits)? {
         let home = kits.join(&lang);
         if !home.join("kit.sh").exists() {
@@ -73,24 +73,26 @@ pub fn discover(kits: &Path, built: &Path) -> Result<Found> {
             found.skipped.insert(lang, reason.trim().to_owned());
             continue;
         }
-        let wanted: BTreeSet<String> =
-            folders(&home.join("template"))?.into_iter().filter(|name| name != "common").collect();
+        let mut wanted = folders(&home.join("template"))?;
+        wanted.remove("common");
+        wanted.extend(folders(&own.join("guests").join(&lang))?);
         let mut there = BTreeSet::new();
-        for subject in if lang_built.exists() { folders(&lang_built)? } else { BTreeSet::new() } {
+        for subject in folders(&lang_built)? {
             let project = lang_built.join(&subject);
             let component = project.join(format!("{lang}-{subject}.wasm"));
             if !component.exists() {
                 continue;
             }
             there.insert(subject.clone());
-            let cases = if subjects.contains(&subject) { cases(&kits.join("cases").join(&subject))? } else { vec![] };
-            if cases.is_empty() {
+            let mut asked = cases(&kits.join("cases").join(&subject))?;
+            asked.extend(cases(&own.join("cases").join(&subject))?);
+            if asked.is_empty() {
                 found
                     .problems
                     .push(format!("{lang}/{subject} is built, and no case names it: add sdk/kits/cases/{subject}/"));
             }
             let assets = Some(project.join("assets")).filter(|folder| folder.exists());
-            found.guests.push(Guest { lang: lang.clone(), subject, component, cases, assets });
+            found.guests.push(Guest { lang: lang.clone(), subject, component, cases: asked, assets });
         }
         for subject in wanted.difference(&there) {
             found.problems.push(format!("{lang}/{subject} has a template and is not built: run `make kits`"));
@@ -125,8 +127,11 @@ fn cases(folder: &Path) -> Result<Vec<(String, Case)>> {
         .collect()
 }
 
-/// Names of the folders in `folder`.
+/// Names of the folders in `folder`; none if there is no such folder.
 fn folders(folder: &Path) -> Result<BTreeSet<String>> {
+    if !folder.exists() {
+        return Ok(BTreeSet::new());
+    }
     let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut names = BTreeSet::new();
     for entry in entries {

@@ -22,7 +22,8 @@ const FIGURES: &str = "\n## What it costs\n";
 
 #[test]
 fn every_guest_answers_every_case() {
-    let found = discover(&root().join("sdk/kits"), &root().join("build/kits")).unwrap();
+    let found =
+        discover(&root().join("sdk/kits"), &root().join("sdk/conformance"), &root().join("build/kits")).unwrap();
     assert_eq!(found.problems, Vec::<String>::new());
     assert!(!found.guests.is_empty(), "no guest is built: run `make kits`");
     if std::env::var("CI").is_ok_and(|ci| ci == "true") {
@@ -102,7 +103,7 @@ fn a_guest_without_a_case_breaks_the_build() {
     ] {
         std::fs::write(folder.join(file), text).unwrap();
     }
-    let found = discover(&kits, &built);
+    let found = discover(&kits, &folder, &built);
     std::fs::remove_dir_all(&folder).unwrap();
     let found = found.unwrap();
     assert_eq!(

@@ -35,7 +35,10 @@ build() {
     clang=("$llvm/bin/clang" --target=wasm32-wasip1 "--sysroot=$home/usr" -isystem "$home/usr/include/wasm32-wasip1"
       -resource-dir "$llvm/lib/clang/$version" "-fuse-ld=$llvm/bin/wasm-ld")
   fi
+  local sources=(*.c)
+  [ "$WASI" = false ] || sources=("${sources[@]/#nowasi.c/}")
+  # shellcheck disable=SC2068 # what was left out is no word
   "${clang[@]}" -std=c17 -O2 -Wall -Wextra -mexec-model=reactor -Wl,--strip-debug,-z,stack-size=65536 -I. \
-    -o "$OUT" ./*.c bindings/*.c bindings/*.o
+    -o "$OUT" ${sources[@]} bindings/*.c bindings/*.o
 }
 

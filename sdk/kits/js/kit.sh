@@ -15,6 +15,8 @@ install() {
 }
 
 build() {
-  "$tool" --wit wit --world "$WORLD" --js plugin.js --stub-wasi --sync --minify --output "$OUT"
+  local wasi=(--stub-wasi)
+  [ "$WASI" = false ] || wasi=()
+  "$tool" --wit wit --world "$WORLD" --js plugin.js "${wasi[@]}" --sync --minify --output "$OUT"
 }
 

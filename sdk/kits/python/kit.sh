@@ -17,6 +17,8 @@ install() {
 
 # An active virtual environment is none of the plugin's business.
 build() {
-  env -u VIRTUAL_ENV "$tool" --wit-path wit --world "$WORLD" componentize --stub-wasi plugin --output "$OUT"
+  local wasi=(--stub-wasi)
+  [ "$WASI" = false ] || wasi=()
+  env -u VIRTUAL_ENV "$tool" --wit-path wit --world "$WORLD" componentize "${wasi[@]}" plugin --output "$OUT"
 }
 

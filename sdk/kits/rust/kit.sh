@@ -26,7 +26,7 @@ install() {
 # wasm_cargo FOLDER ARGUMENT...: cargo for the guests' target. Paths of this machine, of FOLDER too, are kept out of the
 # bytes, because a plugin is known by their digest.
 wasm_cargo() {
-  local folder=$1 flags
+  local folder=$1 flags variable=CARGO_TARGET_${target//-/_}
   shift
   flags=(
     # A small stack is cheaper to reset for the fresh store of every evaluation.
@@ -34,11 +34,17 @@ wasm_cargo() {
     "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     "--remap-path-prefix=$folder=/aether"
   )
-  CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$(linker) CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="${flags[*]}" \
-    cargo "$@" --target "$target"
+  export "${variable^^}_RUSTFLAGS=${flags[*]}"
+  # The target with WASI has a linker of its own; its module becomes a component afterwards.
+  [ "$target" != wasm32-unknown-unknown ] || export "${variable^^}_LINKER=$(linker)"
+  cargo "$1" --target "$target" "${@:2}"
 }
 
 build() {
+  if [ "$WASI" = true ]; then
+    target=wasm32-wasip1
+    rustup target add "$target"
+  fi
   export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$SCRATCH/target}
   wasm_cargo "$PWD" build --release
   cp "$CARGO_TARGET_DIR/$target/release/${NAME//-/_}.wasm" "$OUT"

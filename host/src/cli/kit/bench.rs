@@ -2,7 +2,10 @@
 
 use super::{cases, load, project::Project};
 use crate::cli::{say, show};
-use aether_runtime::{Engine, EngineSettings, Environment, fixture::Activations};
+use aether_runtime::{
+    Engine, EngineSettings,
+    fixture::{self, Activations},
+};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 use std::{path::Path, time::Duration};
@@ -52,8 +55,9 @@ pub(super) fn bench(project: &Project, component: &Path, rounds: u32) -> anyhow:
         activate_us = activate_us.max(micros(started.elapsed()));
         // The first ones fill caches that a running host has full.
         let warm_up = rounds.div_ceil(10);
-        let runs: Vec<_> =
-            (0..warm_up + rounds).map(|_| prepared.evaluate(&case.question, Environment::default())).collect();
+        let runs: Vec<_> = (0..warm_up + rounds)
+            .map(|_| prepared.evaluate(&case.question, fixture::environment(&case.question)))
+            .collect();
         let mut times: Vec<Duration> = runs.iter().skip(warm_up as usize).map(|run| run.duration).collect();
         times.sort_unstable();
         let at = |share: f64| {

@@ -31,6 +31,10 @@ pub(super) struct Manifest {
     pub(super) name: String,
     pub(super) lang: Lang,
     pub(super) world: Role,
+    /// Whether it is to have the virtual WASI: a clock, randomness, files, and what it prints in the log. Go's runtime
+    /// has it in any case.
+    #[serde(default)]
+    pub(super) wasi: bool,
     /// What the fixtures are asked with, where it differs from the component's defaults.
     #[serde(default)]
     pub(super) config: Map<String, Value>,
@@ -77,7 +81,10 @@ impl Project {
         write(
             &folder.join(MANIFEST),
             format!(
-                "# What `aether plugin build`, `test` and `bench` need to know.\nname = \"{name}\"\nlang = \"{}\"\nworld = \"{}\"\n\n\
+                "# What `aether plugin build`, `test` and `bench` need to know.\nname = \"{name}\"\nlang = \"{}\"\nworld = \"{}\"\n\
+                 # true: a clock, randomness, the files of assets/, and what is printed goes to the log; all of it the\n\
+                 # same on every run. Costs some start-up. Go has it in any case.\n\
+                 wasi = false\n\n\
                  # What the fixtures are asked with, where it differs from the component's defaults: docs/plugins.md\n\
                  # has the limits.\n# [config]\n# [limits]\n",
                 lang.name(),

@@ -39,6 +39,7 @@ pub(super) fn build(project: &Project, out: &Path) -> anyhow::Result<()> {
         .current_dir(&project.folder)
         .env("NAME", &project.manifest.name)
         .env("WORLD", project.manifest.world.world())
+        .env("WASI", project.manifest.wasi.to_string())
         .env("SCRATCH", project.scratch())
         .env("OUT", out)
         .stdin(Stdio::null())

@@ -1,5 +1,5 @@
 // The C library's streams want a system to write to. Nothing here has one, so that the component imports no WASI and is
-// cheap to start. Delete this file if you want printf, clock() or files: the host serves them virtually.
+// cheap to start. Left out when plugin.toml says `wasi = true`.
 #include <stdint.h>
 
 enum { BAD_DESCRIPTOR = 8 };
