@@ -30,7 +30,7 @@ mod window;
 pub use error::{Error, Rejected};
 pub use positions::Position;
 pub use range::{Bucket, RangeAnswer, RangeQuery, RangeSeries};
-pub use recorder::{Appended, Recorder, Sealed, SeriesInfo, Status};
+pub use recorder::{Appended, Excerpt, ExcerptQuery, Excerpts, Recorder, Sealed, SeriesInfo, Status};
 pub use settings::Settings;
 
 use object_store::{ObjectStore, local::LocalFileSystem};

@@ -3,22 +3,25 @@
 //! Locks, in the order in which they may nest: `sealing` (held across awaits, one seal at a time), then `origins`,
 //! then `pending`. The window's shards are never locked together with these.
 
+mod excerpt;
+
+pub use excerpt::{Excerpt, ExcerptQuery, Excerpts};
+
 use crate::{
     Error, Position, Rejected, Settings, admission, counters,
     positions::{EpochRecord, Origin, Taken},
     range::{RangeAnswer, RangeQuery, RangeSeries, downsample},
-    resample::{Grid, resample},
     segment::{self, Content, Wanted},
     shelf::{Entry, Shelf, path_of},
-    window::{Limits, Source, Window, merge},
+    window::{Limits, Source, Window},
 };
 use aether_core::{
     id::NodeId,
-    observation::{Column, Input, ObservedEvent},
     subject::SubjectRef,
     telemetry::{Batch, DiscreteEvent, Sample, SeriesKey},
     time::Time,
 };
+use excerpt::Gathered;
 use object_store::ObjectStore;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -361,50 +364,6 @@ impl Recorder {
         Ok(removed)
     }
 
-    /// The declared metrics of a subject on their grids, for an evaluation at `at`: by input, then by attributes; series
-    /// without a value in the window are left out. The unit must be the declared one. From the hot window alone.
-    pub fn columns(&self, subject: &SubjectRef, inputs: &[Input], at: Time) -> Vec<Column> {
-        let mut columns = Vec::new();
-        for (number, input) in (0u32..).zip(inputs) {
-            let Input::Metric(metric) = input else { continue };
-            let grid = Grid::new(metric.window_ms, metric.step_ms, at);
-            if grid.points == 0 {
-                continue;
-            }
-            let after = grid.after().minus_ms(grid.look_back_ms(metric.aggregation));
-            for view in self.inner.window.views(subject, &metric.name, Some(&metric.unit), after, grid.end()) {
-                let values = resample(&grid, metric.aggregation, &view.samples);
-                if values.iter().any(|v| !v.is_nan()) {
-                    columns.push(Column {
-                        input: number,
-                        attributes: view.attributes,
-                        start: grid.start,
-                        step_ms: grid.step_ms,
-                        values,
-                    });
-                }
-            }
-        }
-        columns
-    }
-
-    /// The declared events of a subject in `(at - window, at]`: by input, then by time, the newest `at_most` of each.
-    pub fn events(&self, subject: &SubjectRef, inputs: &[Input], at: Time) -> Vec<ObservedEvent> {
-        let mut out = Vec::new();
-        for (number, input) in (0u32..).zip(inputs) {
-            let Input::Events(wanted) = input else { continue };
-            let mut found = self.inner.window.events(Some(subject), at.minus_ms(wanted.window_ms), at);
-            found.retain(|e| e.name == wanted.name);
-            let skip = found.len().saturating_sub(usize::try_from(wanted.at_most).unwrap_or(usize::MAX));
-            out.extend(found.into_iter().skip(skip).map(|e| ObservedEvent {
-                input: number,
-                at: e.at,
-                attributes: e.attributes,
-            }));
-        }
-        out
-    }
-
     /// The newest sample of each series of the metric, in order of unit and attributes.
     pub fn latest(&self, subject: &SubjectRef, metric: &str) -> Vec<(SeriesKey, Sample)> {
         let views = self.inner.window.views(subject, metric, None, Time(i64::MIN), Time(i64::MAX));
@@ -446,69 +405,24 @@ impl Recorder {
 
     /// As [`Recorder::range`], from sealed segments too where the hot window does not reach back.
     pub async fn range_deep(&self, query: &RangeQuery) -> Result<RangeAnswer, Error> {
-        let inner = &self.inner;
-        let complete_from = inner.window.complete_from();
-        let mut answer = RangeAnswer { series: Vec::new(), cut: false, unreadable: 0 };
-        if query.from >= complete_from {
-            answer.series = self.range(query);
-            return Ok(answer);
+        if query.from >= self.inner.window.complete_from() {
+            return Ok(RangeAnswer { series: self.range(query), cut: false, unreadable: 0 });
         }
-        // Newest first, so that what the byte limit cuts off is the oldest.
-        let mut entries: Vec<Entry> = lock(&inner.index)
-            .segments
-            .iter()
-            .filter(|e| e.to >= query.from && e.from < query.to && e.from < complete_from)
-            .cloned()
-            .collect();
-        entries.sort_by_key(|e| std::cmp::Reverse((e.to, e.number)));
-        let mut bytes = 0u64;
-        entries.retain(|e| {
-            bytes = bytes.saturating_add(e.bytes);
-            answer.cut |= bytes > inner.settings.query_bytes_limit;
-            !answer.cut
-        });
-        if answer.cut {
-            counters::cut();
-        }
-        // Oldest batch first, so that the later word for one time stands.
-        entries.sort_by_key(|e| e.number);
-        let wanted = Wanted { subject: Some(query.subject.clone()), name: Some(query.metric.clone()) };
-        let mut runs: BTreeMap<SeriesKey, BTreeMap<NodeId, BTreeMap<Time, f64>>> = BTreeMap::new();
-        let mut add = |key: SeriesKey, origin: NodeId, samples: Vec<Sample>| {
-            let inside = samples.into_iter().filter(|s| (query.from..query.to).contains(&s.at));
-            runs.entry(key).or_default().entry(origin).or_default().extend(inside.map(|s| (s.at, s.value)));
+        let (bucket_ms, mut series) = (query.bucket_ms(), Vec::new());
+        let wanted = ExcerptQuery {
+            subjects: Some(BTreeSet::from([query.subject.clone()])),
+            names: BTreeSet::from([query.metric.clone()]),
+            from: query.from,
+            to: query.to.minus_ms(1),
         };
-        for few in entries.chunks(READ_AHEAD) {
-            let reads = futures::future::join_all(few.iter().map(|e| inner.shelf.rows(e, &wanted))).await;
-            for (entry, rows) in few.iter().zip(reads) {
-                match rows {
-                    Ok(rows) => rows.series.into_iter().for_each(|(key, origin, samples)| add(key, origin, samples)),
-                    // Retention came first.
-                    Err(Error::Read { source: object_store::Error::NotFound { .. }, .. }) => {}
-                    Err(error) => {
-                        answer.unreadable += 1;
-                        inner.unreadable(entry, &error);
-                    }
-                }
-            }
-        }
-        let (after, until) = (query.from.minus_ms(1), query.to.minus_ms(1));
-        for (key, origin, samples) in inner.window.stretches(&query.subject, &query.metric, after, until) {
-            add(key, origin, samples);
-        }
-        let bucket_ms = query.bucket_ms();
+        let Gathered { runs, events: _, cut, unreadable } = self.inner.gather(&wanted).await;
         for (key, origins) in runs {
-            let of_origin = |(origin, samples): (NodeId, BTreeMap<Time, f64>)| {
-                let samples: Vec<_> = samples.into_iter().map(|(at, value)| Sample { at, value }).collect();
-                (origin, samples.first().map(|s| s.at).unwrap_or_default(), samples)
-            };
-            let merged = merge(&origins.into_iter().map(of_origin).collect::<Vec<_>>());
-            let samples: Vec<_> = merged.into_iter().map(|(sample, _)| sample).collect();
+            let samples = excerpt::merged(origins);
             if !samples.is_empty() {
-                answer.series.push(RangeSeries { key, bucket_ms, buckets: downsample(&samples, bucket_ms) });
+                series.push(RangeSeries { key, bucket_ms, buckets: downsample(&samples, bucket_ms) });
             }
         }
-        Ok(answer)
+        Ok(RangeAnswer { series, cut, unreadable })
     }
 
     /// The hot window's events since `since` (inclusive), of one subject or of all, newest last.

@@ -9,7 +9,7 @@ use aether_core::{observation::Aggregation, telemetry::Sample, time::Time};
 /// Points on a grid at most; a longer window is cut to its newest points.
 const POINTS_LIMIT: u64 = 16_384;
 /// Two samples of a counter further apart than this (or than the step, if that is longer) give no rate.
-const RATE_GAP_MS: u64 = 300_000;
+pub(crate) const RATE_GAP_MS: u64 = 300_000;
 
 /// Where values are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,7 +103,7 @@ pub(crate) struct Rows {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
     pub(crate) subject: Option<SubjectRef>,
-    pub(crate) name: Option<String>,
+    pub(crate) names: BTreeSet<String>,
 }
 
 fn kind_text(kind: SubjectKind) -> &'static str {
@@ -314,11 +314,11 @@ fn decode_group(group: &dyn RowGroupReader, wanted: &Wanted, out: &mut Rows) -> 
     let total = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
     let mut picks: Vec<std::ops::Range<usize>> = std::iter::once(0..total).collect();
     // Each filter narrows what the next one has to read.
-    let mut narrow = |column: usize, text: &str| -> Result<(), Error> {
+    let mut narrow = |column: usize, wanted: &dyn Fn(&[u8]) -> bool| -> Result<(), Error> {
         let values = read::<ByteArrayType>(group, column, &picks)?.0;
         let rows = picks.iter().cloned().flatten();
         let mut next: Vec<std::ops::Range<usize>> = Vec::new();
-        for (row, _) in rows.zip(&values).filter(|(_, value)| value.data() == text.as_bytes()) {
+        for (row, _) in rows.zip(&values).filter(|(_, value)| wanted(value.data())) {
             match next.last_mut().filter(|last| last.end == row) {
                 Some(last) => last.end += 1,
                 None => next.push(row..row + 1),
@@ -328,11 +328,11 @@ fn decode_group(group: &dyn RowGroupReader, wanted: &Wanted, out: &mut Rows) -> 
         Ok(())
     };
     if let Some(subject) = &wanted.subject {
-        narrow(SUBJECT_ID, &subject.id)?;
-        narrow(SUBJECT_KIND, kind_text(subject.kind))?;
+        narrow(SUBJECT_ID, &|text| text == subject.id.as_bytes())?;
+        narrow(SUBJECT_KIND, &|text| text == kind_text(subject.kind).as_bytes())?;
     }
-    if let Some(name) = &wanted.name {
-        narrow(NAME, name)?;
+    if !wanted.names.is_empty() {
+        narrow(NAME, &|text| std::str::from_utf8(text).is_ok_and(|text| wanted.names.contains(text)))?;
     }
     if picks.is_empty() {
         return Ok(());
@@ -621,7 +621,7 @@ mod tests {
             prop_assert_eq!(read(&Wanted::default()), expected.clone());
             for id in ["a", "b", "c"] {
                 for name in ["x", "y"] {
-                    let wanted = Wanted { subject: Some(SubjectRef::workload(id)), name: Some(name.to_owned()) };
+                    let wanted = Wanted { subject: Some(SubjectRef::workload(id)), names: BTreeSet::from([name.to_owned()]) };
                     let part = expected.clone().into_iter().filter(|((key, _), _)| key.subject.id == id && key.metric == name).collect();
                     prop_assert_eq!(read(&wanted), part);
                 }

@@ -12,7 +12,7 @@ use aether_core::{
     time::Time,
 };
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, hash_map::RandomState},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -394,6 +394,11 @@ impl Window {
                 Some(View { unit: series.unit.clone(), attributes: series.attributes.clone(), samples })
             })
             .collect()
+    }
+
+    pub(crate) fn subjects(&self) -> BTreeSet<SubjectRef> {
+        let shards = self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner));
+        shards.flat_map(|shard| shard.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// The runs themselves, for a reader that has more of each elsewhere.

@@ -9,6 +9,7 @@
 //! cannot be loaded never keeps the host from starting: it is told, its predecessor stands in for it, and where it was
 //! a gate without one its silence denies.
 
+pub mod backtest;
 mod deed;
 mod error;
 mod live;

@@ -2,6 +2,7 @@
 
 use super::{Figures, Report};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use utoipa::ToSchema;
 
 /// Bars for the candidate. What is not set is not asked for; what is set and cannot be known is not reached.
@@ -84,7 +85,7 @@ impl Bars {
 
 fn least<T: PartialOrd + std::fmt::Display>(short: &mut Vec<Short>, bar: &str, wanted: Option<T>, found: Option<T>) {
     if let Some(wanted) = wanted
-        && found.as_ref().is_none_or(|found| !(*found >= wanted))
+        && found.as_ref().and_then(|found| found.partial_cmp(&wanted)).is_none_or(Ordering::is_lt)
     {
         short.push(Short { bar: bar.into(), wanted: format!("at least {wanted}"), found: told(found) });
     }
@@ -92,7 +93,7 @@ fn least<T: PartialOrd + std::fmt::Display>(short: &mut Vec<Short>, bar: &str, w
 
 fn most<T: PartialOrd + std::fmt::Display>(short: &mut Vec<Short>, bar: &str, wanted: Option<T>, found: Option<T>) {
     if let Some(wanted) = wanted
-        && found.as_ref().is_none_or(|found| !(*found <= wanted))
+        && found.as_ref().and_then(|found| found.partial_cmp(&wanted)).is_none_or(Ordering::is_gt)
     {
         short.push(Short { bar: bar.into(), wanted: format!("at most {wanted}"), found: told(found) });
     }

@@ -49,6 +49,19 @@ impl Costs {
         }
     }
 
+    /// Of another component of the same side.
+    pub fn add(&mut self, other: &Costs) {
+        self.fuel.extend(&other.fuel);
+        self.memory_bytes_max = self.memory_bytes_max.max(other.memory_bytes_max);
+        for (kind, count) in &other.faults {
+            *self.faults.entry(*kind).or_default() += count;
+        }
+    }
+
+    pub fn faults(&self, kind: FaultKind) -> u64 {
+        self.faults.get(&kind).copied().unwrap_or(0)
+    }
+
     fn cost(mut self) -> Cost {
         self.fuel.sort_unstable();
         let percentile = |percent: usize| {
