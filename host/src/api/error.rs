@@ -113,6 +113,15 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0062", "Component not fit for the slot"),
     ("AE0063", "Component in quarantine"),
     ("AE0064", "Evidence missing"),
+    ("AE0070", "History not understood"),
+    ("AE0071", "Backtest too large"),
+    ("AE0072", "Backtest stopped"),
+    ("AE0073", "Nothing to test"),
+    ("AE0074", "History not readable"),
+    ("AE0075", "Decision not kept"),
+    ("AE0076", "Exported decision not right"),
+    ("AE0077", "Decision not executable"),
+    ("AE0078", "Too many backtests"),
 ];
 
 impl Error {

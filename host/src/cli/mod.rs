@@ -1,9 +1,11 @@
 //! The binary `aether`: the server, a local fleet, and the command line of the API.
 //!
 //! Every command of the client prints a table for people, or with `--json` the API's own document for programs. Exit
-//! codes: 0 done, 1 failed (one sentence on standard error says why), 2 not understood.
+//! codes: 0 done, 1 failed (one sentence on standard error says why), 2 not understood, 3 done, and the answer is no (a
+//! backtest below its bars, a replay that differs).
 
 mod admin;
+mod backtest;
 mod client;
 mod decisions;
 mod doctor;
@@ -13,7 +15,11 @@ mod kit;
 mod nodes;
 mod plugins;
 mod policy;
+<<<<<<< HEAD
 mod registry;
+=======
+mod replay;
+>>>>>>> 9327d12 (backtest on files and replay of exported decisions: command line, codes, tests)
 mod serve;
 mod show;
 mod slots;
@@ -86,6 +92,10 @@ enum Command {
     /// Policy bundles.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Ask a candidate what it would have said of history, and what would have been otherwise.
+    Backtest(Box<backtest::Backtest>),
+    /// Execute a recorded decision again: bit for bit, or it says where not.
+    Replay(replay::Replay),
     /// Decisions that components made.
     #[command(subcommand)]
     Decisions(decisions::Decisions),
@@ -113,6 +123,9 @@ enum Config {
     Check(serve::Serve),
 }
 
+/// The exit code of what was done and came out below what was asked for.
+const SHORT: u8 = 3;
+
 /// Parses the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -123,7 +136,9 @@ pub fn main() -> ExitCode {
             let code = error
                 .downcast_ref::<crate::config::Error>()
                 .map(crate::config::Error::code)
-                .or_else(|| error.downcast_ref::<crate::serve::Error>().map(crate::serve::Error::code));
+                .or_else(|| error.downcast_ref::<crate::serve::Error>().map(crate::serve::Error::code))
+                .or_else(|| error.downcast_ref().map(crate::plugins::backtest::Error::code))
+                .or_else(|| error.downcast_ref().map(crate::plugins::replay::Error::code));
             let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
             complain(&format!("aether: {}{code}", format!("{error:#}").trim_end()));
             ExitCode::FAILURE
@@ -186,6 +201,8 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(plugins::Plugin::Registry(command)) => registry::run(command, &client, json).await?,
         Command::Assets(assets) => registry::assets(assets, &client()?, json).await?,
         Command::Policy(policy) => return policy::run(policy, json).await,
+        Command::Backtest(backtest) => return backtest::run(*backtest, json).await,
+        Command::Replay(replay) => return replay::run(replay, client, json).await,
         Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,
         Command::Token(token) => admin::token(token, &client()?, json).await?,
         Command::JoinToken(join) => admin::join_token(join, &client()?, json).await?,

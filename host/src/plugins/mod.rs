@@ -15,6 +15,7 @@ mod error;
 mod live;
 pub mod metric;
 pub mod registry;
+pub mod replay;
 mod seed;
 
 pub use deed::{Added, By, Deed, NewEntry};

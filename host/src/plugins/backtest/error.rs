@@ -26,6 +26,16 @@ pub enum Error {
     Nothing(String),
     #[error("the recorded history could not be read")]
     Recorder(#[from] aether_recorder::Error),
+    #[error("there is no {what} `{id}`")]
+    Unknown { what: &'static str, id: String },
+    #[error("{limit} backtests run or wait already; wait, or stop one")]
+    Busy { limit: usize },
+    #[error("the candidate cannot be had from the registry: {0}")]
+    Registry(#[source] crate::plugins::registry::Error),
+    #[error(transparent)]
+    Activate(aether_runtime::ActivateError),
+    #[error("the database could not be used")]
+    Store(#[from] crate::store::Error),
     #[error("a thread of the backtest died; this is a defect of the host, and nothing was changed")]
     Died,
 }
@@ -38,7 +48,10 @@ impl Error {
             Error::TooLong { .. } | Error::TooMany { .. } | Error::TimeLimit { .. } => "AE0071",
             Error::Stopped { .. } => "AE0072",
             Error::Nothing(_) | Error::Roles(_) => "AE0073",
-            Error::Recorder(_) | Error::Died => "AE0074",
+            Error::Recorder(_) | Error::Registry(_) | Error::Store(_) | Error::Died => "AE0074",
+            Error::Unknown { .. } => "AE0004",
+            Error::Activate(_) => "AE0077",
+            Error::Busy { .. } => "AE0078",
         }
     }
 }
