@@ -12,7 +12,9 @@ use crate::{
     fabric::{self, Fabric},
     plugins::{
         self, Opening, Slots,
+        backtest::{self, Backtests, Histories},
         registry::{self, Registry},
+        replay::Replays,
     },
     store::{self, Store},
 };
@@ -180,8 +182,24 @@ impl Host {
         .await?;
         tasks.spawn(seal(recorder.clone(), stop.clone()));
         tasks.spawn(collect(registry.clone(), stop.clone()));
+        let histories = Histories::open(data, store.clone())
+            .map_err(|source| Error::Data { path: data.join("histories"), source })?;
+        let backtests = Backtests::open(backtest::Parts {
+            store: store.clone(),
+            recorder: recorder.clone(),
+            registry: registry.clone(),
+            slots: slots.clone(),
+            histories,
+            hysteresis: config.hysteresis.clone(),
+            tick_ms: config.control.tick_ms,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        })
+        .await?;
+        let proofs = api::Proofs { replays: Replays::new(store.clone(), registry.clone()), backtests };
         let plugins_dir = config.policy.plugins_dir.clone();
-        let plane = Arc::new(Running { store: store.clone(), fabric: fabric.clone(), control, slots, plugins_dir });
+        let plane =
+            Arc::new(Running { store: store.clone(), fabric: fabric.clone(), control, slots, plugins_dir, proofs });
         let app = api::App::new(api::Parts {
             store: store.clone(),
             recorder: recorder.clone(),

@@ -2,78 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands, its helpers included")]
 
+mod market;
+
 use aether_core::{
-    decision::{Envelope, Limits, Question},
-    id::{DecisionId, EntryId, SlotId},
-    observation::{Observation, ObservedEvent},
-    slot::Stage,
-    subject::{Subject, SubjectKind},
+    backtest::{Measure, Report, Tolerance},
+    decision::{Envelope, Question},
+    finding::Hysteresis,
+    id::{DecisionId, NodeId, SlotId},
+    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
-use aether_host::plugins::replay::File;
-use aether_runtime::{Assets, ENGINE_VERSION, Engine, EngineSettings, Environment, Evaluation, WIT_VERSION};
-use expect_test::expect;
-use serde_json::{Map, Value, json};
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+use aether_host::plugins::{
+    backtest::{Bounds, Error, History, Imported, Mapping, Progress, Sides, Test, labels, run},
+    replay::File,
 };
-
-fn component(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/plugins").join(format!("{name}.wasm"));
-    assert!(path.exists(), "{} is not built: run `make guests`", path.display());
-    path.canonicalize().unwrap()
-}
-
-fn aether(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aether"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("AETHER_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments).current_dir(folder).stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-const MINUTE: u64 = 60_000;
-/// 2026-11-21 02:00 UTC.
-const BEGIN: Time = Time(1_795_226_400_000);
-
-/// Three hours of two nodes' prices. `spot-1` gets a rebalance signal after two hours; the price of `spot-2` rises to
-/// twice what it was within the second hour, and nothing comes of it.
-fn market() -> String {
-    let mut csv = String::from("timestamp,subject,metric,unit,value,attribute.zone\n");
-    for tick in 0..1_080u64 {
-        let at = BEGIN.plus_ms(tick * 10_000).0;
-        let wobble = if tick % 2 == 0 { 0.001 } else { 0.0 };
-        // As steep as a trend, and as smooth as no jump.
-        let rise = f64::from(u32::try_from(tick.clamp(360, 720) - 360).unwrap()) / 360.0;
-        writeln!(csv, "{at},node/spot-1,aether.market.price,{{USD}}/h,{},a", 1.0 + wobble).unwrap();
-        writeln!(csv, "{at},node/spot-2,aether.market.price,{{USD}}/h,{},a", 1.0 + wobble + rise).unwrap();
-    }
-    let signal = BEGIN.plus_ms(120 * MINUTE + 500).0;
-    writeln!(csv, "{signal},node/spot-1,aether.market.rebalance,,,").unwrap();
-    csv
-}
-
-fn labels() -> String {
-    let (from, to) = (BEGIN.plus_ms(119 * MINUTE).0, BEGIN.plus_ms(125 * MINUTE).0);
-    let at = BEGIN.plus_ms(122 * MINUTE).0;
-    format!("subject,from,to,at,id,summary\nnode/spot-1,{from},{to},{at},reclaim,taken away\n")
-}
-
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("market.csv"), market()).unwrap();
-    std::fs::write(folder.path().join("labels.csv"), labels()).unwrap();
-    folder
-}
+use aether_recorder::{Recorder, local_store};
+use aether_runtime::{Assets, Prepared};
+use expect_test::expect;
+use market::{BEGIN, MINUTE, aether, component, decided, folder, prepared, text};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 #[test]
 fn a_backtest_on_files_tells_caught_false_and_lead_and_twice_the_same() {
@@ -184,43 +132,6 @@ fn what_cannot_be_tested_is_one_sentence_and_a_code() {
     }
 }
 
-/// A decision of `spot-risk` as a host records it.
-fn decided() -> (Envelope, Vec<u8>) {
-    let bytes = std::fs::read(component("spot-risk")).unwrap();
-    let engine = Engine::new(EngineSettings::default()).unwrap();
-    let prepared = engine.load(&bytes).unwrap().activate(&Map::new(), &Limits::default(), &Assets::default()).unwrap();
-    let subject = Subject { kind: SubjectKind::Node, id: "spot-1".into(), generation: 1, labels: BTreeMap::new() };
-    let events = vec![ObservedEvent { input: 1, at: BEGIN, attributes: BTreeMap::new() }];
-    let question = Question::Score(Observation { subject, at: BEGIN, columns: vec![], events });
-    let Evaluation { outcome, fuel, memory_bytes, log, host_calls, .. } =
-        prepared.evaluate(&question, Environment { at: BEGIN, seed: "dec-1".into(), history: None });
-    let envelope = Envelope {
-        schema_version: 1,
-        id: DecisionId::new("dec-1"),
-        slot: SlotId::new("risk"),
-        generation: 1,
-        entry: EntryId::new("spot-risk"),
-        stage: Stage::Active,
-        component: prepared.digest().clone(),
-        component_name: "spot-risk".into(),
-        component_version: prepared.description().version.clone(),
-        config: prepared.config_digest().clone(),
-        assets: None,
-        wit_version: WIT_VERSION.into(),
-        engine_version: ENGINE_VERSION.into(),
-        limits: Limits::default(),
-        at: BEGIN,
-        question,
-        host_calls,
-        log,
-        outcome,
-        fuel,
-        memory_bytes,
-        duration_us: 0,
-    };
-    (envelope, bytes)
-}
-
 #[test]
 fn an_exported_decision_replays_without_a_host_and_every_tampering_is_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -321,4 +232,156 @@ fn telemetry_of_two_columns_takes_nab_windows() {
         recall 100.0 %
         price_1#1 node/price_1 2026-11-21 03:20:00Z + 20 min caught 6 min before"#]]
     .assert_eq(&told.join("\n"));
+}
+
+fn test(prepared: Prepared, history: History) -> Test {
+    let imported = Imported::read([], &Mapping::default()).unwrap();
+    Test {
+        slot: Some(SlotId::new("risk")),
+        sides: Sides { candidate: vec![prepared.clone()], current: Some(vec![prepared]) },
+        hysteresis: Hysteresis::default(),
+        history,
+        known: BTreeMap::new(),
+        from: None,
+        to: None,
+        tick_ms: Some(10_000),
+        live_tick_ms: 1_000,
+        measure: Measure::Labels,
+        events: labels("labels.csv", market::labels().as_bytes(), Some(&imported)).unwrap(),
+        tolerance: Tolerance::default(),
+        decisions: vec![],
+    }
+}
+
+fn finished(test: Test) -> Report {
+    run(test, &Bounds::default(), &Progress::default()).unwrap()
+}
+
+/// The same telemetry by way of the recorder, sealed and far out of its hot window.
+async fn recorded(folder: &std::path::Path) -> Recorder {
+    let end = BEGIN.plus_ms(180 * MINUTE);
+    let open = async |now: Time| {
+        Recorder::open(aether_recorder::Settings::default(), local_store(folder).unwrap(), now).await.unwrap()
+    };
+    let recorder = open(BEGIN).await;
+    let (mut sequence, mut batches) = (0, BTreeMap::<i64, (Vec<SeriesSamples>, Vec<DiscreteEvent>)>::new());
+    for line in market::market().lines().skip(1) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let (at, subject) = (Time(cells[0].parse().unwrap()), cells[1].trim_start_matches("node/"));
+        let subject = aether_core::subject::SubjectRef::node(subject);
+        let batch = batches.entry(at.0).or_default();
+        let attributes: BTreeMap<String, String> =
+            if cells[5].is_empty() { BTreeMap::new() } else { BTreeMap::from([("zone".into(), cells[5].into())]) };
+        if cells[4].is_empty() {
+            batch.1.push(DiscreteEvent { subject, name: cells[2].into(), at, attributes });
+        } else {
+            let key = SeriesKey { subject, metric: cells[2].into(), unit: cells[3].into(), attributes };
+            batch.0.push(SeriesSamples { key, samples: vec![Sample { at, value: cells[4].parse().unwrap() }] });
+        }
+    }
+    for (at, (series, events)) in batches {
+        sequence += 1;
+        let batch = Batch { origin: NodeId::new("signals"), epoch: 1, sequence, series, events };
+        recorder.append(batch, Time(at)).unwrap();
+        if sequence % 100 == 0 {
+            recorder.seal(Time(at)).await.unwrap();
+        }
+    }
+    recorder.seal(end).await.unwrap();
+    drop(recorder);
+    open(end.plus_ms(24 * 60 * MINUTE)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_history_gives_the_report_that_the_same_telemetry_in_files_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = recorded(folder.path()).await;
+    let runtime = tokio::runtime::Handle::current();
+    let ends = (BEGIN, BEGIN.plus_ms(1_079 * 10_000));
+    let reports = tokio::task::spawn_blocking(move || {
+        let prepared = prepared("spot-risk", &Map::new());
+        let csv = market::market();
+        let imported = Imported::read([("market", csv.as_bytes())], &Mapping::default()).unwrap();
+        let files = finished(test(prepared.clone(), History::Imported(Arc::new(imported))));
+        let (from, to) = ends;
+        let recorded = finished(test(prepared, History::Recorded { recorder, runtime, from, to }));
+        (files, recorded)
+    });
+    let (files, recorded) = reports.await.unwrap();
+    assert_eq!(files.candidate.figures.as_ref().unwrap().caught, 1);
+    assert_eq!(recorded, files, "every answer, every alarm and every unit of fuel");
+    assert_eq!(recorded.changes.unwrap().changed, 0, "it was compared with itself");
+    assert_eq!(recorded.current.unwrap(), recorded.candidate);
+}
+
+#[test]
+fn a_backtest_is_bounded_and_can_be_stopped() {
+    let prepared = prepared("spot-risk", &Map::new());
+    let csv = market::market();
+    let imported = Arc::new(Imported::read([("market", csv.as_bytes())], &Mapping::default()).unwrap());
+    let history = || History::Imported(Arc::clone(&imported));
+    let few = Bounds { evaluations: 100, ..Bounds::default() };
+    let error = run(test(prepared.clone(), history()), &few, &Progress::default()).unwrap_err();
+    assert!(matches!(error, Error::TooMany { given: 2_160, limit: 100 }), "{error}");
+    let no_time = Bounds { time_ms: 0, ..Bounds::default() };
+    let mut slow = test(prepared.clone(), history());
+    slow.tick_ms = Some(100);
+    let error = run(slow, &no_time, &Progress::default()).unwrap_err();
+    assert!(matches!(error, Error::TimeLimit { .. }), "{error}");
+    let stopped = Progress::default();
+    stopped.stop();
+    let error = run(test(prepared.clone(), history()), &Bounds::default(), &stopped).unwrap_err();
+    assert!(matches!(error, Error::Stopped { done: 0, of: 2_160 }), "{error}");
+    let gate = self::prepared("default-gate", &Map::new());
+    let mut mixed = test(prepared, history());
+    mixed.sides.candidate = vec![gate];
+    let error = run(mixed, &Bounds::default(), &Progress::default()).unwrap_err();
+    assert_eq!(error.code(), "AE0073");
+}
+
+/// The fixtures' questions, as decisions that the default gate made.
+fn judged(gate: &Prepared) -> Vec<Envelope> {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/default/fixtures");
+    let mut names: Vec<_> = std::fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let gates = names.iter().filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("gate-"));
+    gates
+        .enumerate()
+        .map(|(number, path)| {
+            let fixture: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+            let question: Question = serde_json::from_value(fixture["question"].clone()).unwrap();
+            let at = BEGIN.plus_ms(number as u64 * MINUTE);
+            market::envelope(gate, &DecisionId(format!("dec-{number}")), at, question)
+        })
+        .collect()
+}
+
+#[test]
+fn recorded_decisions_of_a_gate_are_asked_again_and_what_changes_is_listed() {
+    let gate = prepared("default-gate", &Map::new());
+    let decisions = judged(&gate);
+    let empty = Imported::read([], &Mapping::default()).unwrap();
+    let asked = |candidate: Prepared, current: Option<Vec<Prepared>>| {
+        let mut test = test(gate.clone(), History::Imported(Arc::new(empty.clone())));
+        test.sides = Sides { candidate: vec![candidate], current };
+        (test.measure, test.events) = (Measure::Nothing, vec![]);
+        // Every entry of a slot was asked the same question: it counts once.
+        test.decisions = decisions.iter().chain(&decisions).cloned().collect();
+        finished(test)
+    };
+    let same = asked(gate.clone(), None);
+    let changes = same.changes.unwrap();
+    assert_eq!((changes.compared, changes.changed), (decisions.len() as u64, 0));
+    assert_eq!(same.current.unwrap().cost, same.candidate.cost, "the recorded fuel is the fuel of now");
+    let Value::Object(lax) = json!({ "destructive": { "verdict": "allow" } }) else { unreachable!() };
+    let lax = prepared("default-gate", &lax);
+    for current in [None, Some(vec![gate.clone()])] {
+        let changes = asked(lax.clone(), current).changes.unwrap();
+        assert_eq!(changes.changed, 1, "{:?}", changes.rows);
+        assert!(
+            changes.rows[0].current.starts_with("deny") && changes.rows[0].decision.is_some(),
+            "{:?}",
+            changes.rows
+        );
+    }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     clock,
-    plugins::{self, registry},
+    plugins::{self, backtest, registry, replay},
     store,
 };
 use aether_core::{incident::Rank, slot::Refused};
@@ -65,6 +65,14 @@ pub enum Error {
     Quarantined(String),
     #[error("the slot was not changed: {0}")]
     Unproved(String),
+    #[error(
+        "there is no decision `{id}`: kept are those that incidents refer to, and of each subject the newest until the next tick"
+    )]
+    DecisionNotKept { id: String },
+    #[error("{0}")]
+    Backtest(#[source] backtest::Error),
+    #[error("{0}")]
+    Replay(#[source] replay::Error),
     #[error("this host is not ready for that: {0}")]
     NotReady(String),
     #[error(transparent)]
@@ -144,6 +152,9 @@ impl Error {
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
             Error::NotReady(_) => "AE0030",
+            Error::DecisionNotKept { .. } => "AE0075",
+            Error::Backtest(error) => error.code(),
+            Error::Replay(error) => error.code(),
             Error::Slot(_) => "AE0060",
             Error::SlotStale(_) => "AE0061",
             Error::Entry { .. } => "AE0062",
@@ -167,7 +178,13 @@ impl Error {
         match self {
             Error::Unauthenticated | Error::BadToken => StatusCode::UNAUTHORIZED,
             Error::Rank { .. } | Error::CrossSite => StatusCode::FORBIDDEN,
-            Error::NotFound { .. } | Error::NoEndpoint => StatusCode::NOT_FOUND,
+            Error::NotFound { .. } | Error::NoEndpoint | Error::DecisionNotKept { .. } => StatusCode::NOT_FOUND,
+            Error::Backtest(backtest::Error::Unknown { .. }) => StatusCode::NOT_FOUND,
+            Error::Backtest(backtest::Error::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Backtest(_) | Error::Replay(replay::Error::Load(_) | replay::Error::Activate(_)) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Error::Replay(_) => StatusCode::NOT_FOUND,
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
             Error::Body(_) | Error::Signals(_) | Error::Entry { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -216,6 +233,30 @@ impl From<store::Error> for Error {
         match error {
             store::Error::Conflict(what) => Error::Conflict(what),
             other => Error::internal(other),
+        }
+    }
+}
+
+impl From<backtest::Error> for Error {
+    fn from(error: backtest::Error) -> Self {
+        use backtest::Error as E;
+        match error {
+            E::Unknown { what, id } => Error::NotFound { what, id },
+            E::Registry(registry::Error::Unknown { what, digest }) => Error::NotFound { what, id: digest },
+            E::Store(error) => error.into(),
+            error @ (E::Recorder(_) | E::Registry(_) | E::Died | E::Read { .. }) => Error::internal(error),
+            error => Error::Backtest(error),
+        }
+    }
+}
+
+impl From<replay::Error> for Error {
+    fn from(error: replay::Error) -> Self {
+        use replay::Error as E;
+        match error {
+            E::Store(error) => error.into(),
+            error @ (E::Registry(_) | E::Died) => Error::internal(error),
+            error => Error::Replay(error),
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod access;
 mod admin;
+mod backtests;
 mod error;
 mod events;
 mod extract;
@@ -30,7 +31,7 @@ pub use error::{CODES, Error, Problem};
 pub use events::STREAMS_MAXIMUM;
 pub use extract::BODY_LIMIT_BYTES;
 pub use health::install_metrics;
-pub use plane::{Check, Deed, NotDecided, Plane, Word};
+pub use plane::{Check, Deed, NotDecided, Plane, Proofs, Word};
 pub use registry::SIGNATURE_HEADER;
 pub use table::{Endpoint, endpoints, openapi};
 

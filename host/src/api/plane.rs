@@ -4,7 +4,7 @@
 use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
 use crate::{
     fabric::NodeView,
-    plugins::{self, Added, By, Deed as SlotDeed},
+    plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
 };
 use aether_core::{
     decision::Envelope,
@@ -77,6 +77,13 @@ pub struct Check {
     pub failure: Option<String>,
 }
 
+/// What tries components on the past, with no effect on the fleet.
+#[derive(Clone)]
+pub struct Proofs {
+    pub replays: Replays,
+    pub backtests: Backtests,
+}
+
 #[async_trait]
 pub trait Plane: Send + Sync + 'static {
     /// All nodes that ever joined, in order of id.
@@ -96,6 +103,10 @@ pub trait Plane: Send + Sync + 'static {
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, crate::store::Error>;
     /// A decision of the newest evaluations, which no incident has committed.
     fn recent_decision(&self, id: &DecisionId) -> Option<Envelope>;
+    /// None: they are not up.
+    fn proofs(&self) -> Option<Proofs> {
+        None
+    }
     /// What must work beside the store and the recorder.
     fn checks(&self) -> Vec<Check>;
 }

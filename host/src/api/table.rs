@@ -1,6 +1,6 @@
 //! The one table of endpoints with the rank each needs.
 
-use super::{App, access, admin, events, fleet, incidents, plugins, registry, session, signals, slots};
+use super::{App, access, admin, backtests, events, fleet, incidents, plugins, registry, session, signals, slots};
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
 use serde_json::json;
@@ -64,6 +64,16 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(PolicyAuthor), routes!(registry::remove_assets)),
         (Needs(Viewer), routes!(plugins::decisions)),
         (Needs(Viewer), routes!(plugins::decision)),
+        (Needs(Viewer), routes!(backtests::replay)),
+        (Needs(Viewer), routes!(backtests::export)),
+        (Needs(Viewer), routes!(backtests::list)),
+        (Needs(Operator), routes!(backtests::start)),
+        (Needs(Viewer), routes!(backtests::get)),
+        (Needs(Operator), routes!(backtests::stop)),
+        (Needs(Viewer), routes!(backtests::histories)),
+        (Needs(Operator), routes!(backtests::put_history)),
+        (Needs(Operator), routes!(backtests::put_labels)),
+        (Needs(Operator), routes!(backtests::delete_history)),
         (Needs(Operator), routes!(signals::post)),
         (Needs(Admin), routes!(admin::create_join_token)),
         (Needs(Admin), routes!(admin::tokens)),

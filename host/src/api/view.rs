@@ -27,6 +27,20 @@ use aether_core::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// Backtests, the newest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BacktestList {
+    pub backtests: Vec<crate::plugins::backtest::BacktestInfo>,
+}
+
+/// One backtest.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BacktestDetail {
+    pub backtest: crate::plugins::backtest::BacktestInfo,
+    /// None: it still runs, or there is none, and `failure` says why.
+    pub report: Option<aether_core::backtest::Report>,
+}
+
 /// Who is signed in.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Session {

@@ -56,6 +56,22 @@ impl Client {
         self.send(Method::POST, path, Some(body)).await
     }
 
+    /// A POST that answers with nothing.
+    pub(super) async fn done(&self, path: &str) -> anyhow::Result<()> {
+        let answer = self.request(Method::POST, path, Some(&())).await?;
+        if answer.status().is_success() { Ok(()) } else { Err(self.problem(answer).await) }
+    }
+
+    /// Sends text as it is.
+    pub(super) async fn put<T: DeserializeOwned>(&self, path: &str, text: Vec<u8>) -> anyhow::Result<T> {
+        let mut request = self.http.request(Method::PUT, format!("{}/api/v1/{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = self.answer(request.header("content-type", "text/csv").body(text)).await?;
+        self.understood(answer).await
+    }
+
     pub(super) async fn delete(&self, path: &str) -> anyhow::Result<()> {
         let answer = self.request(Method::DELETE, path, None::<&()>).await?;
         if answer.status().is_success() { Ok(()) } else { Err(self.problem(answer).await) }

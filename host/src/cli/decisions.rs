@@ -4,8 +4,9 @@ use super::{
     client::{Client, escaped},
     say, show,
 };
-use crate::api::view::DecisionSummary;
+use crate::{api::view::DecisionSummary, plugins::replay::File};
 use aether_core::decision::Envelope;
+use anyhow::Context;
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +21,14 @@ pub(super) enum Decisions {
     Show {
         /// Its id.
         decision: String,
+    },
+    /// Write one into a file, with everything that it needs to replay on another machine.
+    Export {
+        /// Its id.
+        decision: String,
+        /// The file, which is written anew.
+        #[arg(long, short)]
+        output: std::path::PathBuf,
     },
 }
 
@@ -44,6 +53,17 @@ pub(super) async fn run(decisions: Decisions, client: &Client, json: bool) -> an
                 })
                 .collect();
             show::table(["DECISION", "MADE", "SLOT", "COMPONENT", "OUTCOME"], &rows);
+        }
+        Decisions::Export { decision, output } => {
+            let file: File = client.get(&format!("decisions/{}/export", escaped(&decision))).await?;
+            let text = serde_json::to_vec(&file)?;
+            std::fs::write(&output, &text)
+                .with_context(|| format!("the file {} cannot be written", output.display()))?;
+            say(&format!(
+                "{}: {} KiB. `aether replay --file {0}` executes it again.",
+                output.display(),
+                text.len().div_ceil(1_024)
+            ));
         }
         Decisions::Show { decision } => {
             let envelope: Envelope = client.get(&format!("decisions/{}", escaped(&decision))).await?;

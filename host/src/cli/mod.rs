@@ -10,6 +10,7 @@ mod client;
 mod decisions;
 mod doctor;
 mod drill;
+mod history;
 mod incidents;
 mod kit;
 mod nodes;
@@ -94,6 +95,9 @@ enum Command {
     Policy(policy::Policy),
     /// Ask a candidate what it would have said of history, and what would have been otherwise.
     Backtest(Box<backtest::Backtest>),
+    /// Telemetry of elsewhere on the host, to test candidates on.
+    #[command(subcommand)]
+    History(history::History),
     /// Execute a recorded decision again: bit for bit, or it says where not.
     Replay(replay::Replay),
     /// Decisions that components made.
@@ -201,7 +205,8 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(plugins::Plugin::Registry(command)) => registry::run(command, &client, json).await?,
         Command::Assets(assets) => registry::assets(assets, &client()?, json).await?,
         Command::Policy(policy) => return policy::run(policy, json).await,
-        Command::Backtest(backtest) => return backtest::run(*backtest, json).await,
+        Command::Backtest(backtest) => return backtest::run(*backtest, client, json).await,
+        Command::History(history) => history::run(history, &client()?, json).await?,
         Command::Replay(replay) => return replay::run(replay, client, json).await,
         Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,
         Command::Token(token) => admin::token(token, &client()?, json).await?,

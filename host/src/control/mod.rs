@@ -17,6 +17,7 @@ mod observe;
 mod risks;
 
 pub use incidents::NotTaken;
+pub(crate) use observe::node_subject;
 pub use risks::SubjectRisk;
 
 use crate::{fabric::Fabric, plugins::Slots, store::Store};

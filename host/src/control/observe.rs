@@ -159,7 +159,7 @@ fn said_nothing(name: &str, answer: &Result<Assessment, Fault>) -> Option<String
 }
 
 /// A node as components see it: its labels say what its agent can do.
-pub(super) fn node_subject(node: &NodeView) -> Subject {
+pub(crate) fn node_subject(node: &NodeView) -> Subject {
     let mut labels: BTreeMap<String, String> = node
         .capabilities
         .iter()

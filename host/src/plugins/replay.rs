@@ -5,6 +5,8 @@
 //! name. Each is checked against the digest that the envelope holds, so a file cannot pass another component off as the
 //! one that decided.
 
+use super::registry::{self, Registry};
+use crate::store::{self, Store};
 use aether_core::{
     decision::Envelope,
     id::{DecisionId, Digest},
@@ -18,12 +20,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::Arc};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 /// The file's form.
 pub const FORMAT: &str = "aether.decision/1";
 /// Differences that are told; there may be more.
 const DIFFERENCES_MAXIMUM: usize = 20;
+/// Replays at one time on a host.
+const REPLAYS_MAXIMUM: usize = 2;
 
 /// How a decision came out when it was executed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -99,6 +104,16 @@ pub enum Error {
     Load(#[from] LoadError),
     #[error(transparent)]
     Activate(#[from] ActivateError),
+    #[error(
+        "the {what} {digest} that made this decision is not kept on this host any more; export a decision while it is, to replay it later"
+    )]
+    NotKept { what: &'static str, digest: Digest },
+    #[error("the registry could not be used")]
+    Registry(#[source] registry::Error),
+    #[error("the database could not be used")]
+    Store(#[from] store::Error),
+    #[error("the thread that executed it died; this is a defect of the host, and nothing was changed")]
+    Died,
 }
 
 impl Error {
@@ -107,6 +122,8 @@ impl Error {
         match self {
             Error::Form(_) | Error::Other { .. } => "AE0076",
             Error::Load(_) | Error::Activate(_) => "AE0077",
+            Error::NotKept { .. } => "AE0075",
+            Error::Registry(_) | Error::Store(_) | Error::Died => "AE0031",
         }
     }
 }
@@ -286,6 +303,66 @@ fn differ(at: &str, recorded: Value, replayed: Value, out: &mut Vec<Difference>)
             }
         }
         (recorded, replayed) => out.push(Difference { at: at.to_owned(), recorded, replayed }),
+    }
+}
+
+/// Decisions executed again on the host that made them, retired components included. Cheap to clone.
+#[derive(Clone)]
+pub struct Replays {
+    store: Store,
+    registry: Registry,
+    /// So many at one time; a caller waits for a place.
+    places: Arc<Semaphore>,
+}
+
+impl Replays {
+    pub fn new(store: Store, registry: Registry) -> Self {
+        Self { store, registry, places: Arc::new(Semaphore::new(REPLAYS_MAXIMUM)) }
+    }
+
+    pub async fn replay(&self, envelope: &Envelope) -> Result<Replayed, Error> {
+        let _place = self.places.acquire().await.map_err(|_| Error::Died)?;
+        if let Some(mismatch) = other_engine(envelope) {
+            return Ok(mismatch);
+        }
+        let (config, assets) = (self.config(envelope).await?, self.assets(envelope).await?);
+        let component = self.registry.load(&envelope.component).await.map_err(kept("component"))?;
+        let envelope = envelope.clone();
+        let work = move || {
+            let prepared = component.activate(&config, &envelope.limits, &assets)?;
+            Ok(replay(&prepared, &envelope))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Died)?
+    }
+
+    /// A decision with everything that it needs.
+    pub async fn export(&self, envelope: Envelope) -> Result<File, Error> {
+        let (config, assets) = (self.config(&envelope).await?, self.assets(&envelope).await?);
+        let component = self.registry.bytes(&envelope.component).await.map_err(kept("component"))?;
+        Ok(File::new(envelope, &component, config, &assets))
+    }
+
+    async fn config(&self, envelope: &Envelope) -> Result<Map<String, Value>, Error> {
+        let digest = &envelope.config;
+        if *digest == Digest::of(&canonical(&Map::new())) {
+            return Ok(Map::new());
+        }
+        self.store.config(digest).await?.ok_or_else(|| Error::NotKept { what: "config", digest: digest.clone() })
+    }
+
+    async fn assets(&self, envelope: &Envelope) -> Result<Assets, Error> {
+        match &envelope.assets {
+            None => Ok(Assets::default()),
+            Some(digest) => self.registry.assets(digest).await.map_err(kept("set of assets")),
+        }
+    }
+}
+
+/// What the registry does not have any more is told as such.
+fn kept(what: &'static str) -> impl Fn(registry::Error) -> Error {
+    move |error| match error {
+        registry::Error::Unknown { digest, .. } => Error::NotKept { what, digest: Digest(digest) },
+        error => Error::Registry(error),
     }
 }
 

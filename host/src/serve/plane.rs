@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        Check, Deed, NotDecided, Plane, Word,
+        Check, Deed, NotDecided, Plane, Proofs, Word,
         view::{
             BundleInfo, Figures, MissingEntry, Plugin, SlotEntry, SlotNews, SlotStatus, Slots as SlotsView, SubjectRisk,
         },
@@ -27,6 +27,7 @@ pub(super) struct Running {
     pub(super) control: Control,
     pub(super) slots: Slots,
     pub(super) plugins_dir: PathBuf,
+    pub(super) proofs: Proofs,
 }
 
 #[async_trait]
@@ -127,6 +128,10 @@ impl Plane for Running {
 
     fn recent_decision(&self, id: &DecisionId) -> Option<Envelope> {
         self.control.recent_decision(id)
+    }
+
+    fn proofs(&self) -> Option<Proofs> {
+        Some(self.proofs.clone())
     }
 
     fn checks(&self) -> Vec<Check> {

@@ -4,6 +4,7 @@
 //! others. Telemetry never comes here; it goes to the recorder.
 
 pub mod audit;
+mod backtests;
 mod components;
 mod incidents;
 pub mod nodes;

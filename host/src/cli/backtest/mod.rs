@@ -3,9 +3,10 @@
 //! Without a server, on files: `--component FILE --history FILE...`. With one, on what it has recorded: `--slot S
 //! --candidate C --from --to`. Both are the same runner, and both hold the result against bars for CI.
 
+mod host;
 mod print;
 
-use super::{SHORT, show};
+use super::{SHORT, client::Client, show};
 use crate::{
     clock,
     plugins::backtest::{self, Bounds, History, Imported, Mapping, Progress, Sides, Test, subject_of, when},
@@ -29,7 +30,12 @@ use std::{
 };
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Backtest {
+    #[command(subcommand)]
+    manage: Option<host::OnHost>,
+    #[command(flatten)]
+    host: HostArgs,
     #[command(flatten)]
     files: Files,
     /// Begin here: a time such as 2026-11-21T02:00:00Z, or how long ago, such as 7d [default for files: their first sample].
@@ -41,16 +47,40 @@ pub(super) struct Backtest {
     /// Between two evaluations of a subject [default: 1s, or the step of the data if that is longer].
     #[arg(long, value_name = "DURATION", value_parser = when::duration_ms, help_heading = "Time")]
     tick: Option<u64>,
-    /// An alarm this long before an event's window still catches it.
-    #[arg(long, value_name = "DURATION", value_parser = when::duration_ms, default_value = "0s", help_heading = "Time")]
-    lead: u64,
-    /// An alarm this long after an event's window still catches it.
-    #[arg(long, value_name = "DURATION", value_parser = when::duration_ms, default_value = "0s", help_heading = "Time")]
-    late: u64,
+    /// An alarm this long before an event's window still catches it [default: 0s; for recorded incidents 10m].
+    #[arg(long, value_name = "DURATION", value_parser = when::duration_ms, help_heading = "Time")]
+    lead: Option<u64>,
+    /// An alarm this long after an event's window still catches it [default: 0s].
+    #[arg(long, value_name = "DURATION", value_parser = when::duration_ms, help_heading = "Time")]
+    late: Option<u64>,
     #[command(flatten)]
     detector: Detector,
     #[command(flatten)]
     bars: BarArgs,
+}
+
+/// On what a host has.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "On a host")]
+struct HostArgs {
+    /// The slot, such as risk.
+    #[arg(long, requires = "candidate", conflicts_with = "component")]
+    slot: Option<String>,
+    /// An entry of the slot, or a component of the registry by digest or name.
+    #[arg(long, requires = "slot")]
+    candidate: Option<String>,
+    /// The active entry in whose place it is thought [default: the one of the same name].
+    #[arg(long, value_name = "ENTRY", requires = "slot")]
+    replaces: Option<String>,
+    /// The set of assets of a candidate from the registry.
+    #[arg(long, value_name = "DIGEST", requires = "slot")]
+    assets_digest: Option<String>,
+    /// Test on this imported history, and not on what the host has recorded.
+    #[arg(long, value_name = "HISTORY", requires = "slot")]
+    imported: Option<String>,
+    /// Do not wait: print the id and go.
+    #[arg(long, requires = "slot")]
+    no_wait: bool,
 }
 
 /// Without a host.
@@ -159,7 +189,17 @@ impl BarArgs {
     }
 }
 
-pub(super) async fn run(backtest: Backtest, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    mut backtest: Backtest,
+    client: impl Fn() -> anyhow::Result<Client>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    if let Some(manage) = backtest.manage.take() {
+        return host::manage(manage, &client()?, json).await;
+    }
+    if backtest.host.slot.is_some() {
+        return host::run(backtest, &client()?, json).await;
+    }
     let bars = backtest.bars.bars();
     let report = local(backtest).await?;
     told(&report, &bars, json)
@@ -180,7 +220,7 @@ fn told(report: &Report, bars: &Bars, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn local(backtest: Backtest) -> anyhow::Result<Report> {
-    let Backtest { files, from, to, tick, lead, late, detector, bars: _ } = backtest;
+    let Backtest { manage: _, host: _, files, from, to, tick, lead, late, detector, bars: _ } = backtest;
     let now = clock::now();
     let when =
         |text: Option<String>| text.map(|text| when::time_or_ago(&text, now)).transpose().map_err(anyhow::Error::msg);
@@ -215,7 +255,7 @@ async fn local(backtest: Backtest) -> anyhow::Result<Report> {
             live_tick_ms: crate::control::Settings::default().tick_ms,
             measure,
             events: labels.unwrap_or_default(),
-            tolerance: Tolerance { lead_ms: lead, late_ms: late },
+            tolerance: Tolerance { lead_ms: lead.unwrap_or(0), late_ms: late.unwrap_or(0) },
             decisions: vec![],
         };
         let bounds = Bounds { threads: usize::from(files.threads), ..Bounds::default() };
@@ -234,8 +274,7 @@ pub(super) fn prepare(
     let bytes = contents(component)?;
     let config: Map<String, Value> = match config {
         None => Map::new(),
-        Some(path) => serde_json::from_slice(&contents(path)?)
-            .with_context(|| format!("{} is not a JSON object", path.display()))?,
+        Some(path) => self::config(path)?,
     };
     let assets = match assets {
         None => Assets::default(),
@@ -247,6 +286,10 @@ pub(super) fn prepare(
     // The watchdog stops what hangs; a busy machine must not change a report.
     let limits = Limits { deadline_ms: Limits::MAXIMUM.deadline_ms, ..Limits::default() };
     Ok(engine.load(&bytes)?.activate(&config, &limits, &assets)?)
+}
+
+fn config(path: &Path) -> anyhow::Result<Map<String, Value>> {
+    serde_json::from_slice(&contents(path)?).with_context(|| format!("{} is not a JSON object", path.display()))
 }
 
 fn contents(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -11,13 +11,19 @@
 //!
 //! Deliberately absent: what counts as caught (`aether_core::backtest`), and what becomes of a report (the slots').
 
+mod documents;
 mod error;
 mod history;
+mod jobs;
 mod labels;
 mod run;
+mod store;
 pub mod when;
 
+pub use documents::{BacktestInfo, BacktestRequest, BacktestState, HistoryAbout, HistoryInfo};
 pub use error::Error;
 pub use history::{History, Imported, Mapping, ROWS_LIMIT, subject_of};
+pub use jobs::{Backtests, Parts};
 pub use labels::labels;
 pub use run::{Bounds, Progress, Sides, Test, run};
+pub use store::{HISTORY_BYTES_LIMIT, Histories};
