@@ -151,6 +151,14 @@ async fn a_candidate_is_tested_on_a_history_that_the_host_keeps() {
     assert_eq!(shown.status.code(), Some(3), "its bars are remembered");
     assert!(text(&shown.stdout).contains("events caught"));
 
+    let spot = entry_of(&server.json(&["slot", "list", "--json"]).await, "spot-risk");
+    let calm = listed[1]["id"].as_str().unwrap();
+    for (backtest, part) in [("bt-none", "there is no backtest `bt-none`"), (calm, "is not of this entry")] {
+        let step = ["slot", "promote", "risk", &spot, "--to", "shadow", "--backtest", backtest];
+        let said = text(&server.run(&step).await.stderr);
+        assert!(said.contains(part) && said.contains("[AE0009]"), "{said}");
+    }
+
     for (arguments, part) in [
         (&["backtest", "--slot", "none", "--candidate", "spot-risk"][..], "there is no slot `none` [AE0004]"),
         (&["backtest", "--slot", "risk", "--candidate", "none"], "there is no entry or component `none` [AE0004]"),

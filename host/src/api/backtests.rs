@@ -15,7 +15,8 @@ use crate::{
 };
 use aether_core::{
     decision::Envelope,
-    id::{DecisionId, SlotId},
+    id::{DecisionId, Digest, EntryId, SlotId},
+    plan::canonical,
 };
 use axum::{
     Json,
@@ -201,6 +202,28 @@ impl App {
 
     fn backtests(&self) -> Result<Backtests, Error> {
         Ok(self.proofs()?.backtests)
+    }
+
+    /// A proof must be of what it is to prove: a finished backtest of the very component and config that stand behind the
+    /// entry, in this slot.
+    pub(super) async fn check_proof(&self, id: &str, slot: &str, entry: &EntryId) -> Result<(), Error> {
+        let wrong = |reason: String| Error::Parameter { name: "backtest".into(), reason };
+        let Some((backtest, report)) = self.store().backtest(id).await? else {
+            return Err(wrong(format!("there is no backtest `{id}`")));
+        };
+        let Some(report) = report else { return Err(wrong(format!("the backtest `{id}` has no report"))) };
+        let slots = self.plane().slots().slots;
+        let mut entries = slots.iter().filter(|known| known.id.0 == slot).flat_map(|slot| &slot.entries);
+        // Without the entry there is nothing to promote either, and that is told better.
+        let Some(entry) = entries.find(|known| known.id == *entry) else { return Ok(()) };
+        let config = Digest::of(&canonical(&entry.config));
+        let mut asked = report.candidate.asked.iter();
+        let same = asked
+            .any(|asked| asked.component == entry.digest && asked.config == config && asked.assets == entry.assets);
+        if backtest.request.slot.0 != slot || !same {
+            return Err(wrong(format!("the backtest `{id}` is not of this entry in this slot")));
+        }
+        Ok(())
     }
 
     async fn kept_decision(&self, id: String) -> Result<Envelope, Error> {

@@ -82,6 +82,9 @@ pub(super) async fn promote(
     let Promotion { generation, to, comment, backtest, overridden } = body;
     let (comment, backtest) = (text("comment", comment)?, text("backtest", backtest)?);
     let (entry, overridden) = (EntryId(of.entry), text("overridden", overridden)?);
+    if let Some(backtest) = &backtest {
+        app.check_proof(backtest, &of.slot, &entry).await?;
+    }
     let deed = Deed::Promote { generation, entry, to, comment, backtest, overridden };
     app.act_on_slot(SlotId(of.slot), deed, principal).await
 }

@@ -10,7 +10,7 @@ use aether_core::{
 use sqlx::{Row, sqlite::SqliteRow};
 
 /// Backtests that are kept; the oldest go first.
-pub const BACKTESTS_MAXIMUM: u32 = 200;
+const BACKTESTS_MAXIMUM: u32 = 200;
 
 impl Store {
     pub async fn insert_backtest(
