@@ -130,7 +130,8 @@ async fn what_starts_to_fail_is_taken_out_and_the_one_before_answers_again() {
     let fleet = Fleet::start(folder.path(), 2).await;
     let plant = &fleet.plant;
     let good = plant.now().slot().entries[0].id.clone();
-    let from = clock::now().plus_ms(3_000);
+    // Long enough for a busy machine to compile and promote it before.
+    let from = clock::now().plus_ms(8_000);
     let digest = plant.upload(failing_from(from)).await;
     let failing = plant.add(&digest, Some(&good)).await;
     plant.promote(&failing, Stage::Active).await;
