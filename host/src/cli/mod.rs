@@ -16,11 +16,8 @@ mod kit;
 mod nodes;
 mod plugins;
 mod policy;
-<<<<<<< HEAD
 mod registry;
-=======
 mod replay;
->>>>>>> 9327d12 (backtest on files and replay of exported decisions: command line, codes, tests)
 mod serve;
 mod show;
 mod slots;
