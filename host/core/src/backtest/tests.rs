@@ -284,7 +284,7 @@ proptest! {
         let one = trial.report(told(Measure::Nothing, vec![], true));
         let changes = one.changes.clone().expect("compared");
         prop_assert_eq!((changes.changed, changes.runs), (0, 0));
-        prop_assert_eq!(changes.compared as usize, a.len() + b.len());
+        prop_assert_eq!(changes.compared, (a.len() + b.len()) as u64);
         prop_assert_eq!(&one.candidate, one.current.as_ref().expect("compared"));
         let mut trial = Trial::new(&hysteresis(), true);
         play(&mut trial, "b", &b, Some(&b));

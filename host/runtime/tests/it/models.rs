@@ -72,6 +72,7 @@ fn a_model_is_read_from_the_assets() {
 }
 
 /// The Python that has the libraries; without it the test is skipped by name, and fails in CI.
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn python(test: &str) -> Option<PathBuf> {
     let python = std::env::var_os("AETHER_MODELS_PYTHON").map(PathBuf::from);
     if python.is_none() {
@@ -94,7 +95,8 @@ fn the_component_agrees_with_the_original_libraries() {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let component = component();
     // Predictions within 0 and 1, which are the score as they are.
-    for case in ["xgboost-binary", "xgboost-parallel", "lightgbm-binary", "lightgbm-zero-is-missing", "forest-default"] {
+    for case in ["xgboost-binary", "xgboost-parallel", "lightgbm-binary", "lightgbm-zero-is-missing", "forest-default"]
+    {
         let compared = compare(&component, &scratch.path().join(case));
         assert_eq!(compared, 100, "{case}");
     }

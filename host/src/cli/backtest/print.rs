@@ -58,8 +58,11 @@ fn names(asked: &[Asked]) -> String {
     asked.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// A row's name, and what it says of one side.
+type Row = (&'static str, fn(&Side) -> String);
+
 fn figures(candidate: &Side, current: Option<&Side>, measure: Measure) {
-    let mut rows: Vec<(&str, fn(&Side) -> String)> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     if candidate.figures.is_some() {
         if measure == Measure::Nothing {
             rows.push(("alarms", |side| of(side, |figures| figures.alarms.to_string())));
