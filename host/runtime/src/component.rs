@@ -8,7 +8,7 @@ use crate::{
     evaluate::{self, Evaluation},
     host::{Source, State},
     import::{self, Import},
-    metric,
+    metric::{self, Figures},
     schema::Schema,
     snapshot::Preparation,
 };
@@ -136,6 +136,7 @@ pub(crate) struct Loaded {
     pub(crate) description: Description,
     pub(crate) imports: BTreeSet<Grant>,
     pub(crate) bound: Bound,
+    pub(crate) figures: Figures,
     schema: Schema,
     /// As uploaded, for its snapshots; none where none can be taken.
     bytes: Result<Arc<[u8]>, String>,
@@ -211,9 +212,11 @@ impl Component {
         let bound = Bound::new(inner, role, &component).map_err(types)?;
         let description = evaluate::describe(engine, &bound).map_err(LoadError::Describe)?;
         let schema = check(&description).map_err(LoadError::Description)?;
+        let digest = Digest::of(bytes);
         Ok(Self(Arc::new(Loaded {
             engine: engine.clone(),
-            digest: Digest::of(bytes),
+            figures: Figures::new(&digest, &description.name, role),
+            digest,
             role,
             description,
             imports: uses,

@@ -69,10 +69,14 @@ pub(crate) fn evaluate(
         ask(active, limits, question, source, store)
     }) else {
         let fault = overloaded(&loaded.engine);
-        count(loaded, FaultKind::Overloaded.into_label(), None);
+        loaded.figures.failed(FaultKind::Overloaded.into_label());
         return (nothing(fault), None);
     };
-    let outcome_label = outcome.as_ref().err().map_or("ok", |fault| fault.kind.into_label());
+    match &outcome {
+        Ok(_) => loaded.figures.answered(),
+        Err(fault) => loaded.figures.failed(fault.kind.into_label()),
+    }
+    loaded.figures.cost(run.fuel, run.duration);
     let State { meter, log, host_calls, source, .. } = run.state;
     let evaluation = Evaluation {
         outcome,
@@ -82,7 +86,6 @@ pub(crate) fn evaluate(
         log,
         host_calls,
     };
-    count(loaded, outcome_label, Some(&evaluation));
     (evaluation, Some(source))
 }
 
@@ -398,22 +401,6 @@ fn nothing(fault: Fault) -> Evaluation {
         duration: Duration::ZERO,
         log: vec![],
         host_calls: vec![],
-    }
-}
-
-fn count(loaded: &Loaded, outcome: &'static str, evaluation: Option<&Evaluation>) {
-    let component = loaded.digest.short().to_owned();
-    let name = loaded.description.name.clone();
-    let role = loaded.role.world();
-    metrics::counter!(metric::EVALUATIONS, "component" => component.clone(), "name" => name.clone(), "role" => role, "outcome" => outcome)
-        .increment(1);
-    if let Some(evaluation) = evaluation {
-        // Exact up to 2^53, far above any fuel limit.
-        #[allow(clippy::cast_precision_loss, reason = "a histogram's value")]
-        metrics::histogram!(metric::FUEL, "component" => component.clone(), "name" => name.clone(), "role" => role)
-            .record(evaluation.fuel as f64);
-        metrics::histogram!(metric::DURATION, "component" => component, "name" => name, "role" => role)
-            .record(evaluation.duration.as_secs_f64());
     }
 }
 
