@@ -44,6 +44,17 @@ export const api = {
   deny: (hash: string, comment: string | null) =>
     told(client.POST('/api/v1/plans/{hash}/deny', { params: { path: { hash } }, body: { comment } })),
   slots: async (s?: Signal) => (await told(client.GET('/api/v1/slots', s))) as M.Slots,
+  slotHistory: (slot: string, s?: Signal) => told(client.GET('/api/v1/slots/{slot}/generations', { params: { path: { slot }, query: {} }, ...s })),
+  addEntry: async (slot: string, body: M.NewEntry) =>
+    (await told(client.POST('/api/v1/slots/{slot}/entries', { params: { path: { slot } }, body: body as never }))) as M.AddedEntry,
+  promoteEntry: (slot: string, entry: string, body: M.Promotion) =>
+    told(client.POST('/api/v1/slots/{slot}/entries/{entry}/promote', { params: { path: { slot, entry } }, body })),
+  retireEntry: (slot: string, entry: string, body: M.Retirement) =>
+    told(client.POST('/api/v1/slots/{slot}/entries/{entry}/retire', { params: { path: { slot, entry } }, body })),
+  rollBackEntry: (slot: string, entry: string, body: M.RollBack) =>
+    told(client.POST('/api/v1/slots/{slot}/entries/{entry}/roll-back', { params: { path: { slot, entry } }, body })),
+  removePlugin: (digest: string) => told(client.DELETE('/api/v1/plugins/{digest}', { params: { path: { digest } } })),
+  liftQuarantine: (digest: string) => told(client.POST('/api/v1/plugins/{digest}/lift-quarantine', { params: { path: { digest } } })),
   plugins: (s?: Signal) => told(client.GET('/api/v1/plugins', s)),
   decisions: (query: { slot?: string; limit?: number }, s?: Signal) => told(client.GET('/api/v1/decisions', { params: { query }, ...s })),
   decision: async (id: string, s?: Signal) =>

@@ -24,6 +24,7 @@ const TOPICS: Record<string, readonly (readonly string[])[]> = {
   incidents: [keys.incidents, ['plans'], keys.status],
   nodes: [keys.nodes, keys.workloads, keys.status],
   risks: [keys.risks],
+  slots: [keys.slots, keys.plugins],
 };
 /** The host says something at least every 15 s; a stream that is silent for longer than this is dead, whatever the browser thinks. */
 const SILENT_MS = 40_000;

@@ -33,6 +33,7 @@ export type {
   PlanDetail,
   Plugin,
   Posture,
+  Promotion,
   Proposal,
   RangeAnswer,
   RangeSeries,
@@ -40,9 +41,12 @@ export type {
   Reading,
   Reason,
   Resolution,
+  Retirement,
   Risk,
+  RollBack,
   SafetyClass,
   Session,
+  Stage,
   Step,
   StepRecord,
   SubjectKind,
@@ -51,6 +55,7 @@ export type {
   SummaryReading,
   Target,
   TimelineEntry,
+  UploadedPlugin,
   Workload,
   WorkloadView,
 } from './generated/schema';
@@ -62,6 +67,9 @@ export type ComponentRole = G.SlotStatus['role'];
 export type SlotEntry = Omit<G.SlotEntry, 'config'> & { config: Record<string, unknown> };
 export type SlotStatus = Omit<G.SlotStatus, 'entries'> & { entries: SlotEntry[] };
 export type Slots = Omit<G.Slots, 'slots'> & { slots: SlotStatus[] };
+
+export type NewEntry = Pick<G.NewEntry, 'generation' | 'component' | 'replaces'> & { config: Record<string, unknown> };
+export type AddedEntry = Omit<G.AddedEntry, 'slot'> & { slot: SlotStatus };
 
 /** An argument or a fact: one kind, one value. The document leaves it open. */
 export type Value =

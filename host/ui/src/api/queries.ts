@@ -96,6 +96,10 @@ export function useSlots() {
   return useQuery({ queryKey: keys.slots, queryFn: ({ signal }) => api.slots({ signal }), refetchInterval: 2_000 });
 }
 
+export function useSlotHistory(slot: string) {
+  return useQuery({ queryKey: [...keys.slots, slot], queryFn: ({ signal }) => api.slotHistory(slot, { signal }), refetchInterval: 5_000 });
+}
+
 export function usePlugins() {
   return useQuery({ queryKey: keys.plugins, queryFn: ({ signal }) => api.plugins({ signal }), refetchInterval: 30_000 });
 }
