@@ -531,61 +531,50 @@ const limits: M.Limits = {
   host_calls: 256,
 };
 
-const entry = (name: string, more: Partial<M.SlotEntry> = {}, figures: Partial<M.Figures> = {}): M.SlotEntry => ({
+const figures: M.Figures = {
+  evaluations: 7_214,
+  faults: {},
+  compared: 0,
+  diverged: 0,
+  fuel_p50: 41_208,
+  fuel_p99: 44_871,
+  latency_us_p50: 38,
+  latency_us_p99: 121,
+  memory_bytes_max: 1 << 20,
+  log_lines: 0,
+  last_at: Date.now() - 900,
+  last_fault: null,
+  dropped: 0,
+};
+
+const entry = (name: string, more: Partial<M.SlotEntry> = {}, own: Partial<M.Figures> = {}): M.SlotEntry => ({
   id: `${name}-1`,
   component: name,
   name,
   version: '0.1.0',
-  digest: digest(name),
-  config: { rebalance_weight: 0.7, price_window_ms: 300_000, critical_above: 0.85 },
-  limits,
   assets: null,
-  grants: ['log'],
+  grants: ['log', 'assets', 'history'],
   stage: 'active',
-  since: BEGIN - 40 * MINUTE,
+  since: BEGIN - 3_600_000,
   replaces: null,
   predecessor: null,
   proofs: [],
   quarantine: null,
   ready: true,
-  figures: {
-    evaluations: 7_214,
-    faults: {},
-    compared: 0,
-    diverged: 0,
-    memory_bytes_max: 1_179_648,
-    log_lines: 0,
-    dropped: 0,
-    fuel_p50: 41_208,
-    fuel_p99: 44_871,
-    latency_us_p50: 38,
-    latency_us_p99: 121,
-    last_at: Date.now() - 900,
-    last_fault: null,
-    ...figures,
-  },
+  digest: digest(name),
+  config: { rebalance_weight: 0.7, price_window_ms: 300_000, critical_above: 0.85 },
+  limits,
+  figures: { ...figures, ...own },
   ...more,
 });
 
-const budget: M.SlotStatus['budget'] = {
-  window: 200,
-  least_evaluations: 20,
-  faults_in_row: 5,
-  fault_percent: 5,
-  divergence_percent: 25,
-  latency_ratio: 5,
-  latency_floor_ms: 20,
-  fuel_ratio: 10,
-};
-
-/** A slot as the bundle made it. */
-const seeded = (id: string, role: M.ComponentRole, rule: M.SlotStatus['rule'], entries: M.SlotEntry[]): M.SlotStatus => ({
+const slot = (id: string, role: M.ComponentRole, rule: M.SlotStatus['rule'], entries: M.SlotEntry[]): M.SlotStatus => ({
   id,
   role,
   rule,
-  generation: 1,
-  budget,
-  last: { slot: id, generation: 1, change: 'seed', entry: null, at: BEGIN - 40 * MINUTE, by: 'aether', why: 'the bundle default 0.1.0' },
+  generation: 1 + entries.length,
+  budget: { window: 200, least_evaluations: 20, faults_in_row: 5, fault_percent: 5, divergence_percent: 25, latency_ratio: 5, latency_floor_ms: 5, fuel_ratio: 10 },
+  last: { slot: id, generation: 1 + entries.length, change: 'promote', entry: entries[0]?.id ?? null, at: BEGIN - 300_000, by: 'ada', why: 'quiet for an hour in shadow' },
   entries,
 });
 
@@ -594,13 +583,38 @@ export function slots(): M.Slots {
     bundle,
     missing: [{ slot: 'gates', component: 'change-window', code: 'component.not-found', reason: 'there is no build/plugins/change-window.wasm; its absence denies every plan' }],
     slots: [
-      seeded('risk', 'risk-scorer', 'max', [
+      slot('risk', 'risk-scorer', 'max', [
         entry('spot-risk'),
         entry('host-pressure', {}, { faults: { out_of_fuel: 3, timed_out: 1 }, last_fault: 'ran out of fuel: 50,000,000 units were not enough', fuel_p50: 88_112, fuel_p99: 50_000_000, latency_us_p99: 2_840 }),
+        entry(
+          'spot-risk',
+          {
+            id: 'spot-risk-4',
+            version: '0.2.0',
+            digest: digest('spot-risk-2'),
+            stage: { canary: { percent: 25 } },
+            replaces: 'spot-risk-1',
+            proofs: [
+              { to: 'candidate', at: BEGIN - 900_000, by: 'ada', self_test: { passed: 7, failed: 0 } },
+              { to: 'shadow', at: BEGIN - 800_000, by: 'ada', self_test: { passed: 7, failed: 0 } },
+              { to: { canary: { percent: 25 } }, at: BEGIN - 300_000, by: 'ada', figures: { ...figures, evaluations: 480, compared: 480, diverged: 6 }, overridden: null },
+            ],
+          },
+          { evaluations: 213, compared: 213, diverged: 4 },
+        ),
+        entry('tree-ensemble', { id: 'tree-ensemble-3', stage: 'shadow', assets: digest('model'), since: BEGIN - 120_000 }, { evaluations: 98, compared: 98, diverged: 31 }),
+        entry('spot-risk', {
+          id: 'spot-risk-2',
+          version: '0.1.9',
+          digest: digest('spot-risk-bad'),
+          stage: 'retired',
+          replaces: 'spot-risk-1',
+          quarantine: { at: BEGIN - 4_000_000, reason: '12.0 % of its evaluations ended in a fault; its budget is 5 %', reproducer: 'dec-000388' },
+        }),
       ]),
-      seeded('planner', 'remediation-planner', 'rank', [entry('migrate-planner', {}, { evaluations: 5, fuel_p50: 102_400, fuel_p99: 110_020 })]),
-      seeded('gates', 'policy-gate', 'deny-overrides', [entry('default-gate', {}, { evaluations: 5 })]),
-      seeded('router', 'router', 'rank', [entry('least-loaded-router', {}, { evaluations: 0, fuel_p50: null, fuel_p99: null, latency_us_p50: null, latency_us_p99: null, last_at: null })]),
+      slot('planner', 'remediation-planner', 'rank', [entry('migrate-planner', {}, { evaluations: 5, fuel_p50: 102_400, fuel_p99: 110_020 })]),
+      slot('gates', 'policy-gate', 'deny-overrides', [entry('default-gate', {}, { evaluations: 5 })]),
+      slot('router', 'router', 'rank', [entry('least-loaded-router', {}, { evaluations: 0, fuel_p50: null, fuel_p99: null, latency_us_p50: null, latency_us_p99: null, last_at: null })]),
     ],
   };
 }
@@ -623,6 +637,16 @@ export function plugins(): M.Plugin[] {
     },
     size_bytes: 36_412,
     slots: name === 'experimental-risk' ? [] : ['risk'],
+    registered: {
+      imports: ['aether:plugin/log@0.1.0'],
+      provenance: name === 'experimental-risk' ? { kind: 'upload', file: 'experimental-risk.wasm' } : { kind: 'bundle', bundle: 'default', file: `${name}.wasm` },
+      signature: name === 'spot-risk' ? { key_name: 'release', key_id: digest('key') } : null,
+      uploaded_at: BEGIN - 7_200_000,
+      uploaded_by: 'aether',
+      used_at: BEGIN,
+      quarantine: null,
+      needed_by: name === 'experimental-risk' ? [] : ['slot risk'],
+    },
   }));
 }
 
@@ -647,7 +671,7 @@ export function decision(id: string): M.Envelope {
     schema_version: 1,
     id,
     slot: 'risk',
-    generation: 1,
+    generation: 5,
     entry: 'spot-risk-1',
     stage: 'active',
     component: digest('spot-risk'),

@@ -194,11 +194,51 @@ test('a drill that is stopped is over', async () => {
   await expect(page.getByTestId('drill-banner')).toHaveCount(0, { timeout: 30_000 });
 });
 
+test('a component is brought, watched in shadow, and its decisions are run again', async () => {
+  await page.goto(`${fleet.url}/plugins`);
+  await page.getByTestId('file').setInputFiles({ name: 'notes.wasm', mimeType: 'application/wasm', buffer: Buffer.from('not a component') });
+  await expect(page.getByRole('alert')).toContainText('notes.wasm was not taken');
+  await page.getByTestId('file').setInputFiles(path.resolve(import.meta.dirname, '../../../build/plugins/ewma.wasm'));
+  await expect(page.getByTestId('taken')).toContainText('is in the registry', { timeout: 60_000 });
+  await accessible(page);
+  await page.getByRole('button', { name: 'Add as candidate' }).click();
+  await expect(page.getByTestId('taken')).toContainText('is a candidate in risk', { timeout: 60_000 });
+  await page.getByRole('button', { name: 'Done' }).click();
+  const row = page.getByTestId('slot-risk').getByRole('row', { name: /^ewma / });
+  await expect(row).toContainText('Candidate');
+  await row.getByRole('button', { name: /Details of/ }).click();
+  await page.getByLabel(/^Why/).fill('first look');
+  await page.getByRole('button', { name: 'Watch it in shadow' }).click();
+  await expect(row).toContainText('Shadow');
+  await expect(page.getByTestId('generation-risk')).toContainText('first look');
+  // Asked beside the others, with no effect.
+  await expect.poll(async () => Number(await row.getByRole('link').textContent()), { timeout: 30_000 }).toBeGreaterThan(0);
+  // Without the evidence that the next step asks for, it is refused in words.
+  await page.getByRole('button', { name: 'Answer for 10 %' }).click();
+  await expect(page.getByRole('alert').filter({ hasText: 'The slot is as it was' })).toBeVisible();
+  await accessible(page);
+  await picture(page, 'slots');
+  await page.goto(`${fleet.url}/decisions`);
+  await page.getByRole('table').getByRole('link').first().click();
+  await page.getByRole('button', { name: 'Replay' }).click();
+  await expect(page.getByTestId('replay')).toHaveAttribute('data-verdict', 'identical', { timeout: 30_000 });
+});
+
+test('a backtest tells what a candidate would have said', async () => {
+  await page.goto(`${fleet.url}/backtests`);
+  await page.getByRole('button', { name: 'Start' }).click();
+  await expect(page.getByTestId('backtest')).toHaveAttribute('data-state', 'done', { timeout: 120_000 });
+  await expect(page.getByTestId('figures')).toContainText('Evaluations');
+  await accessible(page);
+  await picture(page, 'backtest');
+});
+
 test('every page can be read in both schemes, and by everybody', async () => {
   const pages: [name: string, open: string, ready: () => Promise<void>][] = [
     ['fleet-after', '/', () => expect(page.getByTestId('node-node-b')).toBeVisible()],
     ['incidents', '/incidents', () => expect(page.getByTestId('incident-row').first()).toBeVisible()],
     ['plugins', '/plugins', () => expect(page.getByTestId('slot-risk')).toContainText('spot-risk')],
+    ['backtests', '/backtests', () => expect(page.getByRole('heading', { name: 'Backtests' })).toBeVisible()],
     ['decisions', '/decisions', () => expect(page.getByRole('table')).toBeVisible()],
     ['audit', '/audit', () => expect(page.getByRole('table')).toContainText('plan.approve')],
   ];

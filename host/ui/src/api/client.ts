@@ -59,6 +59,12 @@ export const api = {
   decisions: (query: { slot?: string; limit?: number }, s?: Signal) => told(client.GET('/api/v1/decisions', { params: { query }, ...s })),
   decision: async (id: string, s?: Signal) =>
     (await told(client.GET('/api/v1/decisions/{id}', { params: { path: { id } }, ...s }))) as M.Envelope,
+  replay: (id: string) => told(client.POST('/api/v1/decisions/{id}/replay', { params: { path: { id } } })),
+  backtests: (s?: Signal) => told(client.GET('/api/v1/backtests', { params: { query: {} }, ...s })),
+  backtest: (id: string, s?: Signal) => told(client.GET('/api/v1/backtests/{id}', { params: { path: { id } }, ...s })),
+  startBacktest: (body: M.BacktestRequest) => told(client.POST('/api/v1/backtests', { body: body as never })),
+  stopBacktest: (id: string) => told(client.POST('/api/v1/backtests/{id}/stop', { params: { path: { id } } })),
+  histories: (s?: Signal) => told(client.GET('/api/v1/histories', s)),
   audit: (query: { before?: number; verify?: boolean }, s?: Signal) => told(client.GET('/api/v1/audit', { params: { query }, ...s })),
 };
 

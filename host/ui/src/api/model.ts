@@ -10,6 +10,9 @@ export type {
   ArtifactStatus,
   AuditEntry,
   AuditPage,
+  BacktestInfo,
+  BacktestReport,
+  BacktestSide,
   BlastRadius,
   Body,
   BundleInfo,
@@ -40,6 +43,7 @@ export type {
   Rank,
   Reading,
   Reason,
+  Replayed,
   Resolution,
   Retirement,
   Risk,
@@ -69,6 +73,8 @@ export type SlotStatus = Omit<G.SlotStatus, 'entries'> & { entries: SlotEntry[] 
 export type Slots = Omit<G.Slots, 'slots'> & { slots: SlotStatus[] };
 
 export type NewEntry = Pick<G.NewEntry, 'generation' | 'component' | 'replaces'> & { config: Record<string, unknown> };
+export type BacktestRequest = Pick<G.BacktestRequest, 'slot' | 'candidate'> & Partial<Pick<G.BacktestRequest, 'history' | 'from'>>;
+export type SlotGenerationMade = G.SlotHistory['generations'][number];
 export type AddedEntry = Omit<G.AddedEntry, 'slot'> & { slot: SlotStatus };
 
 /** An argument or a fact: one kind, one value. The document leaves it open. */

@@ -34,6 +34,7 @@ export const keys = {
   plugins: ['plugins'],
   decisions: ['decisions'],
   audit: ['audit'],
+  backtests: ['backtests'],
 } as const;
 
 export const sessionQuery = queryOptions({
@@ -115,6 +116,22 @@ export function useDecisions(slot: string | undefined, limit: number) {
 
 export function useDecision(id: string) {
   return useQuery({ queryKey: ['decision', id], queryFn: ({ signal }) => api.decision(id, { signal }), staleTime: Infinity });
+}
+
+export function useBacktests() {
+  return useQuery({ queryKey: keys.backtests, queryFn: ({ signal }) => api.backtests({ signal }), refetchInterval: 3_000 });
+}
+
+export function useBacktest(id: string) {
+  return useQuery({
+    queryKey: [...keys.backtests, id],
+    queryFn: ({ signal }) => api.backtest(id, { signal }),
+    refetchInterval: (query) => (query.state.data?.info.state === 'running' ? 1_000 : false),
+  });
+}
+
+export function useHistories() {
+  return useQuery({ queryKey: ['histories'], queryFn: ({ signal }) => api.histories({ signal }), staleTime: 10_000 });
 }
 
 export function useAudit() {

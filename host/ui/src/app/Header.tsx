@@ -29,6 +29,7 @@ export function Header({ status }: { status: Status | undefined }) {
           <Tab to="/" name="Fleet" />
           <Tab to="/incidents" name="Incidents" badge={status?.waiting_plans ?? 0} badgeMeans="waiting for approval" />
           <Tab to="/plugins" name="Plugins" />
+          <Tab to="/backtests" name="Backtests" />
           <Tab to="/decisions" name="Decisions" />
           <Tab to="/audit" name="Audit" />
         </nav>

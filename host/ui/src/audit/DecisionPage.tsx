@@ -2,9 +2,11 @@
 import { useParams } from 'react-router';
 import { useDecision } from '../api/queries';
 import type { Envelope } from '../api/model';
+import { stageWord } from '../domain/slots';
 import { duration } from '../format/time';
 import { bytes, compact, count, percent, plain } from '../format/units';
 import { At, Chip, Fact, Facts, Failure, Hash, Json, Note, Page, Panel, Skeleton } from '../parts/parts';
+import { ReplayPanel } from './ReplayPanel';
 import css from './Audit.module.css';
 
 export function DecisionPage() {
@@ -81,6 +83,14 @@ function Told({ envelope }: { envelope: Envelope }) {
               <Fact name="Digest">
                 <Hash value={envelope.component} what="component digest" />
               </Fact>
+              <Fact name="Stood as">
+                {stageWord(envelope.stage)} <code>{envelope.entry}</code> <span className={css.dim}>in generation {plain(envelope.generation)}</span>
+              </Fact>
+              {envelope.assets && (
+                <Fact name="Assets">
+                  <Hash value={envelope.assets} what="assets digest" />
+                </Fact>
+              )}
               <Fact name="Config">
                 <Hash value={envelope.config} what="config digest" />
               </Fact>
@@ -89,6 +99,7 @@ function Told({ envelope }: { envelope: Envelope }) {
             </Facts>
           </div>
         </Panel>
+        <ReplayPanel id={envelope.id} />
         <Panel title="Log" aside={<span className={css.dim}>{count(envelope.log.length, 'line')}</span>}>
           {envelope.log.length > 0 ? (
             <ul className={css.log}>

@@ -5,11 +5,11 @@ import type { Tone } from './words';
 export type StageName = 'candidate' | 'shadow' | 'canary' | 'active' | 'retired';
 
 export const STAGES: Record<StageName, { word: string; tone: Tone; means: string }> = {
-  candidate: { word: 'Candidate', tone: 'neutral', means: 'Activated and self-tested; asked nothing yet.' },
+  candidate: { word: 'Candidate', tone: 'idle', means: 'Activated and self-tested; asked nothing yet.' },
   shadow: { word: 'Shadow', tone: 'active', means: 'Asked beside those that answer, and compared with them. Its answers have no effect.' },
   canary: { word: 'Canary', tone: 'elevated', means: 'Answers for a share of the subjects, always the same ones.' },
   active: { word: 'Active', tone: 'ok', means: 'Answers for everybody.' },
-  retired: { word: 'Retired', tone: 'neutral', means: 'Asked nothing any more. Kept, so that its decisions can be run again.' },
+  retired: { word: 'Retired', tone: 'idle', means: 'Asked nothing any more. Kept, so that its decisions can be run again.' },
 };
 
 export function stageName(stage: Stage): StageName {

@@ -81,7 +81,7 @@ function Row({ plugin, slots }: { plugin: Plugin; slots: SlotStatus[] }) {
               </span>
             </Hint>
           ) : (
-            (registered?.signature?.name ?? <span className={css.dim}>unsigned</span>)
+            (registered?.signature?.key_name ?? <span className={css.dim}>unsigned</span>)
           )}
         </td>
         <td>{registered ? <Ago time={registered.uploaded_at} /> : <span className={css.dim}>not taken</span>}</td>

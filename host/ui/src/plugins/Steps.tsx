@@ -2,6 +2,7 @@
 import { Button, TextInput } from '@mantine/core';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { useState } from 'react';
+import { Link } from 'react-router';
 import { api } from '../api/client';
 import { Problem } from '../api/http';
 import type { SlotEntry, SlotStatus, Stage } from '../api/model';
@@ -12,7 +13,7 @@ import { Failure } from '../parts/parts';
 import css from './Plugins.module.css';
 
 /** The host's refusal of a step that lacks its evidence. */
-const UNPROVED = 'AE0063';
+const UNPROVED = 'AE0064';
 
 type Deed = { is: 'promote'; to: Stage; overridden: boolean } | { is: 'retire' } | { is: 'roll-back' };
 
@@ -79,6 +80,11 @@ export function Steps({ slot, entry }: { slot: SlotStatus; entry: SlotEntry }) {
         <Button size="xs" variant="subtle" color="red" disabled={act.isPending || text === ''} onClick={() => act.mutate({ is: 'roll-back' })}>
           Roll back
         </Button>
+        {author && (
+          <Button size="xs" variant="subtle" component={Link} to={`/backtests?slot=${encodeURIComponent(slot.id)}&candidate=${encodeURIComponent(entry.id)}`}>
+            Backtest
+          </Button>
+        )}
         {unproved && (
           <Button size="xs" variant="default" disabled={act.isPending || text === ''} onClick={() => act.mutate({ ...unproved, overridden: true })}>
             Take the step without it

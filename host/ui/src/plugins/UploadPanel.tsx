@@ -111,7 +111,7 @@ function Taken({ answer, slots, onDone }: { answer: UploadedPlugin; slots: SlotS
   return (
     <div className={css.taken} data-testid="taken">
       <Note tone="ok" title={`${component.name} ${component.version} ${isNew ? 'is in the registry.' : 'was in the registry already.'}`}>
-        {component.signature ? `Signed by ${component.signature.name}.` : 'Unsigned.'}{' '}
+        {component.signature ? `Signed by ${component.signature.key_name}.` : 'Unsigned.'}{' '}
         {sameVersion.length > 0 && 'Another component calls itself by the same name and version; the digest tells them apart.'}
       </Note>
       <Hash value={component.digest} what="component digest" />

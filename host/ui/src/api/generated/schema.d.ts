@@ -269,7 +269,11 @@ export interface paths {
         /** The components that this host has, in a slot or not. */
         get: operations["listPlugins"];
         put?: never;
-        post?: never;
+        /**
+         * Upload a component. The body is the component itself; the header `Aether-Signature` may hold its signature. The
+         *     same bytes are the same component: 200 if it was there before, 201 if it is new.
+         */
+        post: operations["uploadPlugin"];
         delete?: never;
         options?: never;
         head?: never;
@@ -548,6 +552,130 @@ export interface paths {
         get: operations["listWorkloads"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/assets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The sets of assets that this host has. */
+        get: operations["listAssets"];
+        put?: never;
+        /**
+         * Upload a set of assets as a tar archive of plain files. The same files are the same set: 200 if it was there
+         *     before, 201 if it is new.
+         */
+        post: operations["uploadAssets"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/assets/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove a set of assets that neither a slot nor a recorded decision needs. */
+        delete: operations["removeAssets"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/collect-garbage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Remove what the policy lets go (`[plugins]` in the configuration); with `dry_run` only say what that would be. */
+        post: operations["collectGarbage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/pull": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have the host pull a component from a registry. */
+        post: operations["pullPlugin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One component with all that is known of it. */
+        get: operations["getPlugin"];
+        put?: never;
+        post?: never;
+        /** Remove a component that neither a slot, nor the active bundle, nor a recorded decision needs. */
+        delete: operations["removePlugin"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{digest}/component": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A component's bytes. */
+        get: operations["downloadPlugin"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{digest}/lift-quarantine": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let slots take a component again that was quarantined. */
+        post: operations["liftQuarantine"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1497,6 +1625,7 @@ export interface components {
             size_bytes: number;
             /** @description The slots that it stands in. */
             slots: components["schemas"]["SlotId"][];
+            registered?: components["schemas"]["RegisteredPlugin"] | null;
         };
         /** @description What the host itself allows, whatever the gates say. The default is conservative. */
         Posture: {
@@ -1539,6 +1668,8 @@ export interface components {
             detail: string;
             /** @description Stable; `docs/errors.md` has a section for each. */
             code: string;
+            /** @description Of what the registry refuses, more exactly: such as `component.not-wasm` or `signature.unknown-key`. Stable. */
+            reason?: string | null;
             /** @description This one occurrence; the log names it, too. */
             instance: string;
         };
@@ -2214,6 +2345,140 @@ export interface components {
             /** @description The agent found it running, instead of starting or restoring it. */
             adopted: boolean;
         };
+        AssetFile: {
+            /** @description Below the set's folder, with `/`. */
+            name: string;
+            /** Format: int64 */
+            bytes: number;
+            digest: components["schemas"]["Digest"];
+        };
+        /** @description A set of files beside components, as the registry knows it. */
+        AssetsRecord: {
+            /** @description BLAKE3 of the canonical JSON of names, sizes and digests: its identity. */
+            digest: components["schemas"]["Digest"];
+            name: string;
+            /** @description In order of name. */
+            files: components["schemas"]["AssetFile"][];
+            /**
+             * Format: int64
+             * @description Of all files together.
+             */
+            bytes: number;
+            uploaded_at: components["schemas"]["Time"];
+            uploaded_by: components["schemas"]["PrincipalId"];
+            /** @description When it was last seen to be needed by a slot or a decision, or else uploaded. */
+            used_at: components["schemas"]["Time"];
+        };
+        /** @description What became of an upload of assets. */
+        AssetsUpload: {
+            assets: components["schemas"]["AssetsRecord"];
+            /** @description False: the very files were there before. */
+            is_new: boolean;
+        };
+        CollectGarbage: {
+            /** @description Say what would be removed, and remove nothing. */
+            dry_run?: boolean;
+        };
+        /** @description Something that was removed, or would be. */
+        Collected: {
+            digest: components["schemas"]["Digest"];
+            /** @description Of a component; of a set of assets with `assets/` before it. */
+            name: string;
+            /** @description Empty for a set of assets. */
+            version: string;
+            /** Format: int64 */
+            bytes: number;
+            why: components["schemas"]["Why"];
+        };
+        /** @description Why a component was taken out, with what is needed to see it fail again. */
+        ComponentQuarantine: {
+            slot: components["schemas"]["SlotId"];
+            entry: components["schemas"]["EntryId"];
+            at: components["schemas"]["Time"];
+            reason: string;
+            reproducer?: components["schemas"]["DecisionId"] | null;
+        };
+        /** @description A component as the registry knows it. */
+        ComponentRecord: {
+            /** @description BLAKE3 of the bytes: its identity. */
+            digest: components["schemas"]["Digest"];
+            /** @description As it describes itself. */
+            name: string;
+            /** @description As it describes itself. Several digests can share name and version; the newest is listed first. */
+            version: string;
+            role: components["schemas"]["Role"];
+            /** Format: int64 */
+            bytes: number;
+            description: components["schemas"]["Description"];
+            /** @description What it imports, all of it granted by its world. */
+            imports: string[];
+            provenance: components["schemas"]["Provenance"];
+            signature?: components["schemas"]["SignedBy"] | null;
+            uploaded_at: components["schemas"]["Time"];
+            uploaded_by: components["schemas"]["PrincipalId"];
+            /** @description When it was last seen to be needed by a slot, a bundle or a decision, or else uploaded. */
+            used_at: components["schemas"]["Time"];
+            quarantine?: components["schemas"]["ComponentQuarantine"] | null;
+        };
+        /** @description Where a component came from. */
+        Provenance: {
+            /** @description The file's name as the sender gave it. */
+            file?: string | null;
+            /** @enum {string} */
+            kind: "upload";
+        } | {
+            /** @description As it was asked for. */
+            reference: string;
+            /** @description Digest of the manifest that was found there: `sha256:` and 64 hexadecimal digits. */
+            manifest: string;
+            /** @enum {string} */
+            kind: "oci";
+        } | {
+            bundle: string;
+            file: string;
+            /** @enum {string} */
+            kind: "bundle";
+        };
+        PullPlugin: {
+            /** @description Such as `oci://registry.example/risk/spot-risk:1.2.0`, or with `@sha256:...` to pin what is pulled. */
+            reference: string;
+            /** @description For a registry that does not answer everybody. Not kept. */
+            username?: string | null;
+            password?: string | null;
+        };
+        /** @description What the registry knows of a component beside the component's own words. */
+        RegisteredPlugin: {
+            /** @description All of them granted by its world. */
+            imports: string[];
+            provenance: components["schemas"]["Provenance"];
+            signature?: components["schemas"]["SignedBy"] | null;
+            uploaded_at: components["schemas"]["Time"];
+            uploaded_by: components["schemas"]["PrincipalId"];
+            /** @description When it was last seen to be needed, or else uploaded. */
+            used_at: components["schemas"]["Time"];
+            quarantine?: components["schemas"]["ComponentQuarantine"] | null;
+            /** @description Who keeps it from being removed, for people. Empty: nobody. */
+            needed_by: string[];
+        };
+        /** @description Who signed a component. */
+        SignedBy: {
+            /** @description As the trust list calls the key. */
+            key_name: string;
+            key_id: components["schemas"]["Digest"];
+        };
+        /** @description What became of an upload. */
+        UploadedPlugin: {
+            component: components["schemas"]["ComponentRecord"];
+            /** @description False: the same bytes were there before. */
+            is_new: boolean;
+            /** @description Other components that call themselves by the same name and version, the newest first. */
+            same_version: components["schemas"]["Digest"][];
+        };
+        /**
+         * @description Why something can go.
+         * @enum {string}
+         */
+        Why: "old" | "no_room";
     };
     responses: never;
     parameters: never;
@@ -2370,6 +2635,19 @@ export type Workload = components['schemas']['Workload'];
 export type WorkloadId = components['schemas']['WorkloadId'];
 export type WorkloadState = components['schemas']['WorkloadState'];
 export type WorkloadView = components['schemas']['WorkloadView'];
+export type AssetFile = components['schemas']['AssetFile'];
+export type AssetsRecord = components['schemas']['AssetsRecord'];
+export type AssetsUpload = components['schemas']['AssetsUpload'];
+export type CollectGarbage = components['schemas']['CollectGarbage'];
+export type Collected = components['schemas']['Collected'];
+export type ComponentQuarantine = components['schemas']['ComponentQuarantine'];
+export type ComponentRecord = components['schemas']['ComponentRecord'];
+export type Provenance = components['schemas']['Provenance'];
+export type PullPlugin = components['schemas']['PullPlugin'];
+export type RegisteredPlugin = components['schemas']['RegisteredPlugin'];
+export type SignedBy = components['schemas']['SignedBy'];
+export type UploadedPlugin = components['schemas']['UploadedPlugin'];
+export type Why = components['schemas']['Why'];
 export type $defs = Record<string, never>;
 export interface operations {
     listAudit: {
@@ -2855,6 +3133,52 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Plugin"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    uploadPlugin: {
+        parameters: {
+            query?: {
+                /** @description The file's name, for people. */
+                file?: string;
+            };
+            header?: {
+                /** @description The signature's document, as `aether plugin sign` writes it */
+                "aether-signature"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/wasm": string;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedPlugin"];
+                };
+            };
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedPlugin"];
                 };
             };
             /** @description A problem */
@@ -3446,6 +3770,297 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Workload"][];
                 };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listAssets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AssetsRecord"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    uploadAssets: {
+        parameters: {
+            query: {
+                /** @description For people, and what keeps versions together: 1 to 63 of a-z, 0-9, `-` and `.`. */
+                name: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-tar": string;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AssetsUpload"];
+                };
+            };
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AssetsUpload"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeAssets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    collectGarbage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CollectGarbage"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Collected"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pullPlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PullPlugin"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedPlugin"];
+                };
+            };
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedPlugin"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getPlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Plugin"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removePlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    downloadPlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The component */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/wasm": string;
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    liftQuarantine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Lifted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description A problem */
             default: {
