@@ -126,7 +126,7 @@ export function useBacktest(id: string) {
   return useQuery({
     queryKey: [...keys.backtests, id],
     queryFn: ({ signal }) => api.backtest(id, { signal }),
-    refetchInterval: (query) => (query.state.data?.info.state === 'running' ? 1_000 : false),
+    refetchInterval: (query) => (query.state.data?.backtest.state === 'running' ? 1_000 : false),
   });
 }
 

@@ -25,7 +25,7 @@ export function BacktestPage() {
   const client = useQueryClient();
   const query = useBacktest(id);
   const stop = useMutation({ mutationFn: () => api.stopBacktest(id), onSettled: () => void client.invalidateQueries({ queryKey: keys.backtests }) });
-  const info = query.data?.info;
+  const info = query.data?.backtest;
   return (
     <Page title={info ? `${info.request.candidate} in ${info.request.slot}` : 'Backtest'} badges={info && <Standing info={info} />} aside={<span className="mono">{id}</span>}>
       {query.error && !query.data && <Failure error={query.error} lead="The backtest could not be read" />}
@@ -41,7 +41,7 @@ export function BacktestPage() {
           {info.state === 'running' && (
             <Panel>
               <Empty title={info.of > 0 ? `${plain(info.done)} of ${plain(info.of)} evaluations` : 'History is being read'}>
-                {suffices('policy-author') && (
+                {suffices('operator') && (
                   <Button size="xs" variant="default" onClick={() => stop.mutate()} loading={stop.isPending}>
                     Stop
                   </Button>

@@ -27,12 +27,12 @@ export function BacktestsPage() {
   return (
     <Page title="Backtests">
       <div className={css.stack}>
-        {suffices('policy-author') && <Start />}
+        {suffices('operator') && <Start />}
         {backtests.error && !backtests.data && <Failure error={backtests.error} lead="The backtests could not be read" />}
         {!backtests.data && !backtests.error && <Skeleton height={240} />}
         {backtests.data && (
           <Panel title="Run so far">
-            {backtests.data.length === 0 ? (
+            {backtests.data.backtests.length === 0 ? (
               <Empty title="None yet">A backtest asks a candidate about recorded history, and tells what would have been otherwise.</Empty>
             ) : (
               <div className={parts.scroll}>
@@ -49,7 +49,7 @@ export function BacktestsPage() {
                     </tr>
                   </thead>
                   <tbody>
-                    {backtests.data.map((info) => (
+                    {backtests.data.backtests.map((info) => (
                       <tr key={info.id}>
                         <td>
                           <Link to={`/backtests/${encodeURIComponent(info.id)}`}>

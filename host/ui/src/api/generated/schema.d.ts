@@ -4,6 +4,44 @@
  */
 
 export interface paths {
+    "/api/v1/assets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The sets of assets that this host has. */
+        get: operations["listAssets"];
+        put?: never;
+        /**
+         * Upload a set of assets as a tar archive of plain files. The same files are the same set: 200 if it was there
+         *     before, 201 if it is new.
+         */
+        post: operations["uploadAssets"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/assets/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Remove a set of assets that neither a slot nor a recorded decision needs. */
+        delete: operations["removeAssets"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/audit": {
         parameters: {
             query?: never;
@@ -15,6 +53,58 @@ export interface paths {
         get: operations["listAudit"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/backtests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Backtests, the newest first. */
+        get: operations["listBacktests"];
+        put?: never;
+        /** Asks a candidate about history, in the background. Answers at once; what it finds is in `getBacktest`. */
+        post: operations["startBacktest"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/backtests/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One backtest, with its report once it is done. */
+        get: operations["getBacktest"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/backtests/{id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stops a backtest that runs or waits. */
+        post: operations["stopBacktest"];
         delete?: never;
         options?: never;
         head?: never;
@@ -55,6 +145,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/decisions/{id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A decision with everything that it needs to be executed again on another machine, as one file. */
+        get: operations["exportDecision"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/decisions/{id}/replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Executes a decision again, with the component, config and assets that made it, and says whether everything is as
+         *     recorded, or where not. Changes nothing; it is told in the audit.
+         */
+        post: operations["replayDecision"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -65,6 +192,61 @@ export interface paths {
         /** What changes, as server-sent events. Sign in with a cookie, because an `EventSource` cannot send headers. */
         get: operations["streamEvents"];
         put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/histories": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Histories that were brought in, in order of name. */
+        get: operations["listHistories"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/histories/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Brings a history in: CSV with `timestamp,value` or `timestamp,subject,metric,unit,value`, at most 64 MiB. One of that
+         *     name is replaced.
+         */
+        put: operations["putHistory"];
+        post?: never;
+        /** Deletes a history. Reports of backtests on it stay. */
+        delete: operations["deleteHistory"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/histories/{name}/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Brings the labels of a history: CSV with `subject,from,to`, or windows as NAB writes them in JSON. */
+        put: operations["putLabels"];
         post?: never;
         delete?: never;
         options?: never;
@@ -274,6 +456,92 @@ export interface paths {
          *     same bytes are the same component: 200 if it was there before, 201 if it is new.
          */
         post: operations["uploadPlugin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/collect-garbage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Remove what the policy lets go (`[plugins]` in the configuration); with `dry_run` only say what that would be. */
+        post: operations["collectGarbage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/pull": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have the host pull a component from a registry. */
+        post: operations["pullPlugin"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One component with all that is known of it. */
+        get: operations["getPlugin"];
+        put?: never;
+        post?: never;
+        /** Remove a component that neither a slot, nor the active bundle, nor a recorded decision needs. */
+        delete: operations["removePlugin"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{digest}/component": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A component's bytes. */
+        get: operations["downloadPlugin"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plugins/{digest}/lift-quarantine": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let slots take a component again that was quarantined. */
+        post: operations["liftQuarantine"];
         delete?: never;
         options?: never;
         head?: never;
@@ -558,130 +826,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/v1/assets": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** The sets of assets that this host has. */
-        get: operations["listAssets"];
-        put?: never;
-        /**
-         * Upload a set of assets as a tar archive of plain files. The same files are the same set: 200 if it was there
-         *     before, 201 if it is new.
-         */
-        post: operations["uploadAssets"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/assets/{digest}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        /** Remove a set of assets that neither a slot nor a recorded decision needs. */
-        delete: operations["removeAssets"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/plugins/collect-garbage": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /** Remove what the policy lets go (`[plugins]` in the configuration); with `dry_run` only say what that would be. */
-        post: operations["collectGarbage"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/plugins/pull": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /** Have the host pull a component from a registry. */
-        post: operations["pullPlugin"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/plugins/{digest}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** One component with all that is known of it. */
-        get: operations["getPlugin"];
-        put?: never;
-        post?: never;
-        /** Remove a component that neither a slot, nor the active bundle, nor a recorded decision needs. */
-        delete: operations["removePlugin"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/plugins/{digest}/component": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /** A component's bytes. */
-        get: operations["downloadPlugin"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/plugins/{digest}/lift-quarantine": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /** Let slots take a component again that was quarantined. */
-        post: operations["liftQuarantine"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -755,6 +899,36 @@ export interface components {
         ArtifactRole: "observer" | "analyzer" | "planner" | "policy_gate" | "executor" | "verifier" | "memory";
         /** @enum {string} */
         ArtifactStatus: "complete" | "pending" | "refused" | "failed" | "unknown";
+        AssetFile: {
+            /** @description Below the set's folder, with `/`. */
+            name: string;
+            /** Format: int64 */
+            bytes: number;
+            digest: components["schemas"]["Digest"];
+        };
+        /** @description A set of files beside components, as the registry knows it. */
+        AssetsRecord: {
+            /** @description BLAKE3 of the canonical JSON of names, sizes and digests: its identity. */
+            digest: components["schemas"]["Digest"];
+            name: string;
+            /** @description In order of name. */
+            files: components["schemas"]["AssetFile"][];
+            /**
+             * Format: int64
+             * @description Of all files together.
+             */
+            bytes: number;
+            uploaded_at: components["schemas"]["Time"];
+            uploaded_by: components["schemas"]["PrincipalId"];
+            /** @description When it was last seen to be needed by a slot or a decision, or else uploaded. */
+            used_at: components["schemas"]["Time"];
+        };
+        /** @description What became of an upload of assets. */
+        AssetsUpload: {
+            assets: components["schemas"]["AssetsRecord"];
+            /** @description False: the very files were there before. */
+            is_new: boolean;
+        };
         AuditEntry: {
             /**
              * Format: int64
@@ -790,6 +964,325 @@ export interface components {
              * @description The number of the first entry whose hash is not what it ought to be.
              */
             chain_broken_at?: number | null;
+        };
+        /** @description A finding as the detector raised it. */
+        BacktestAlarm: {
+            subject: components["schemas"]["SubjectRef"];
+            at: components["schemas"]["Time"];
+            cleared?: components["schemas"]["Time"] | null;
+            level: components["schemas"]["Level"];
+            cause: string;
+            reason: string;
+        };
+        /** @description One component as it was asked. */
+        BacktestAsked: {
+            name: string;
+            version: string;
+            component: components["schemas"]["Digest"];
+            config: components["schemas"]["Digest"];
+            assets?: components["schemas"]["Digest"] | null;
+        };
+        /** @description Bars for the candidate. What is not set is not asked for; what is set and cannot be known is not reached. */
+        BacktestBars: {
+            /**
+             * Format: double
+             * @description 0 to 1.
+             * @default null
+             */
+            min_recall: number | null;
+            /**
+             * Format: double
+             * @description 0 to 1.
+             * @default null
+             */
+            min_precision: number | null;
+            /**
+             * Format: double
+             * @description False alarms for each subject and day.
+             * @default null
+             */
+            max_false_per_day: number | null;
+            /**
+             * Format: int64
+             * @description Of the median.
+             * @default null
+             */
+            min_lead_ms: number | null;
+            /**
+             * Format: int64
+             * @description Answers that would have led to another deed.
+             * @default null
+             */
+            max_changed: number | null;
+            /**
+             * Format: int64
+             * @description Events that stand caught now and that the candidate misses.
+             * @default null
+             */
+            max_newly_missed: number | null;
+            /**
+             * Format: int64
+             * @description Evaluations that ended in a fault.
+             * @default null
+             */
+            max_faults: number | null;
+            /**
+             * Format: double
+             * @description The candidate's median fuel against that of what stands now.
+             * @default null
+             */
+            max_fuel_ratio: number | null;
+        };
+        /** @description A false alarm, or an answer that changed. */
+        BacktestChange: {
+            /** @description What it is about: `node/node-a`, `topic/a/b`. */
+            about: string;
+            /** @description The first of it. */
+            at: components["schemas"]["Time"];
+            /**
+             * Format: int64
+             * @description Evaluations in a row that changed in the same way.
+             */
+            times: number;
+            decision?: components["schemas"]["DecisionId"] | null;
+            current: string;
+            candidate: string;
+        };
+        /** @description What would have been otherwise with the candidate. */
+        BacktestChanges: {
+            /**
+             * Format: int64
+             * @description Answers that were compared.
+             */
+            compared: number;
+            /**
+             * Format: int64
+             * @description Of those, the ones that would have led to another deed.
+             */
+            changed: number;
+            /** @description Ids of events that only the candidate catches, and of those that it no longer does. */
+            caught: string[];
+            missed: string[];
+            /**
+             * Format: int64
+             * @description Events that both catch, the candidate earlier or later.
+             */
+            earlier: number;
+            /** Format: int64 */
+            later: number;
+            /** @description The first [`ROWS_MAXIMUM`] changes; runs of the same change are one. */
+            rows: components["schemas"]["BacktestChange"][];
+            /**
+             * Format: int64
+             * @description How many rows there were.
+             */
+            runs: number;
+        };
+        /** @description What asking cost. All of it is the same on every run of one engine version. */
+        BacktestCost: {
+            /** Format: int64 */
+            evaluations: number;
+            /** @description Evaluations that ended in a fault, by kind. */
+            faults: {
+                [key: string]: number;
+            };
+            /** Format: int64 */
+            fuel: number;
+            /**
+             * Format: int64
+             * @description Of one evaluation.
+             */
+            fuel_p50?: number | null;
+            /** Format: int64 */
+            fuel_p99?: number | null;
+            /**
+             * Format: int64
+             * @description The most that one evaluation took.
+             */
+            memory_bytes_max: number;
+        };
+        /** @description One backtest. */
+        BacktestDetail: {
+            backtest: components["schemas"]["BacktestInfo"];
+            report?: components["schemas"]["BacktestReport"] | null;
+        };
+        /** @description One event, and what became of it. */
+        BacktestEvent: {
+            event: components["schemas"]["LabelledEvent"];
+            candidate: components["schemas"]["BacktestOutcome"];
+            current?: components["schemas"]["BacktestOutcome"] | null;
+        };
+        /** @description Alarms, and how well they fit the events. */
+        BacktestFigures: {
+            /** Format: int64 */
+            alarms: number;
+            /** Format: int64 */
+            events: number;
+            /** Format: int64 */
+            caught: number;
+            /** Format: int64 */
+            missed: number;
+            /**
+             * Format: int64
+             * @description Of the missed ones.
+             */
+            standing: number;
+            /**
+             * Format: int64
+             * @description Alarms within the range of an event that was caught already.
+             */
+            repeated: number;
+            /**
+             * Format: int64
+             * @description Alarms in no event's range. Where there is nothing to measure against: none are known to be false.
+             */
+            false_alarms: number;
+            /**
+             * Format: double
+             * @description For each subject and day of its history.
+             */
+            false_per_day: number;
+            /** Format: double */
+            precision?: number | null;
+            /** Format: double */
+            recall?: number | null;
+            /** Format: double */
+            f1?: number | null;
+            /**
+             * Format: int64
+             * @description Of the events that were caught.
+             */
+            lead_ms_p50?: number | null;
+            /** Format: int64 */
+            lead_ms_least?: number | null;
+        };
+        /** @description A backtest without its report. */
+        BacktestInfo: {
+            /** @description What a promotion names as its proof. */
+            id: string;
+            at: components["schemas"]["Time"];
+            requested_by: components["schemas"]["PrincipalId"];
+            request: components["schemas"]["BacktestRequest"];
+            state: components["schemas"]["BacktestState"];
+            finished_at?: components["schemas"]["Time"] | null;
+            /** @description Why there is no report. */
+            failure?: string | null;
+            /** @description The bars that were not reached. */
+            short: components["schemas"]["BacktestShort"][];
+            /**
+             * Format: int64
+             * @description Evaluations, while it runs; `of` is 0 until it is known.
+             */
+            done: number;
+            /** Format: int64 */
+            of: number;
+        };
+        /** @description Backtests, the newest first. */
+        BacktestList: {
+            backtests: components["schemas"]["BacktestInfo"][];
+        };
+        /** @description What became of one event. */
+        BacktestOutcome: {
+            caught_at?: components["schemas"]["Time"] | null;
+            /**
+             * Format: int64
+             * @description The event's time less the alarm's: negative if the alarm came after.
+             */
+            lead_ms?: number | null;
+            cause?: string | null;
+            /** @description Missed, though an older alarm still stood when its window began. */
+            standing: boolean;
+        };
+        /** @description The stretch of history, and how time went in it. */
+        BacktestPeriod: {
+            from: components["schemas"]["Time"];
+            to: components["schemas"]["Time"];
+            /**
+             * Format: int64
+             * @description Of the virtual clock. None: recorded decisions were asked again, each at its own time.
+             */
+            tick_ms?: number | null;
+            /** Format: int64 */
+            subjects: number;
+        };
+        /** @description What a backtest found. The same history and components give the same report, byte for byte. */
+        BacktestReport: {
+            /** Format: int32 */
+            schema_version: number;
+            role: components["schemas"]["Role"];
+            slot?: components["schemas"]["SlotId"] | null;
+            period: components["schemas"]["BacktestPeriod"];
+            measure: components["schemas"]["Measure"];
+            /**
+             * Format: int64
+             * @description Events that lie outside of the period or are of subjects of which there is no history. They count nowhere.
+             */
+            events_outside: number;
+            candidate: components["schemas"]["BacktestSide"];
+            current?: components["schemas"]["BacktestSide"] | null;
+            changes?: components["schemas"]["BacktestChanges"] | null;
+            /** @description In order of time, the first [`ROWS_MAXIMUM`]. */
+            events: components["schemas"]["BacktestEvent"][];
+            /** @description In order of subject, the first [`ROWS_MAXIMUM`]. */
+            subjects: components["schemas"]["BacktestSubject"][];
+            /**
+             * @description The candidate's alarms in no event's range, in order of time, the first [`ROWS_MAXIMUM`]. Empty where there is
+             *     nothing to measure against.
+             */
+            false_alarms: components["schemas"]["BacktestAlarm"][];
+            /** @description What a reader should know before relying on the figures. */
+            notes: string[];
+        };
+        /** @description What is to be tested, and on which stretch of history. */
+        BacktestRequest: {
+            slot: components["schemas"]["SlotId"];
+            /**
+             * @description An entry of the slot, at any stage, or a component of the registry: its digest, or a name, of which the newest is
+             *     taken.
+             */
+            candidate: string;
+            /** @description Of a component; an entry has its own config, limits and assets. */
+            config?: Record<string, never>;
+            limits?: components["schemas"]["Limits"] | null;
+            assets?: components["schemas"]["Digest"] | null;
+            replaces?: components["schemas"]["EntryId"] | null;
+            /** @description The name of an imported history. None: what this host has recorded. */
+            history?: string | null;
+            from?: components["schemas"]["Time"] | null;
+            to?: components["schemas"]["Time"] | null;
+            /**
+             * Format: int64
+             * @description Default: the live tick, or the step of the data if that is longer.
+             */
+            tick_ms?: number | null;
+            tolerance?: components["schemas"]["Tolerance"] | null;
+            bars?: components["schemas"]["BacktestBars"];
+        };
+        /** @description A bar that was not reached. */
+        BacktestShort: {
+            /** @description As on the command line, such as `min-recall`. */
+            bar: string;
+            wanted: string;
+            found: string;
+        };
+        /** @description One of the two that are compared: all components that answer together in the slot. */
+        BacktestSide: {
+            asked: components["schemas"]["BacktestAsked"][];
+            cost: components["schemas"]["BacktestCost"];
+            /**
+             * Format: int64
+             * @description Evaluations of which it could say nothing: too little data, or a fault. Never the same as no risk.
+             */
+            unknown: number;
+            figures?: components["schemas"]["BacktestFigures"] | null;
+        };
+        /** @enum {string} */
+        BacktestState: "running" | "done" | "failed" | "stopped";
+        /** @description The figures of one subject, so that one noisy machine does not hide behind a hundred quiet ones. */
+        BacktestSubject: {
+            subject: components["schemas"]["SubjectRef"];
+            candidate: components["schemas"]["BacktestFigures"];
+            current?: components["schemas"]["BacktestFigures"] | null;
         };
         /** @description How many things a plan touches. */
         BlastCount: {
@@ -978,6 +1471,21 @@ export interface components {
             /** @description The executor only pretends. */
             simulated: boolean;
         };
+        CollectGarbage: {
+            /** @description Say what would be removed, and remove nothing. */
+            dry_run?: boolean;
+        };
+        /** @description Something that was removed, or would be. */
+        Collected: {
+            digest: components["schemas"]["Digest"];
+            /** @description Of a component; of a set of assets with `assets/` before it. */
+            name: string;
+            /** @description Empty for a set of assets. */
+            version: string;
+            /** Format: int64 */
+            bytes: number;
+            why: components["schemas"]["Why"];
+        };
         /**
          * @description One series on a grid: `values[i]` is at `start + i * step_ms`. NaN means that nothing was sampled there
          *     (`null` in JSON).
@@ -1005,6 +1513,36 @@ export interface components {
             arguments: {
                 [key: string]: unknown;
             };
+        };
+        /** @description Why a component was taken out, with what is needed to see it fail again. */
+        ComponentQuarantine: {
+            slot: components["schemas"]["SlotId"];
+            entry: components["schemas"]["EntryId"];
+            at: components["schemas"]["Time"];
+            reason: string;
+            reproducer?: components["schemas"]["DecisionId"] | null;
+        };
+        /** @description A component as the registry knows it. */
+        ComponentRecord: {
+            /** @description BLAKE3 of the bytes: its identity. */
+            digest: components["schemas"]["Digest"];
+            /** @description As it describes itself. */
+            name: string;
+            /** @description As it describes itself. Several digests can share name and version; the newest is listed first. */
+            version: string;
+            role: components["schemas"]["Role"];
+            /** Format: int64 */
+            bytes: number;
+            description: components["schemas"]["Description"];
+            /** @description What it imports, all of it granted by its world. */
+            imports: string[];
+            provenance: components["schemas"]["Provenance"];
+            signature?: components["schemas"]["SignedBy"] | null;
+            uploaded_at: components["schemas"]["Time"];
+            uploaded_by: components["schemas"]["PrincipalId"];
+            /** @description When it was last seen to be needed by a slot, a bundle or a decision, or else uploaded. */
+            used_at: components["schemas"]["Time"];
+            quarantine?: components["schemas"]["ComponentQuarantine"] | null;
         };
         /** @description A bound on a metric of a target, on evidence at most `fresh_within_ms` old. */
         Condition: {
@@ -1047,6 +1585,19 @@ export interface components {
             incident: components["schemas"]["IncidentSummary"];
             phase: components["schemas"]["Phase"];
             approvals: components["schemas"]["Approval"][];
+        };
+        /** @description A decision with everything that it needs, in one file. */
+        DecisionFile: {
+            /** @description `aether.decision/1`. */
+            format: string;
+            envelope: components["schemas"]["Envelope"];
+            /** @description Base64. */
+            component: string;
+            config: Record<string, never>;
+            /** @description Base64 by name. */
+            assets: {
+                [key: string]: string;
+            };
         };
         /** @description One evaluation of one component, with its envelope. */
         DecisionId: string;
@@ -1243,6 +1794,37 @@ export interface components {
             name: string;
             rank: components["schemas"]["Rank"];
         };
+        /** @description How an imported history was read, and what is in it. */
+        HistoryAbout: {
+            /** @description Of a file of two columns. */
+            metric: string;
+            unit: string;
+            subject?: string | null;
+            /** Format: int64 */
+            bytes: number;
+            /** Format: int64 */
+            samples: number;
+            /** Format: int64 */
+            subjects: number;
+            from?: components["schemas"]["Time"] | null;
+            to?: components["schemas"]["Time"] | null;
+            /** @description Metrics with their units, and events: the first 100. */
+            names: string[];
+        };
+        /** @description A history that was brought in. */
+        HistoryInfo: {
+            name: string;
+            /** @description BLAKE3 of the CSV. */
+            digest: components["schemas"]["Digest"];
+            about: components["schemas"]["HistoryAbout"];
+            /**
+             * Format: int64
+             * @description How many labels were brought. None: none yet.
+             */
+            labels?: number | null;
+            uploaded_at: components["schemas"]["Time"];
+            uploaded_by: components["schemas"]["PrincipalId"];
+        };
         /** @description One call of the guest into the host, with its answer, so that a replay can give the same one. */
         HostCall: {
             function: string;
@@ -1327,6 +1909,17 @@ export interface components {
         } | {
             events: components["schemas"]["EventInput"];
         };
+        /** @description Something that happened to a subject, written down by somebody who knows. */
+        LabelledEvent: {
+            id: string;
+            subject: components["schemas"]["SubjectRef"];
+            /** @description Its window, both ends included. */
+            from: components["schemas"]["Time"];
+            to: components["schemas"]["Time"];
+            /** @description What lead is measured to; within or at the edge of the window. */
+            at: components["schemas"]["Time"];
+            summary?: string;
+        };
         LatestSample: {
             key: components["schemas"]["SeriesKey"];
             sample: components["schemas"]["Sample"];
@@ -1379,6 +1972,11 @@ export interface components {
             severity: components["schemas"]["Severity"];
             message: string;
         };
+        /**
+         * @description What alarms are measured against.
+         * @enum {string}
+         */
+        Measure: "labels" | "incidents" | "nothing";
         Message: {
             source: string;
             topic: string;
@@ -1668,7 +2266,7 @@ export interface components {
             detail: string;
             /** @description Stable; `docs/errors.md` has a section for each. */
             code: string;
-            /** @description Of what the registry refuses, more exactly: such as `component.not-wasm` or `signature.unknown-key`. Stable. */
+            /** @description Of what the registry or a slot refuses, more exactly: such as `component.not-wasm` or `signature.unknown-key`. Stable. */
             reason?: string | null;
             /** @description This one occurrence; the log names it, too. */
             instance: string;
@@ -1718,6 +2316,32 @@ export interface components {
             };
             preconditions: components["schemas"]["Condition"][];
             on_failure: components["schemas"]["OnFailure"];
+        };
+        /** @description Where a component came from. */
+        Provenance: {
+            /** @description The file's name as the sender gave it. */
+            file?: string | null;
+            /** @enum {string} */
+            kind: "upload";
+        } | {
+            /** @description As it was asked for. */
+            reference: string;
+            /** @description Digest of the manifest that was found there: `sha256:` and 64 hexadecimal digits. */
+            manifest: string;
+            /** @enum {string} */
+            kind: "oci";
+        } | {
+            bundle: string;
+            file: string;
+            /** @enum {string} */
+            kind: "bundle";
+        };
+        PullPlugin: {
+            /** @description Such as `oci://registry.example/risk/spot-risk:1.2.0`, or with `@sha256:...` to pin what is pulled. */
+            reference: string;
+            /** @description For a registry that does not answer everybody. Not kept. */
+            username?: string | null;
+            password?: string | null;
         };
         /** @description How an entry failed, with what is needed to see it fail again. */
         Quarantine: {
@@ -1802,6 +2426,46 @@ export interface components {
             last_sealed?: components["schemas"]["Time"] | null;
             /** @description Why the last seal failed, if it did. What it should hold is kept and tried again. */
             seal_error?: string | null;
+        };
+        /** @description What the registry knows of a component beside the component's own words. */
+        RegisteredPlugin: {
+            /** @description All of them granted by its world. */
+            imports: string[];
+            provenance: components["schemas"]["Provenance"];
+            signature?: components["schemas"]["SignedBy"] | null;
+            uploaded_at: components["schemas"]["Time"];
+            uploaded_by: components["schemas"]["PrincipalId"];
+            /** @description When it was last seen to be needed, or else uploaded. */
+            used_at: components["schemas"]["Time"];
+            quarantine?: components["schemas"]["ComponentQuarantine"] | null;
+            /** @description Who keeps it from being removed, for people. Empty: nobody. */
+            needed_by: string[];
+        };
+        /** @description One value that is not as recorded. */
+        ReplayDifference: {
+            /** @description Where in the envelope, as a JSON pointer (RFC 6901): `/outcome/Ok/assessment/risk/score`. */
+            at: string;
+            recorded: Record<string, never>;
+            replayed: Record<string, never>;
+        };
+        /**
+         * @description How a decision came out when it was executed again.
+         * @enum {string}
+         */
+        ReplayVerdict: "identical" | "output_differs" | "host_call_diverges" | "engine_mismatch" | "component_mismatch" | "host_verdict";
+        /** @description What came of executing a decision again. */
+        Replayed: {
+            decision: components["schemas"]["DecisionId"];
+            verdict: components["schemas"]["ReplayVerdict"];
+            /** @description One sentence for a person. */
+            summary: string;
+            component: components["schemas"]["Digest"];
+            component_name: string;
+            component_version: string;
+            /** @description What executed it, or would have. */
+            engine: string;
+            /** @description In the envelope's order, the first 20. Empty where it is identical. */
+            differences: components["schemas"]["ReplayDifference"][];
         };
         /**
          * @description How an incident ended. Every failure ends undone, unknown or stuck.
@@ -1914,6 +2578,12 @@ export interface components {
             samples: number;
             /** Format: int32 */
             events: number;
+        };
+        /** @description Who signed a component. */
+        SignedBy: {
+            /** @description As the trust list calls the key. */
+            key_name: string;
+            key_id: components["schemas"]["Digest"];
         };
         /** @description What can be done to a slot. */
         SlotChange: {
@@ -2289,6 +2959,29 @@ export interface components {
             /** @enum {string} */
             event: "closed";
         };
+        /** @description How far from an event's window an alarm still counts for it. */
+        Tolerance: {
+            /**
+             * Format: int64
+             * @description Before the window begins.
+             * @default 0
+             */
+            lead_ms: number;
+            /**
+             * Format: int64
+             * @description After it ends.
+             * @default 0
+             */
+            late_ms: number;
+        };
+        /** @description What became of an upload. */
+        UploadedPlugin: {
+            component: components["schemas"]["ComponentRecord"];
+            /** @description False: the same bytes were there before. */
+            is_new: boolean;
+            /** @description Other components that call themselves by the same name and version, the newest first. */
+            same_version: components["schemas"]["Digest"][];
+        };
         /** @enum {string} */
         ValueKind: "text" | "integer" | "number" | "flag" | "duration" | "bytes";
         Verb: {
@@ -2301,6 +2994,11 @@ export interface components {
             capability?: string | null;
             arguments: components["schemas"]["ArgumentSpec"][];
         };
+        /**
+         * @description Why something can go.
+         * @enum {string}
+         */
+        Why: "old" | "no_room";
         /** @description A workload with where it runs and how far it is. */
         Workload: {
             id: components["schemas"]["WorkloadId"];
@@ -2345,140 +3043,6 @@ export interface components {
             /** @description The agent found it running, instead of starting or restoring it. */
             adopted: boolean;
         };
-        AssetFile: {
-            /** @description Below the set's folder, with `/`. */
-            name: string;
-            /** Format: int64 */
-            bytes: number;
-            digest: components["schemas"]["Digest"];
-        };
-        /** @description A set of files beside components, as the registry knows it. */
-        AssetsRecord: {
-            /** @description BLAKE3 of the canonical JSON of names, sizes and digests: its identity. */
-            digest: components["schemas"]["Digest"];
-            name: string;
-            /** @description In order of name. */
-            files: components["schemas"]["AssetFile"][];
-            /**
-             * Format: int64
-             * @description Of all files together.
-             */
-            bytes: number;
-            uploaded_at: components["schemas"]["Time"];
-            uploaded_by: components["schemas"]["PrincipalId"];
-            /** @description When it was last seen to be needed by a slot or a decision, or else uploaded. */
-            used_at: components["schemas"]["Time"];
-        };
-        /** @description What became of an upload of assets. */
-        AssetsUpload: {
-            assets: components["schemas"]["AssetsRecord"];
-            /** @description False: the very files were there before. */
-            is_new: boolean;
-        };
-        CollectGarbage: {
-            /** @description Say what would be removed, and remove nothing. */
-            dry_run?: boolean;
-        };
-        /** @description Something that was removed, or would be. */
-        Collected: {
-            digest: components["schemas"]["Digest"];
-            /** @description Of a component; of a set of assets with `assets/` before it. */
-            name: string;
-            /** @description Empty for a set of assets. */
-            version: string;
-            /** Format: int64 */
-            bytes: number;
-            why: components["schemas"]["Why"];
-        };
-        /** @description Why a component was taken out, with what is needed to see it fail again. */
-        ComponentQuarantine: {
-            slot: components["schemas"]["SlotId"];
-            entry: components["schemas"]["EntryId"];
-            at: components["schemas"]["Time"];
-            reason: string;
-            reproducer?: components["schemas"]["DecisionId"] | null;
-        };
-        /** @description A component as the registry knows it. */
-        ComponentRecord: {
-            /** @description BLAKE3 of the bytes: its identity. */
-            digest: components["schemas"]["Digest"];
-            /** @description As it describes itself. */
-            name: string;
-            /** @description As it describes itself. Several digests can share name and version; the newest is listed first. */
-            version: string;
-            role: components["schemas"]["Role"];
-            /** Format: int64 */
-            bytes: number;
-            description: components["schemas"]["Description"];
-            /** @description What it imports, all of it granted by its world. */
-            imports: string[];
-            provenance: components["schemas"]["Provenance"];
-            signature?: components["schemas"]["SignedBy"] | null;
-            uploaded_at: components["schemas"]["Time"];
-            uploaded_by: components["schemas"]["PrincipalId"];
-            /** @description When it was last seen to be needed by a slot, a bundle or a decision, or else uploaded. */
-            used_at: components["schemas"]["Time"];
-            quarantine?: components["schemas"]["ComponentQuarantine"] | null;
-        };
-        /** @description Where a component came from. */
-        Provenance: {
-            /** @description The file's name as the sender gave it. */
-            file?: string | null;
-            /** @enum {string} */
-            kind: "upload";
-        } | {
-            /** @description As it was asked for. */
-            reference: string;
-            /** @description Digest of the manifest that was found there: `sha256:` and 64 hexadecimal digits. */
-            manifest: string;
-            /** @enum {string} */
-            kind: "oci";
-        } | {
-            bundle: string;
-            file: string;
-            /** @enum {string} */
-            kind: "bundle";
-        };
-        PullPlugin: {
-            /** @description Such as `oci://registry.example/risk/spot-risk:1.2.0`, or with `@sha256:...` to pin what is pulled. */
-            reference: string;
-            /** @description For a registry that does not answer everybody. Not kept. */
-            username?: string | null;
-            password?: string | null;
-        };
-        /** @description What the registry knows of a component beside the component's own words. */
-        RegisteredPlugin: {
-            /** @description All of them granted by its world. */
-            imports: string[];
-            provenance: components["schemas"]["Provenance"];
-            signature?: components["schemas"]["SignedBy"] | null;
-            uploaded_at: components["schemas"]["Time"];
-            uploaded_by: components["schemas"]["PrincipalId"];
-            /** @description When it was last seen to be needed, or else uploaded. */
-            used_at: components["schemas"]["Time"];
-            quarantine?: components["schemas"]["ComponentQuarantine"] | null;
-            /** @description Who keeps it from being removed, for people. Empty: nobody. */
-            needed_by: string[];
-        };
-        /** @description Who signed a component. */
-        SignedBy: {
-            /** @description As the trust list calls the key. */
-            key_name: string;
-            key_id: components["schemas"]["Digest"];
-        };
-        /** @description What became of an upload. */
-        UploadedPlugin: {
-            component: components["schemas"]["ComponentRecord"];
-            /** @description False: the same bytes were there before. */
-            is_new: boolean;
-            /** @description Other components that call themselves by the same name and version, the newest first. */
-            same_version: components["schemas"]["Digest"][];
-        };
-        /**
-         * @description Why something can go.
-         * @enum {string}
-         */
-        Why: "old" | "no_room";
     };
     responses: never;
     parameters: never;
@@ -2496,8 +3060,30 @@ export type Artifact = components['schemas']['Artifact'];
 export type ArtifactId = components['schemas']['ArtifactId'];
 export type ArtifactRole = components['schemas']['ArtifactRole'];
 export type ArtifactStatus = components['schemas']['ArtifactStatus'];
+export type AssetFile = components['schemas']['AssetFile'];
+export type AssetsRecord = components['schemas']['AssetsRecord'];
+export type AssetsUpload = components['schemas']['AssetsUpload'];
 export type AuditEntry = components['schemas']['AuditEntry'];
 export type AuditPage = components['schemas']['AuditPage'];
+export type BacktestAlarm = components['schemas']['BacktestAlarm'];
+export type BacktestAsked = components['schemas']['BacktestAsked'];
+export type BacktestBars = components['schemas']['BacktestBars'];
+export type BacktestChange = components['schemas']['BacktestChange'];
+export type BacktestChanges = components['schemas']['BacktestChanges'];
+export type BacktestCost = components['schemas']['BacktestCost'];
+export type BacktestDetail = components['schemas']['BacktestDetail'];
+export type BacktestEvent = components['schemas']['BacktestEvent'];
+export type BacktestFigures = components['schemas']['BacktestFigures'];
+export type BacktestInfo = components['schemas']['BacktestInfo'];
+export type BacktestList = components['schemas']['BacktestList'];
+export type BacktestOutcome = components['schemas']['BacktestOutcome'];
+export type BacktestPeriod = components['schemas']['BacktestPeriod'];
+export type BacktestReport = components['schemas']['BacktestReport'];
+export type BacktestRequest = components['schemas']['BacktestRequest'];
+export type BacktestShort = components['schemas']['BacktestShort'];
+export type BacktestSide = components['schemas']['BacktestSide'];
+export type BacktestState = components['schemas']['BacktestState'];
+export type BacktestSubject = components['schemas']['BacktestSubject'];
 export type BlastCount = components['schemas']['BlastCount'];
 export type BlastRadius = components['schemas']['BlastRadius'];
 export type Body = components['schemas']['Body'];
@@ -2505,15 +3091,20 @@ export type Budget = components['schemas']['Budget'];
 export type BundleInfo = components['schemas']['BundleInfo'];
 export type Candidate = components['schemas']['Candidate'];
 export type CapabilityView = components['schemas']['CapabilityView'];
+export type CollectGarbage = components['schemas']['CollectGarbage'];
+export type Collected = components['schemas']['Collected'];
 export type Column = components['schemas']['Column'];
 export type CombiningRule = components['schemas']['CombiningRule'];
 export type Compensation = components['schemas']['Compensation'];
+export type ComponentQuarantine = components['schemas']['ComponentQuarantine'];
+export type ComponentRecord = components['schemas']['ComponentRecord'];
 export type Condition = components['schemas']['Condition'];
 export type Contribution = components['schemas']['Contribution'];
 export type CreatedJoinToken = components['schemas']['CreatedJoinToken'];
 export type CreatedToken = components['schemas']['CreatedToken'];
 export type Decide = components['schemas']['Decide'];
 export type Decided = components['schemas']['Decided'];
+export type DecisionFile = components['schemas']['DecisionFile'];
 export type DecisionId = components['schemas']['DecisionId'];
 export type DecisionSummary = components['schemas']['DecisionSummary'];
 export type Demand = components['schemas']['Demand'];
@@ -2533,6 +3124,8 @@ export type Flags = components['schemas']['Flags'];
 export type GateQuestion = components['schemas']['GateQuestion'];
 export type Grant = components['schemas']['Grant'];
 export type HelloSession = components['schemas']['HelloSession'];
+export type HistoryAbout = components['schemas']['HistoryAbout'];
+export type HistoryInfo = components['schemas']['HistoryInfo'];
 export type HostCall = components['schemas']['HostCall'];
 export type HostStatus = components['schemas']['HostStatus'];
 export type IdempotencyKey = components['schemas']['IdempotencyKey'];
@@ -2541,10 +3134,12 @@ export type IncidentId = components['schemas']['IncidentId'];
 export type IncidentPage = components['schemas']['IncidentPage'];
 export type IncidentSummary = components['schemas']['IncidentSummary'];
 export type Input = components['schemas']['Input'];
+export type LabelledEvent = components['schemas']['LabelledEvent'];
 export type LatestSample = components['schemas']['LatestSample'];
 export type Level = components['schemas']['Level'];
 export type Limits = components['schemas']['Limits'];
 export type LogLine = components['schemas']['LogLine'];
+export type Measure = components['schemas']['Measure'];
 export type Message = components['schemas']['Message'];
 export type MetricInput = components['schemas']['MetricInput'];
 export type MissingEntry = components['schemas']['MissingEntry'];
@@ -2575,6 +3170,8 @@ export type Promotion = components['schemas']['Promotion'];
 export type Proof = components['schemas']['Proof'];
 export type Proposal = components['schemas']['Proposal'];
 export type ProposedStep = components['schemas']['ProposedStep'];
+export type Provenance = components['schemas']['Provenance'];
+export type PullPlugin = components['schemas']['PullPlugin'];
 export type Quarantine = components['schemas']['Quarantine'];
 export type Question = components['schemas']['Question'];
 export type RangeAnswer = components['schemas']['RangeAnswer'];
@@ -2583,6 +3180,10 @@ export type Rank = components['schemas']['Rank'];
 export type Reading = components['schemas']['Reading'];
 export type Reason = components['schemas']['Reason'];
 export type RecorderStatus = components['schemas']['RecorderStatus'];
+export type RegisteredPlugin = components['schemas']['RegisteredPlugin'];
+export type ReplayDifference = components['schemas']['ReplayDifference'];
+export type ReplayVerdict = components['schemas']['ReplayVerdict'];
+export type Replayed = components['schemas']['Replayed'];
 export type Resolution = components['schemas']['Resolution'];
 export type Retirement = components['schemas']['Retirement'];
 export type Risk = components['schemas']['Risk'];
@@ -2600,6 +3201,7 @@ export type Shape = components['schemas']['Shape'];
 export type SignIn = components['schemas']['SignIn'];
 export type Signals = components['schemas']['Signals'];
 export type SignalsTaken = components['schemas']['SignalsTaken'];
+export type SignedBy = components['schemas']['SignedBy'];
 export type SlotChange = components['schemas']['SlotChange'];
 export type SlotEntry = components['schemas']['SlotEntry'];
 export type SlotEntryState = components['schemas']['SlotEntryState'];
@@ -2629,27 +3231,117 @@ export type Time = components['schemas']['Time'];
 export type TimelineEntry = components['schemas']['TimelineEntry'];
 export type TokenInfo = components['schemas']['TokenInfo'];
 export type Told = components['schemas']['Told'];
+export type Tolerance = components['schemas']['Tolerance'];
+export type UploadedPlugin = components['schemas']['UploadedPlugin'];
 export type ValueKind = components['schemas']['ValueKind'];
 export type Verb = components['schemas']['Verb'];
+export type Why = components['schemas']['Why'];
 export type Workload = components['schemas']['Workload'];
 export type WorkloadId = components['schemas']['WorkloadId'];
 export type WorkloadState = components['schemas']['WorkloadState'];
 export type WorkloadView = components['schemas']['WorkloadView'];
-export type AssetFile = components['schemas']['AssetFile'];
-export type AssetsRecord = components['schemas']['AssetsRecord'];
-export type AssetsUpload = components['schemas']['AssetsUpload'];
-export type CollectGarbage = components['schemas']['CollectGarbage'];
-export type Collected = components['schemas']['Collected'];
-export type ComponentQuarantine = components['schemas']['ComponentQuarantine'];
-export type ComponentRecord = components['schemas']['ComponentRecord'];
-export type Provenance = components['schemas']['Provenance'];
-export type PullPlugin = components['schemas']['PullPlugin'];
-export type RegisteredPlugin = components['schemas']['RegisteredPlugin'];
-export type SignedBy = components['schemas']['SignedBy'];
-export type UploadedPlugin = components['schemas']['UploadedPlugin'];
-export type Why = components['schemas']['Why'];
 export type $defs = Record<string, never>;
 export interface operations {
+    listAssets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AssetsRecord"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    uploadAssets: {
+        parameters: {
+            query: {
+                /** @description For people, and what keeps versions together: 1 to 63 of a-z, 0-9, `-` and `.`. */
+                name: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-tar": string;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AssetsUpload"];
+                };
+            };
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AssetsUpload"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeAssets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listAudit: {
         parameters: {
             query?: {
@@ -2673,6 +3365,129 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["AuditPage"];
                 };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listBacktests: {
+        parameters: {
+            query?: {
+                /** @description Such as `risk`. */
+                slot?: string;
+                /** @description Default 50, 1 to 200. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BacktestList"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    startBacktest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BacktestRequest"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BacktestInfo"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getBacktest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BacktestDetail"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    stopBacktest: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description A problem */
             default: {
@@ -2750,6 +3565,66 @@ export interface operations {
             };
         };
     };
+    exportDecision: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DecisionFile"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replayDecision: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Replayed"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     streamEvents: {
         parameters: {
             query?: {
@@ -2768,6 +3643,137 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["Told"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listHistories: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryInfo"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    putHistory: {
+        parameters: {
+            query?: {
+                /** @description The metric of a file of two columns. Default: `aether.imported.value`. */
+                metric?: string;
+                /** @description Its unit. Default: `1`. */
+                unit?: string;
+                /** @description Its subject, such as `node/web-1`. Default: the node of the history's name. */
+                subject?: string;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "text/csv": string;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryInfo"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteHistory: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    putLabels: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "text/csv": string;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HistoryInfo"];
                 };
             };
             /** @description A problem */
@@ -3180,6 +4186,197 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["UploadedPlugin"];
                 };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    collectGarbage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CollectGarbage"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Collected"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pullPlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PullPlugin"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedPlugin"];
+                };
+            };
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UploadedPlugin"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getPlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Plugin"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removePlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    downloadPlugin: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The component */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/wasm": string;
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    liftQuarantine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Lifted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description A problem */
             default: {
@@ -3770,297 +4967,6 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Workload"][];
                 };
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    listAssets: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AssetsRecord"][];
-                };
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    uploadAssets: {
-        parameters: {
-            query: {
-                /** @description For people, and what keeps versions together: 1 to 63 of a-z, 0-9, `-` and `.`. */
-                name: string;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/x-tar": string;
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AssetsUpload"];
-                };
-            };
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AssetsUpload"];
-                };
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    removeAssets: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                digest: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Removed */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    collectGarbage: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["CollectGarbage"];
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Collected"][];
-                };
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    pullPlugin: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["PullPlugin"];
-            };
-        };
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["UploadedPlugin"];
-                };
-            };
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["UploadedPlugin"];
-                };
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    getPlugin: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                digest: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Plugin"];
-                };
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    removePlugin: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                digest: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Removed */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    downloadPlugin: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                digest: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The component */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/wasm": string;
-                };
-            };
-            /** @description A problem */
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    liftQuarantine: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                digest: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Lifted */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
             };
             /** @description A problem */
             default: {
