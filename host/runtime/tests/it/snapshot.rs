@@ -129,6 +129,41 @@ fn what_the_snapshot_tool_cannot_take_is_configured_each_time() {
     }
 }
 
+/// A stream that was opened while the config was taken is good in every evaluation: its number is in the guest's memory,
+/// what it stands for is not, and so there is no snapshot.
+#[test]
+fn a_handle_that_is_held_works_in_every_evaluation() {
+    let head = r#"
+        (import "wasi:cli/stdout@0.2.12" "get-stdout" (func $stdout (result i32)))
+        (import "wasi:io/streams@0.2.12" "[method]output-stream.write" (func $write (param i32 i32 i32 i32)))
+        (import "wasi:io/streams@0.2.12" "[resource-drop]output-stream" (func $drop (param i32)))
+        (data (memory $memory) (i32.const 600000) "said\n")"#;
+    let score = format!(
+        "(call $write (i32.load (i32.const 5000)) (i32.const 600000) (i32.const 5) (i32.const 4096)) i32.const {ANSWER}"
+    );
+    let held = configuring(head, "(i32.store (i32.const 5000) (call $stdout))", &score);
+    let prepared = prepare(&engine(), &held, &Limits::default());
+    match prepared.preparation() {
+        Preparation::ConfiguredEachTime { reason } => assert!(reason.contains("handles"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    for _ in 0..3 {
+        let evaluation = ask(&prepared);
+        assert!(evaluation.outcome.is_ok(), "{:?}", evaluation.outcome);
+        assert_eq!(evaluation.log.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["said"]);
+    }
+    // One that gave it back has a snapshot, and opens another when it is asked.
+    let score =
+        format!("(call $write (call $stdout) (i32.const 600000) (i32.const 5) (i32.const 4096)) i32.const {ANSWER}");
+    let given_back = configuring(head, "(call $drop (call $stdout))", &score);
+    let prepared = prepare(&engine(), &given_back, &Limits::default());
+    assert!(matches!(prepared.preparation(), Preparation::Snapshotted { .. }), "{:?}", prepared.preparation());
+    for _ in 0..3 {
+        let evaluation = ask(&prepared);
+        assert_eq!(evaluation.log.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["said"]);
+    }
+}
+
 #[test]
 fn a_config_that_the_schema_refuses_never_reaches_the_guest() {
     // Traps if it is asked; its schema is replaced by one that wants a number.
