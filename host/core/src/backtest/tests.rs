@@ -1,3 +1,5 @@
+//! Backtests by tables and properties: what is caught, missed, false and early, and that the same history gives the same report.
+
 use super::*;
 use crate::{
     combine::Scored,
