@@ -38,7 +38,6 @@ setup:
 setup-test: setup
 	@$(setup_dir)/test-tools.sh
 	@$(setup_dir)/models.sh
-	@$(setup_dir)/oci.sh
 	@$(setup_dir)/kits.sh
 
 guests:
