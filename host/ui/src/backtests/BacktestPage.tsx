@@ -71,7 +71,9 @@ function Report({ report }: { report: BacktestReport }) {
             <table className={parts.table} data-testid="figures">
               <thead>
                 <tr>
-                  <th />
+                  <th>
+                    <span className="sr">Figure</span>
+                  </th>
                   <th className={parts.right}>Candidate</th>
                   {current && <th className={parts.right}>As it stands</th>}
                 </tr>
