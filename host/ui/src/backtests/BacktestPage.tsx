@@ -79,7 +79,7 @@ function Report({ report }: { report: BacktestReport }) {
                 </tr>
               </thead>
               <tbody>
-                {ROWS.map(([name, word]) => (
+                {ROWS.filter(([, word]) => word(candidate) !== none).map(([name, word]) => (
                   <tr key={name}>
                     <td>{name}</td>
                     <td className={parts.right}>{word(candidate)}</td>

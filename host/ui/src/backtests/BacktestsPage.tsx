@@ -86,7 +86,7 @@ function Start() {
   const slots = useSlots();
   const histories = useHistories();
   const [slotId, setSlotId] = useState(params.get('slot') ?? '');
-  const slot = slots.data?.slots.find((one) => one.id === slotId) ?? slots.data?.slots[0];
+  const slot = slots.data?.slots.find((one) => one.id === slotId) ?? slots.data?.slots.find((one) => one.role === 'risk-scorer') ?? slots.data?.slots[0];
   const entries = slot?.entries.filter((entry) => stageName(entry.stage) !== 'retired') ?? [];
   const [chosen, setChosen] = useState(params.get('candidate') ?? '');
   const candidate = entries.find((entry) => entry.id === chosen) ?? entries.find((entry) => stageName(entry.stage) !== 'active') ?? entries[0];

@@ -143,7 +143,7 @@ function Proofs({ entry }: { entry: SlotEntry }) {
             {proof.self_test && (
               <>
                 {' '}
-                · {proof.self_test.passed} of {proof.self_test.passed + proof.self_test.failed} fixtures passed
+                · {tested(proof.self_test)}
               </>
             )}
             {proof.figures && (
@@ -198,6 +198,10 @@ function pair(p50: number | null | undefined, p99: number | null | undefined, wo
 
 function micros(us: number): string {
   return us < 1000 ? `${plain(us)} µs` : duration(us / 1000);
+}
+
+function tested({ passed, failed }: { passed: number; failed: number }): string {
+  return passed + failed === 0 ? 'the bundle has no fixture for it' : `${passed} of ${passed + failed} fixtures passed`;
 }
 
 function total(faults: Record<string, number>): number {
