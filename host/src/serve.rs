@@ -18,7 +18,7 @@ use crate::{
     },
     store::{self, Store},
 };
-use aether_core::incident::Rank;
+use aether_core::{audit::Act, incident::Rank, plan::canonical, time::Time};
 use aether_recorder::Recorder;
 use aether_runtime::{CacheKey, Engine};
 use axum::Router;
@@ -27,6 +27,7 @@ use ed25519_dalek::SigningKey;
 use plane::Running;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, Write as _},
     net::TcpListener,
@@ -161,6 +162,7 @@ impl Host {
             tasks: tasks.clone(),
         })
         .await?;
+        note_rules(&store, config, now).await?;
         let signer = signing_key(&data.join("host.key"))?;
         let (fabric, events) =
             Fabric::open(config.fabric.clone(), store.clone(), recorder.clone(), blobs.clone(), signer).await?;
@@ -314,6 +316,31 @@ async fn admin_token(store: &Store, data: &Path) -> Result<(String, bool), Error
     let (token, _) = auth::issue(store, "first administrator", Rank::Admin, "aether", clock::now(), None).await?;
     write_private(&path, format!("{token}\n").as_bytes()).map_err(|source| Error::Data { path, source })?;
     Ok((token, true))
+}
+
+/// What of the configuration decides over actions is in the audit: at the first start, and whenever it has changed.
+async fn note_rules(store: &Store, config: &Config, now: Time) -> Result<(), store::Error> {
+    const ACTION: &str = "config.apply";
+    let rules = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    let sections = [
+        ("posture", rules(canonical(&config.posture))),
+        ("hysteresis", rules(canonical(&config.hysteresis))),
+        ("guard", rules(canonical(&config.guard))),
+        ("control", rules(canonical(&config.control))),
+        ("policy", rules(canonical(&config.policy))),
+    ];
+    let last = store.last_audited(ACTION).await?;
+    let before = |name: &str| last.as_ref().and_then(|entry| entry.detail.get(name));
+    let changed: Vec<&str> =
+        sections.iter().filter(|(name, text)| before(name) != Some(text)).map(|(name, _)| *name).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let mut detail: BTreeMap<String, String> =
+        sections.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
+    detail.insert("changed".into(), changed.join(", "));
+    store.audit(now, Act::by_itself(ACTION, "host".into(), detail)).await?;
+    Ok(())
 }
 
 /// What orders are signed with. Agents pin its public half when they join.

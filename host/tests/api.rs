@@ -474,6 +474,11 @@ async fn the_audit_tells_who_did_what_refusals_included_and_a_change_shows() {
     let told: Vec<(&str, &str)> = told.iter().map(|(action, outcome)| (action.as_str(), outcome.as_str())).collect();
     assert_eq!(told, [("session.create", "refused"), ("access", "refused"), ("token.create", "done")]);
     assert_eq!(page["chain_verified"], true);
+    assert_eq!(page["chain_head"]["number"], 3);
+    let export = api.get("/api/v1/audit/export", &viewer).await;
+    let lines: Vec<Value> = export.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines[3]["head"], page["chain_head"]);
 
     for _ in 0..40 {
         api.call("POST", "/api/v1/session", None, Some(json!({ "token": "aet_guess" }))).await;

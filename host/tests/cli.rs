@@ -182,6 +182,59 @@ async fn two_servers_share_neither_folder_nor_port_and_a_restart_keeps_key_and_t
     again.run(async {}).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_of_the_audit_is_verified_without_the_host_and_a_change_is_named() {
+    let server = Server::start().await;
+    for name in ["ann", "ben", "cas"] {
+        server.done(&["token", "create", name]).await;
+    }
+    let listed = server.done(&["audit", "list"]).await;
+    assert!(listed.contains("config.apply") && listed.contains("changed=posture"), "{listed}");
+    let exported = server.json(&["audit", "export", "audit.jsonl", "--json"]).await;
+    let noted = exported["noted"].as_str().unwrap().to_owned();
+    let whole = server.json(&["audit", "verify", "--json"]).await;
+    assert_eq!((whole["whole"].as_bool(), whole["head"].as_str()), (Some(true), Some(noted.as_str())));
+    server.done(&["token", "create", "dan"]).await;
+    let on_host = server.done(&["audit", "verify", "--head", &noted]).await;
+    assert!(on_host.starts_with("Whole:"), "an old head holds on a longer chain: {on_host}");
+
+    let folder = server.stop().await;
+    let path = folder.path().join("audit.jsonl");
+    let lines: Vec<String> = std::fs::read_to_string(&path).unwrap().lines().map(Into::into).collect();
+    let verify = |lines: &[String], head: &[&str]| {
+        std::fs::write(&path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        let output = aether(folder.path(), &[&["audit", "verify", "audit.jsonl"], head].concat());
+        (output.status.code(), text(&output.stdout))
+    };
+    let head = ["--head", noted.as_str()];
+    assert_eq!(verify(&lines, &head).0, Some(0));
+    let last = lines.len() - 1;
+    let place = |lines: &[String], name: &str| lines.iter().position(|line| line.contains(name)).unwrap();
+    let ben = place(&lines, "\"ben\"");
+    let mut changed = lines.clone();
+    changed[ben] = changed[ben].replace("\"ben\"", "\"bob\"");
+    let mut removed = lines.clone();
+    removed.remove(ben);
+    let mut moved = lines.clone();
+    moved.swap(ben, ben + 1);
+    for (lines, word) in [(&changed, "its content"), (&removed, "missing"), (&moved, "moved")] {
+        let (code, said) = verify(lines, &[]);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains(&format!("entry {}: ", ben + 1)) && said.contains(word), "{said}");
+        assert!(said.contains("[AE0090]"), "{said}");
+    }
+    // The last entry cut off, once with the export's last line and once with one that was made to fit.
+    let cut = verify(&lines[..last - 1], &[]);
+    assert!(cut.0 == Some(3) && cut.1.contains("without its last line"), "{}", cut.1);
+    let entry: Value = serde_json::from_str(&lines[last - 2]).unwrap();
+    let fitted = serde_json::json!({ "head": { "number": last - 1, "hash": entry["entry"]["hash"] } }).to_string();
+    let mut cut = lines[..last - 1].to_vec();
+    cut.push(fitted);
+    assert_eq!(verify(&cut, &[]).0, Some(0), "nobody can know but who noted the head");
+    let (code, said) = verify(&cut, &head);
+    assert!(code == Some(3) && said.contains("the chain ends before it"), "{said}");
+}
+
 #[test]
 fn doctor_says_what_is_missing_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

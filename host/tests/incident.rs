@@ -58,6 +58,27 @@ fn assert_once(detail: &Value) {
     assert_eq!(keys.len(), distinct.len(), "a step was recorded twice: {keys:?}");
 }
 
+/// The audit has the decision, the approval, each order and each result, and is whole.
+async fn assert_audited(fleet: &Fleet, id: &str) {
+    let page = fleet.get("/api/v1/audit?limit=200&verify=true").await;
+    assert_eq!(page["chain_verified"], true, "{page:#}");
+    let target = format!("incident/{id}");
+    let mut told: Vec<&str> = page["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["target"] == target.as_str() || entry["detail"]["incident"] == id)
+        .filter(|entry| entry["outcome"] == "done")
+        .map(|entry| entry["action"].as_str().unwrap())
+        .collect();
+    told.reverse();
+    let steps = ["step.dispatch", "step.finish"].repeat(4);
+    let expected =
+        [&["incident.open", "plan.propose", "plan.judge", "plan.approve"], steps.as_slice(), &["incident.close"]]
+            .concat();
+    assert_eq!(told, expected);
+}
+
 async fn runs_on(fleet: &Fleet, node: &str) {
     fleet
         .until(&format!("the workload runs on {node}"), async |fleet| {
@@ -89,6 +110,7 @@ async fn a_spot_reclaim_from_telemetry_to_a_verified_migration() {
     assert_eq!(detail["flags"]["drill"], true);
     assert_eq!(detail["flags"]["simulated"], false);
     assert_once(&detail);
+    assert_audited(&fleet, &id).await;
     runs_on(&fleet, "node-b").await;
     fleet.counts_on().await;
     let (after, lost) = fleet.progress();

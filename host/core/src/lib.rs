@@ -7,6 +7,7 @@
 //! Deliberately absent: any runtime, database, socket or WebAssembly engine (a test on the dependency tree holds it).
 
 pub mod artifact;
+pub mod audit;
 pub mod backtest;
 pub mod catalogue;
 pub mod combine;

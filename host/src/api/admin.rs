@@ -3,15 +3,20 @@
 use super::{
     App, Error, Problem,
     extract::{Body, Id, Params},
-    view::{AuditPage, CreatedJoinToken, CreatedToken, NewJoinToken, NewToken},
+    view::{AuditLine, AuditPage, CreatedJoinToken, CreatedToken, NewJoinToken, NewToken},
 };
 use crate::{
     auth::{self, IssueError, Principal},
     clock,
-    store::{audit::ActOutcome, tokens::TokenInfo},
+    store::{self, audit::ActOutcome, tokens::TokenInfo},
 };
 use aether_core::id::{PrincipalId, is_name};
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use utoipa::IntoParams;
@@ -122,16 +127,51 @@ pub(super) async fn audit(
     let entries = app.store().audit_entries(params.before, limit).await?;
     let full = u32::try_from(entries.len()).is_ok_and(|found| found == limit);
     let next_before = entries.last().filter(|last| full && last.number > 1).map(|last| last.number);
-    let broken = match params.verify {
-        Some(true) => Some(app.store().verify_audit().await?),
-        Some(false) | None => None,
-    };
-    Ok(Json(AuditPage {
-        entries,
-        next_before,
-        chain_verified: broken.map(|broken| broken.is_none()),
-        chain_broken_at: broken.flatten(),
-    }))
+    let (mut chain_verified, mut chain_broken_at, mut chain_broken_why, mut chain_head) = (None, None, None, None);
+    if params.verify == Some(true) {
+        match app.store().verify_audit(vec![]).await? {
+            Ok(head) => (chain_verified, chain_head) = (Some(true), Some(head)),
+            Err(broken) => {
+                chain_verified = Some(false);
+                chain_broken_at = Some(broken.number);
+                chain_broken_why = Some(broken.why.to_string());
+            }
+        }
+    }
+    Ok(Json(AuditPage { entries, next_before, chain_verified, chain_broken_at, chain_broken_why, chain_head }))
+}
+
+/// The whole audit, oldest first, as JSON lines: an entry each, and at the end how far the chain goes. Note that last
+/// line elsewhere: it shows later that nothing was cut off.
+#[utoipa::path(get, path = "/audit/export", tag = "admin", operation_id = "exportAudit",
+    responses((status = 200, description = "JSON lines: entries, then one head", body = String, content_type = "application/x-ndjson"), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn export_audit(State(app): State<App>) -> Result<Response, Error> {
+    let head = app.store().audit_head().await?;
+    let name = format!("attachment; filename=\"aether-audit-{}.jsonl\"", head.number);
+    let store = app.store().clone();
+    // A page at a time: the audit is larger than what should be in memory.
+    let lines = futures::stream::try_unfold(Some(0_u64), move |after| {
+        let (store, head) = (store.clone(), head.clone());
+        async move {
+            let Some(after) = after else { return Ok::<_, store::Error>(None) };
+            if after >= head.number {
+                return Ok(Some((line(&AuditLine::Head(head)), None)));
+            }
+            let entries = store.audit_after(after).await?;
+            let entries: Vec<_> = entries.into_iter().take_while(|entry| entry.number <= head.number).collect();
+            // Without an entry, the end was taken out meanwhile; the head that follows shows it.
+            let next = entries.last().map_or(head.number, |entry| entry.number);
+            let text: String = entries.into_iter().map(|entry| line(&AuditLine::Entry(Box::new(entry)))).collect();
+            Ok(Some((text, Some(next))))
+        }
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson".to_owned()), (header::CONTENT_DISPOSITION, name)];
+    Ok((headers, axum::body::Body::from_stream(lines)).into_response())
+}
+
+fn line(line: &AuditLine) -> String {
+    let text = serde_json::to_string(line).expect("an entry has string keys");
+    text + "\n"
 }
 
 fn within(ms: u64, maximum: u64) -> Result<u64, Error> {

@@ -130,6 +130,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0076", "Exported decision not right"),
     ("AE0077", "Decision not executable"),
     ("AE0078", "Too many backtests"),
+    ("AE0090", "Audit not whole"),
 ];
 
 impl Error {

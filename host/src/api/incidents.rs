@@ -215,7 +215,7 @@ impl App {
                 }
             });
         }
-        self.audit(&by, deed.action(), hash.0.clone(), ActOutcome::Done, detail).await?;
+        // What was taken is in the audit already, by the very transaction that took it.
         let (summary, incident) = self.incident(&incident).await?;
         Ok(Decided { plan: hash, incident: summary, phase: incident.phase, approvals: incident.approvals })
     }

@@ -80,6 +80,7 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Admin), routes!(admin::create_token)),
         (Needs(Admin), routes!(admin::delete_token)),
         (Needs(Viewer), routes!(admin::audit)),
+        (Needs(Viewer), routes!(admin::export_audit)),
         (Needs(Viewer), routes!(events::events)),
     ]
 }

@@ -517,6 +517,18 @@ pub struct AuditPage {
     pub next_before: Option<u64>,
     /// Whether the hashes of all entries, from the first on, are right. None: it was not asked for (`verify=true`).
     pub chain_verified: Option<bool>,
-    /// The number of the first entry whose hash is not what it ought to be.
+    /// The number of the first entry that is not as it ought to be, and why.
     pub chain_broken_at: Option<u64>,
+    pub chain_broken_why: Option<String>,
+    /// How far the whole chain goes. Noted elsewhere, it shows later that nothing was cut off.
+    pub chain_head: Option<audit::Head>,
+}
+
+/// One line of an export of the audit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditLine {
+    Entry(Box<audit::Entry>),
+    /// The last line.
+    Head(audit::Head),
 }

@@ -52,6 +52,22 @@ impl Client {
         self.send(Method::GET, path, None::<&()>).await
     }
 
+    /// What a GET answers with, piece by piece as it comes.
+    pub(super) async fn stream(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut answer = self.answer(self.authorised(Method::GET, path).timeout(UPLOAD_LIMIT)).await?;
+        if !answer.status().is_success() {
+            return Err(self.problem(answer).await);
+        }
+        while let Some(piece) = answer.chunk().await.context("the answer broke off; what came of it is not whole")? {
+            take(&piece)?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         self.send(Method::POST, path, Some(body)).await
     }

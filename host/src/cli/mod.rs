@@ -2,9 +2,10 @@
 //!
 //! Every command of the client prints a table for people, or with `--json` the API's own document for programs. Exit
 //! codes: 0 done, 1 failed (one sentence on standard error says why), 2 not understood, 3 done, and the answer is no (a
-//! backtest below its bars, a replay that differs).
+//! backtest below its bars, a replay that differs, an audit that is not whole).
 
 mod admin;
+mod audit;
 mod backtest;
 mod client;
 mod decisions;
@@ -103,6 +104,9 @@ enum Command {
     /// API tokens.
     #[command(subcommand)]
     Token(admin::Token),
+    /// Who did what, refusals included: a chain that shows what was changed in it.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Tokens with which nodes join.
     #[command(subcommand)]
     JoinToken(admin::JoinToken),
@@ -207,6 +211,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(replay) => return replay::run(replay, client, json).await,
         Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,
         Command::Token(token) => admin::token(token, &client()?, json).await?,
+        Command::Audit(audit) => return audit::run(audit, client, json).await,
         Command::JoinToken(join) => admin::join_token(join, &client()?, json).await?,
         Command::Doctor(doctor) => return doctor::run(doctor, json).await,
         Command::Config(Config::Example) => print(crate::config::EXAMPLE),

@@ -9,7 +9,7 @@ use crate::{
 };
 use aether_core::{
     artifact::Artifact,
-    combine,
+    audit, combine,
     decision::{
         Answer, BlastRadius, Candidate, Condition, Envelope, Fault, FaultKind, GateQuestion, Placement,
         PlanningFinding, Question, Risk, Role, RoutingQuestion,
@@ -168,6 +168,7 @@ impl Control {
             event: &event,
             artifacts: &artifacts,
             envelopes: &envelopes,
+            acts: audit::told(None, &event, &incident),
         };
         if let Err(error) = self.0.store.commit(commit).await {
             tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "an incident could not be opened");
@@ -232,7 +233,8 @@ impl Control {
         let number = live.number + 1;
         let mut tries = 0;
         loop {
-            let commit = Commit { incident: &after, number, at: now, event, artifacts: &artifacts, envelopes };
+            let acts = audit::told(Some(&live.incident), event, &after);
+            let commit = Commit { incident: &after, number, at: now, event, artifacts: &artifacts, envelopes, acts };
             match self.0.store.commit(commit).await {
                 Ok(()) => break,
                 Err(error) => {

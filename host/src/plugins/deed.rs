@@ -385,8 +385,7 @@ impl Slots {
 
     /// What the host does by itself is in the audit, too.
     pub(super) async fn tell(&self, action: &str, target: String, detail: BTreeMap<String, String>) {
-        let principal = PrincipalId::new(ITSELF);
-        let act = Act { principal, rank: None, action: action.into(), target, outcome: ActOutcome::Done, detail };
+        let act = Act::by_itself(action, target, detail);
         if let Err(error) = self.0.store.audit(clock::now(), act).await {
             tracing::error!(action, error = &error as &dyn std::error::Error, "a change of a slot is not in the audit");
         }

@@ -28,6 +28,7 @@ use crate::{
     store::{Store, slots::Made},
 };
 use aether_core::{
+    audit::ITSELF,
     decision::Role,
     id::{Digest, EntryId, PrincipalId, SlotId},
     plan::canonical,
@@ -47,9 +48,6 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 use tokio_util::task::TaskTracker;
-
-/// Who changes slots where nobody asked the host to.
-const ITSELF: &str = "aether";
 
 /// All slots of the active bundle. Cheap to clone.
 #[derive(Clone)]

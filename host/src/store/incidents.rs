@@ -1,8 +1,9 @@
 //! Incidents: journal, artifacts, plans, the ledger of reservations, raised findings, decision envelopes.
 
-use super::{Error, Store, from_json, signed, to_json, unsigned};
+use super::{Error, Store, audit::append, from_json, signed, to_json, unsigned};
 use aether_core::{
     artifact::{Artifact, Flags},
+    audit::Act,
     decision::{Activity, Envelope},
     id::{DecisionId, IncidentId},
     incident::{Event, Incident, Phase, Reservation, Resolution},
@@ -51,6 +52,8 @@ pub struct Commit<'a> {
     pub artifacts: &'a [Artifact],
     /// The decisions that the event tells of.
     pub envelopes: &'a [Envelope],
+    /// What the audit is told of the event.
+    pub acts: Vec<Act>,
 }
 
 /// Decisions kept beyond those of open incidents; the oldest go first.
@@ -59,7 +62,7 @@ pub const DECISIONS_MAXIMUM: u32 = 100_000;
 impl Store {
     /// Writes an event, its artifacts and decisions, the plan and what it changes in the ledger, or nothing.
     pub async fn commit(&self, commit: Commit<'_>) -> Result<(), Error> {
-        let Commit { incident, number, at, event, artifacts, envelopes } = commit;
+        let Commit { incident, number, at, event, artifacts, envelopes, acts } = commit;
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         if number == 1 {
             insert_incident(&mut tx, incident, at).await?;
@@ -103,6 +106,9 @@ impl Store {
             insert_decision(&mut tx, envelope).await?;
         }
         update_ledger(&mut tx, event).await?;
+        for act in acts {
+            append(&mut tx, at, act).await?;
+        }
         tx.commit().await?;
         Ok(())
     }

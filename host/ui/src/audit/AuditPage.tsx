@@ -1,7 +1,7 @@
 /** Who did what, and who was refused: a hash chain, newest first. */
 import { Button } from '@mantine/core';
 import { useAudit } from '../api/queries';
-import type { AuditEntry } from '../api/model';
+import type { AuditEntry, AuditPage as AuditLog } from '../api/model';
 import { rankName } from '../domain/words';
 import { shortId } from '../format/units';
 import { At, Chip, Empty, Failure, Hash, Hint, Page, Panel, Skeleton } from '../parts/parts';
@@ -13,7 +13,7 @@ export function AuditPage() {
   const [first] = query.data?.pages ?? [];
   const entries = query.data?.pages.flatMap((page) => page.entries) ?? [];
   return (
-    <Page title="Audit" aside={first && <Chain verified={first.chain_verified} brokenAt={first.chain_broken_at} />}>
+    <Page title="Audit" aside={first && <Chain page={first} />}>
       {query.error && !query.data && <Failure error={query.error} lead="The audit could not be read" />}
       {!query.data && !query.error && <Skeleton height={480} />}
       {query.data && (
@@ -56,11 +56,12 @@ export function AuditPage() {
   );
 }
 
-function Chain({ verified, brokenAt }: { verified?: boolean | null; brokenAt?: number | null }) {
+function Chain({ page }: { page: AuditLog }) {
+  const { chain_verified: verified, chain_broken_at: brokenAt, chain_broken_why: why, chain_head: head } = page;
   if (verified === null || verified === undefined) return null;
   const text = verified
-    ? 'The host walked the chain from its first entry: each hash is right and names the one before.'
-    : `Entry ${brokenAt ?? '?'} is the first whose hash is not what it ought to be: something was changed or taken out.`;
+    ? `The host walked the chain from its first entry: each hash is right and names the one before. It ends at ${head?.number ?? '?'}:${head?.hash ?? '?'}; noted elsewhere, that shows later that nothing was cut off.`
+    : `Entry ${brokenAt ?? '?'} is the first that is not as it ought to be: ${why ?? 'something was changed or taken out'}.`;
   return (
     <Hint text={text}>
       <span tabIndex={0}>

@@ -59,6 +59,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/audit/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The whole audit, oldest first, as JSON lines: an entry each, and at the end how far the chain goes. Note that last
+         *     line elsewhere: it shows later that nothing was cut off.
+         */
+        get: operations["exportAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/backtests": {
         parameters: {
             query?: never;
@@ -949,6 +969,18 @@ export interface components {
             /** @description BLAKE3 of the canonical JSON of all the above. */
             hash: components["schemas"]["Digest"];
         };
+        /**
+         * @description How far a chain goes. Noted elsewhere (on paper, in a ticket, on another machine) it shows what the chain itself
+         *     cannot: that its end was cut off, or that all of it was written anew.
+         */
+        AuditHead: {
+            /**
+             * Format: int64
+             * @description Of the last entry; 0 for a chain without any.
+             */
+            number: number;
+            hash: components["schemas"]["Digest"];
+        };
         AuditPage: {
             /** @description Newest first. */
             entries: components["schemas"]["AuditEntry"][];
@@ -961,9 +993,11 @@ export interface components {
             chain_verified?: boolean | null;
             /**
              * Format: int64
-             * @description The number of the first entry whose hash is not what it ought to be.
+             * @description The number of the first entry that is not as it ought to be, and why.
              */
             chain_broken_at?: number | null;
+            chain_broken_why?: string | null;
+            chain_head?: components["schemas"]["AuditHead"] | null;
         };
         /** @description A finding as the detector raised it. */
         BacktestAlarm: {
@@ -3064,6 +3098,7 @@ export type AssetFile = components['schemas']['AssetFile'];
 export type AssetsRecord = components['schemas']['AssetsRecord'];
 export type AssetsUpload = components['schemas']['AssetsUpload'];
 export type AuditEntry = components['schemas']['AuditEntry'];
+export type AuditHead = components['schemas']['AuditHead'];
 export type AuditPage = components['schemas']['AuditPage'];
 export type BacktestAlarm = components['schemas']['BacktestAlarm'];
 export type BacktestAsked = components['schemas']['BacktestAsked'];
@@ -3364,6 +3399,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AuditPage"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    exportAudit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description JSON lines: entries, then one head */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
                 };
             };
             /** @description A problem */
