@@ -6,13 +6,17 @@
 //! a dry run. It leaves out scores, prices, loads, free texts and times of day, so an approval survives a re-plan that
 //! changes nothing, and dies with one that does.
 
+mod resolve;
+
+pub use resolve::{KnownNode, KnownWorkload, Refusal, Resolved, World, resolve};
+
 use crate::{
-    catalogue::{self, ArgumentError, SafetyClass, argument, verb},
-    decision::{Condition, OnFailure, Proposal},
+    catalogue::{SafetyClass, argument},
+    decision::{Condition, OnFailure},
     id::{Digest, NodeId, SnapshotId},
     order::{Direction, IdempotencyKey},
-    subject::{SubjectKind, SubjectRef, Target},
-    value::{MAX_EXACT, Value},
+    subject::{SubjectRef, Target},
+    value::Value,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -160,213 +164,15 @@ pub enum NotCanonical {
     Differs,
 }
 
-/// What is known of the world when a proposal is resolved. Nothing outside it can be targeted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct World {
-    pub nodes: BTreeMap<NodeId, KnownNode>,
-    pub workloads: BTreeMap<crate::id::WorkloadId, KnownWorkload>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct KnownNode {
-    pub generation: u64,
-    pub live: bool,
-    /// Capabilities that the agent has, and for those it lacks, why: `Err(reason)`.
-    #[schema(value_type = Object)]
-    pub capabilities: BTreeMap<String, Result<(), String>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct KnownWorkload {
-    pub generation: u64,
-    pub node: NodeId,
-}
-
-/// Why a proposal is refused whole.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    #[error("the proposal has no steps; an empty target set never means everything")]
-    Empty,
-    #[error("the proposal has more than {STEPS_MAXIMUM} steps")]
-    TooManySteps,
-    #[error(transparent)]
-    Argument(#[from] ArgumentError),
-    #[error("`{0}` is not a verb that a planner can propose")]
-    NotProposable(String),
-    #[error("the target {0} does not exist")]
-    UnknownTarget(Target),
-    #[error("the target {target} is now of generation {current}")]
-    Generation { target: Target, current: u64 },
-    #[error("the node `{0}` does not exist")]
-    UnknownNode(NodeId),
-    #[error("the node `{0}` has no live agent")]
-    NodeNotLive(NodeId),
-    #[error("{target} already runs on `{node}`")]
-    AlreadyThere { target: Target, node: NodeId },
-    #[error("the agent on `{node}` cannot do `{capability}`: {reason}")]
-    Incapable { node: NodeId, capability: String, reason: String },
-    #[error("the condition on `{0}` has no bound, or a number that canonical JSON does not carry exactly")]
-    Condition(String),
-    #[error("the watch window is longer than {WATCH_MAXIMUM_MS} ms")]
-    Watch,
-    #[error("the target {0} appears twice")]
-    TargetTwice(Target),
-}
-
-impl Refusal {
-    /// A stable code for metrics and translations.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Refusal::Empty => "proposal.empty",
-            Refusal::TooManySteps => "proposal.too-many-steps",
-            Refusal::Argument(_) => "proposal.argument",
-            Refusal::NotProposable(_) => "proposal.verb",
-            Refusal::UnknownTarget(_) => "proposal.unknown-target",
-            Refusal::Generation { .. } => "proposal.generation",
-            Refusal::UnknownNode(_) => "proposal.unknown-node",
-            Refusal::NodeNotLive(_) => "proposal.node-not-live",
-            Refusal::AlreadyThere { .. } => "proposal.already-there",
-            Refusal::Incapable { .. } => "proposal.incapable",
-            Refusal::Condition(_) => "proposal.condition",
-            Refusal::Watch => "proposal.watch",
-            Refusal::TargetTwice(_) => "proposal.target-twice",
-        }
-    }
-}
-
-/// A proposal resolved against the world: what would be done, and how grave it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Resolved {
-    pub steps: Vec<Step>,
-    pub success: Vec<Condition>,
-    pub watch_ms: u64,
-    pub class: SafetyClass,
-    pub blast: BlastCount,
-}
-
-/// Checks a proposal against the catalogue and the world, and expands composite verbs into primitive steps.
-pub fn resolve(proposal: &Proposal, world: &World) -> Result<Resolved, Refusal> {
-    if proposal.steps.is_empty() {
-        return Err(Refusal::Empty);
-    }
-    let mut steps = Vec::new();
-    let mut class = SafetyClass::ReadOnly;
-    let mut targets = Vec::new();
-    for proposed in &proposal.steps {
-        let found = catalogue::find(&proposed.verb)?;
-        found.check(&proposed.arguments)?;
-        check_conditions(&proposed.preconditions)?;
-        if targets.contains(&proposed.target) {
-            return Err(Refusal::TargetTwice(proposed.target.clone()));
-        }
-        class = class.max(found.class);
-        match proposed.verb.as_str() {
-            verb::MIGRATE => steps.extend(migrate(proposed, world, steps.len())?),
-            other => return Err(Refusal::NotProposable(other.into())),
-        }
-        targets.push(proposed.target.clone());
-    }
-    if steps.len() > STEPS_MAXIMUM {
-        return Err(Refusal::TooManySteps);
-    }
-    check_conditions(&proposal.success)?;
-    if proposal.watch_ms > WATCH_MAXIMUM_MS {
-        return Err(Refusal::Watch);
-    }
-    let nodes: std::collections::BTreeSet<&NodeId> = steps.iter().map(|step| &step.node).collect();
-    let count = |kind| targets.iter().filter(|target| target.kind == kind).count();
-    let blast = BlastCount {
-        nodes: saturating(nodes.len()),
-        gpus: saturating(count(SubjectKind::Gpu)),
-        workloads: saturating(count(SubjectKind::Workload)),
-    };
-    let success = proposal.success.iter().map(|condition| after(condition, &targets)).collect();
-    Ok(Resolved { steps, success, watch_ms: proposal.watch_ms, class, blast })
-}
-
-fn saturating(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-fn check_conditions(conditions: &[Condition]) -> Result<(), Refusal> {
-    for condition in conditions {
-        let bounds = [condition.minimum, condition.maximum];
-        let none = bounds.iter().all(Option::is_none);
-        let inexact = condition.fresh_within_ms > MAX_EXACT || condition.target.generation > MAX_EXACT;
-        if none || inexact || bounds.iter().flatten().any(|bound| !bound.is_finite()) {
-            return Err(Refusal::Condition(condition.metric.clone()));
-        }
-    }
-    Ok(())
-}
-
-/// A moved workload is of the next generation: success is judged on that one, not on the source that was stopped.
-fn after(condition: &Condition, moved: &[Target]) -> Condition {
-    let mut condition = condition.clone();
-    if moved.contains(&condition.target) {
-        condition.target.generation = condition.target.generation.saturating_add(1);
-    }
-    condition
-}
-
-/// checkpoint on the source, restore and confirm on the target node, and only then retire the source.
-fn migrate(proposed: &crate::decision::ProposedStep, world: &World, first: usize) -> Result<Vec<Step>, Refusal> {
-    let target = &proposed.target;
-    let workload = (target.kind == SubjectKind::Workload)
-        .then(|| world.workloads.get(&crate::id::WorkloadId(target.id.clone())))
-        .flatten()
-        .ok_or_else(|| Refusal::UnknownTarget(target.clone()))?;
-    if workload.generation != target.generation {
-        return Err(Refusal::Generation { target: target.clone(), current: workload.generation });
-    }
-    let to = NodeId(proposed.arguments.get(argument::TO).and_then(Value::as_text).unwrap_or_default().into());
-    let source = &workload.node;
-    if to == *source {
-        return Err(Refusal::AlreadyThere { target: target.clone(), node: to });
-    }
-    for (node, capability) in [(source, catalogue::capability::CHECKPOINT), (&to, catalogue::capability::RESTORE)] {
-        let known = world.nodes.get(node).ok_or_else(|| Refusal::UnknownNode(node.clone()))?;
-        if !known.live {
-            return Err(Refusal::NodeNotLive(node.clone()));
-        }
-        let reason = match known.capabilities.get(capability) {
-            Some(Ok(())) => continue,
-            Some(Err(reason)) => reason.clone(),
-            None => "the agent does not offer it".into(),
-        };
-        return Err(Refusal::Incapable { node: node.clone(), capability: capability.into(), reason });
-    }
-    let timeout = proposed.arguments.get(argument::TIMEOUT).map(|value| (argument::TIMEOUT.to_string(), value.clone()));
-    let plain: BTreeMap<String, Value> = timeout.into_iter().collect();
-    let mut linked = plain.clone();
-    linked.insert(argument::CHECKPOINT_STEP.into(), Value::Integer(i64::try_from(first).unwrap_or(i64::MAX)));
-    let short = |mut arguments: BTreeMap<String, Value>| {
-        arguments.remove(argument::TIMEOUT);
-        arguments
-    };
-    let step = |verb: &str, node: &NodeId, arguments, on_failure, compensation| Step {
-        verb: verb.into(),
-        node: node.clone(),
-        target: target.clone(),
-        arguments,
-        preconditions: vec![],
-        on_failure,
-        compensation,
-    };
-    let undo =
-        |verb: &str, node: &NodeId| Compensation { verb: verb.into(), node: node.clone(), arguments: BTreeMap::new() };
-    let mut checkpoint = step(verb::CHECKPOINT, source, plain, OnFailure::Compensate, Some(undo(verb::RESUME, source)));
-    checkpoint.preconditions.clone_from(&proposed.preconditions);
-    let restore = step(verb::RESTORE, &to, linked.clone(), OnFailure::Compensate, Some(undo(verb::DISCARD, &to)));
-    let confirm = step(verb::CONFIRM, &to, short(linked), OnFailure::Compensate, None);
-    // By now the copy is known to progress: a source that cannot be retired is for a person, not for an undo.
-    let retire = step(verb::RETIRE, source, BTreeMap::new(), OnFailure::Stop, None);
-    Ok(vec![checkpoint, restore, confirm, retire])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        catalogue::{self, verb},
+        decision::{Proposal, ProposedStep},
+        subject::SubjectKind,
+        value::MAX_EXACT,
+    };
     use expect_test::{expect, expect_file};
     use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -553,6 +359,7 @@ mod tests {
             capabilities: [catalogue::capability::CHECKPOINT, catalogue::capability::RESTORE]
                 .map(|capability| (capability.to_string(), Ok(())))
                 .into(),
+            ..KnownNode::default()
         };
         let train = KnownWorkload { generation: 7, node: NodeId::new("node-a") };
         World {
@@ -567,7 +374,7 @@ mod tests {
         Proposal {
             title: "Move it".into(),
             rationale: "because".into(),
-            steps: vec![crate::decision::ProposedStep {
+            steps: vec![ProposedStep {
                 verb: verb::MIGRATE.into(),
                 target: target.clone(),
                 arguments: BTreeMap::from([
@@ -593,6 +400,68 @@ mod tests {
     }
 
     #[test]
+    fn one_step_goes_to_the_agent_that_has_the_target() {
+        let step = |verb: &str, kind, id: &str, generation| ProposedStep {
+            verb: verb.into(),
+            target: Target { kind, id: id.into(), generation },
+            arguments: BTreeMap::new(),
+            preconditions: vec![],
+            on_failure: OnFailure::Compensate,
+        };
+        let resolve_one = |step: ProposedStep, world: &World| {
+            resolve(&Proposal { steps: vec![step], success: vec![], ..proposal() }, world)
+        };
+        let mut world = world();
+        let node = world.nodes.get_mut(&NodeId::new("node-a")).unwrap();
+        node.capabilities.insert("process.freeze".into(), Ok(()));
+        node.capabilities.insert("process.signal".into(), Err("not here".into()));
+        let freeze = step(verb::FREEZE, SubjectKind::Workload, "train", 7);
+        let resolved = resolve_one(freeze.clone(), &world).unwrap();
+        assert_eq!((resolved.class, resolved.blast.workloads), (SafetyClass::Reversible, 1));
+        let [only] = &resolved.steps[..] else { panic!("{resolved:?}") };
+        assert_eq!((only.node.as_str(), only.verb.as_str()), ("node-a", verb::FREEZE));
+        let undo = only.compensation.as_ref().unwrap();
+        assert_eq!((undo.node.as_str(), undo.verb.as_str()), ("node-a", verb::THAW));
+
+        let code = |step| resolve_one(step, &world).map_or_else(|refusal| refusal.code(), |_| "resolved");
+        let workload = SubjectKind::Workload;
+        for (step, expected) in [
+            (step(verb::FREEZE, workload, "train", 6), "proposal.generation"),
+            (step(verb::FREEZE, workload, "other", 7), "proposal.unknown-target"),
+            (step(verb::FREEZE, SubjectKind::Node, "node-a", 1), "proposal.target-kind"),
+            (step(verb::LIMIT, workload, "train", 7), "proposal.incapable"),
+            (step(verb::TERMINATE, workload, "train", 7), "proposal.incapable"),
+            (step(verb::UNLIMIT, workload, "train", 7), "proposal.verb"),
+            (step(verb::CHECKPOINT, workload, "train", 7), "proposal.verb"),
+        ] {
+            assert_eq!(code(step.clone()), expected, "{step:?}");
+        }
+        world.nodes.get_mut(&NodeId::new("node-a")).unwrap().live = false;
+        assert_eq!(resolve_one(freeze, &world).unwrap_err().code(), "proposal.node-not-live");
+    }
+
+    /// Success of what stays where it is is judged on that very generation.
+    #[test]
+    fn only_what_moves_is_of_the_next_generation() {
+        let mut world = world();
+        world.nodes.get_mut(&NodeId::new("node-a")).unwrap().capabilities.insert("process.freeze".into(), Ok(()));
+        let mut frozen = proposal();
+        frozen.steps[0].verb = verb::FREEZE.into();
+        frozen.steps[0].arguments.clear();
+        assert_eq!(resolve(&frozen, &world).unwrap().success[0].target.generation, 7);
+        assert_eq!(resolve(&proposal(), &world).unwrap().success[0].target.generation, 8);
+    }
+
+    #[test]
+    fn nothing_moves_to_a_cordoned_node() {
+        let mut world = world();
+        world.nodes.get_mut(&NodeId::new("node-b")).unwrap().cordoned = Some("maintenance".into());
+        let refusal = resolve(&proposal(), &world).unwrap_err();
+        assert_eq!(refusal.code(), "proposal.cordoned");
+        assert_eq!(refusal.to_string(), "the node `node-b` takes no new work: maintenance");
+    }
+
+    #[test]
     fn more_steps_than_the_limit_are_refused() {
         let (mut world, mut proposal) = (world(), proposal());
         let first = proposal.steps.remove(0);
@@ -602,7 +471,7 @@ mod tests {
             world.workloads.insert(crate::id::WorkloadId::new(&id), known);
             proposal
                 .steps
-                .push(crate::decision::ProposedStep { target: Target { id, ..first.target.clone() }, ..first.clone() });
+                .push(ProposedStep { target: Target { id, ..first.target.clone() }, ..first.clone() });
         }
         assert_eq!(resolve(&proposal, &world), Err(Refusal::TooManySteps));
         proposal.steps.pop();

@@ -14,6 +14,18 @@ pub enum SubjectKind {
     Participant,
 }
 
+impl SubjectKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            SubjectKind::Node => "node",
+            SubjectKind::Gpu => "gpu",
+            SubjectKind::Workload => "workload",
+            SubjectKind::Pool => "pool",
+            SubjectKind::Participant => "participant",
+        }
+    }
+}
+
 /// A subject's name, without its generation. What telemetry is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct SubjectRef {
@@ -32,14 +44,7 @@ impl SubjectRef {
 
 impl std::fmt::Display for SubjectRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.kind {
-            SubjectKind::Node => "node",
-            SubjectKind::Gpu => "gpu",
-            SubjectKind::Workload => "workload",
-            SubjectKind::Pool => "pool",
-            SubjectKind::Participant => "participant",
-        };
-        write!(f, "{kind}/{}", self.id)
+        write!(f, "{}/{}", self.kind.name(), self.id)
     }
 }
 

@@ -129,6 +129,7 @@ pub(super) fn world() -> World {
             (capability::CHECKPOINT.to_string(), Ok(())),
             (capability::RESTORE.to_string(), Ok(())),
         ]),
+        ..KnownNode::default()
     };
     World {
         nodes: BTreeMap::from([(NodeId::new("node-a"), able.clone()), (NodeId::new("node-b"), able)]),

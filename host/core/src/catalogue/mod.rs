@@ -2,9 +2,21 @@
 //! cannot make one or lower its class.
 //!
 //! A *composite* verb is what planners speak of (`process.migrate`); [`crate::plan`] expands it into the *primitive*
-//! verbs that agents carry out, so that an operator approves exactly what will be done.
+//! verbs that agents carry out, so that an operator approves exactly what will be done. [`definitions`] is the table;
+//! `docs/verbs.md` is written from it.
 
-use crate::value::{Value, ValueKind};
+mod definitions;
+mod document;
+pub mod names;
+
+pub use definitions::definitions;
+pub use document::document;
+pub use names::{argument, capability, verb};
+
+use crate::{
+    subject::SubjectKind,
+    value::{Value, ValueKind},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -30,6 +42,7 @@ pub struct ArgumentSpec {
     pub choices: Vec<String>,
 }
 
+/// What a planner is told of a verb.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Verb {
     pub name: String,
@@ -42,125 +55,61 @@ pub struct Verb {
     pub arguments: Vec<ArgumentSpec>,
 }
 
-/// Names of verbs.
-pub mod verb {
-    pub const CHECKPOINT: &str = "process.checkpoint";
-    pub const RESTORE: &str = "process.restore";
-    pub const CONFIRM: &str = "process.confirm";
-    pub const RETIRE: &str = "process.retire";
-    pub const RESUME: &str = "process.resume";
-    pub const DISCARD: &str = "process.discard";
-    pub const MIGRATE: &str = "process.migrate";
+/// Who may name a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// A planner; the plan holds the primitive steps that it stands for.
+    Composite,
+    /// A planner; one step of an agent.
+    Proposable,
+    /// Only a plan that was expanded from a composite verb, or the undoing of a step.
+    Internal,
 }
 
-/// Names of agents' capabilities.
-pub mod capability {
-    pub const CHECKPOINT: &str = "process.checkpoint";
-    pub const RESTORE: &str = "process.restore";
+/// What a dry run of a verb is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DryRun {
+    /// The agent reads what would be changed, checks it against the device's own bounds, and tells from what to what.
+    Simulated,
+    /// The agent checks every precondition; what the deed itself would do cannot be foretold.
+    PreconditionChecked,
+    /// Only the order is checked: nothing here can tell what the deed would do.
+    NotSimulable,
 }
 
-/// Argument names.
-pub mod argument {
-    /// Text: the node to which a workload goes.
-    pub const TO: &str = "to";
-    /// Integer: the index of the plan's step that took the snapshot.
-    pub const CHECKPOINT_STEP: &str = "checkpoint-step";
-    /// Duration: how long a step may take before it counts as unknown.
-    pub const TIMEOUT: &str = "timeout";
+impl DryRun {
+    /// As in `docs/verbs.md`, outcomes and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            DryRun::Simulated => "simulated",
+            DryRun::PreconditionChecked => "precondition-checked",
+            DryRun::NotSimulable => "not-simulable",
+        }
+    }
 }
 
-/// The whole catalogue, in order of name.
+/// All that the host and the agents know of a verb.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Definition {
+    #[serde(flatten)]
+    pub verb: Verb,
+    pub standing: Standing,
+    /// What it is aimed at.
+    pub target: SubjectKind,
+    pub dry_run: DryRun,
+    /// The verb that undoes it.
+    pub undone_by: Option<String>,
+    /// What must hold besides the plan's own conditions; checked by the agent right before.
+    pub preconditions: Vec<String>,
+    /// What must be seen for it to count as done.
+    pub verified_by: String,
+}
+
+/// What planners are shown, in order of name.
 pub fn catalogue() -> Vec<Verb> {
-    let timeout = |maximum: f64| ArgumentSpec {
-        name: argument::TIMEOUT.into(),
-        required: false,
-        kind: ValueKind::Duration,
-        minimum: Some(1_000.0),
-        maximum: Some(maximum),
-        choices: vec![],
-    };
-    let checkpoint_step = ArgumentSpec {
-        name: argument::CHECKPOINT_STEP.into(),
-        required: true,
-        kind: ValueKind::Integer,
-        minimum: Some(0.0),
-        maximum: Some(63.0),
-        choices: vec![],
-    };
-    let to = ArgumentSpec {
-        name: argument::TO.into(),
-        required: true,
-        kind: ValueKind::Text,
-        minimum: None,
-        maximum: None,
-        choices: vec![],
-    };
-    let verb = |name: &str, summary: &str, class, compensable, capability: Option<&str>, arguments| Verb {
-        name: name.into(),
-        summary: summary.into(),
-        class,
-        compensable,
-        capability: capability.map(Into::into),
-        arguments,
-    };
-    vec![
-        verb(
-            verb::CHECKPOINT,
-            "Dump a workload's process tree with CRIU, store it in hashed chunks, and leave the source stopped.",
-            SafetyClass::Reversible,
-            true,
-            Some(capability::CHECKPOINT),
-            vec![timeout(900_000.0)],
-        ),
-        verb(
-            verb::CONFIRM,
-            "Wait until the restored workload has made progress beyond its snapshot.",
-            SafetyClass::ReadOnly,
-            false,
-            None,
-            vec![checkpoint_step.clone(), timeout(300_000.0)],
-        ),
-        verb(
-            verb::DISCARD,
-            "End a restored copy, so that the source can go on. Undoes process.restore.",
-            SafetyClass::Destructive,
-            false,
-            None,
-            vec![timeout(300_000.0)],
-        ),
-        verb(
-            verb::MIGRATE,
-            "Move a workload to another node: checkpoint, restore, confirm progress, and only then retire the source.",
-            SafetyClass::Impactful,
-            true,
-            Some(capability::CHECKPOINT),
-            vec![to, timeout(900_000.0)],
-        ),
-        verb(
-            verb::RESTORE,
-            "Verify a snapshot chunk by chunk and restore it with CRIU.",
-            SafetyClass::Impactful,
-            true,
-            Some(capability::RESTORE),
-            vec![checkpoint_step, timeout(900_000.0)],
-        ),
-        verb(
-            verb::RESUME,
-            "Let a stopped source go on. Undoes process.checkpoint.",
-            SafetyClass::Reversible,
-            false,
-            None,
-            vec![timeout(300_000.0)],
-        ),
-        verb(
-            verb::RETIRE,
-            "End the stopped source of a migration whose copy is known to progress.",
-            SafetyClass::Destructive,
-            false,
-            None,
-            vec![timeout(300_000.0)],
-        ),
-    ]
+    definitions().into_iter().map(|definition| definition.verb).collect()
 }
 
 /// Why a verb's arguments are refused.
@@ -179,8 +128,9 @@ pub enum ArgumentError {
 }
 
 /// The verb called `name`.
-pub fn find(name: &str) -> Result<Verb, ArgumentError> {
-    catalogue().into_iter().find(|verb| verb.name == name).ok_or_else(|| ArgumentError::UnknownVerb(name.into()))
+pub fn find(name: &str) -> Result<Definition, ArgumentError> {
+    let found = definitions().into_iter().find(|definition| definition.verb.name == name);
+    found.ok_or_else(|| ArgumentError::UnknownVerb(name.into()))
 }
 
 impl Verb {
@@ -218,16 +168,42 @@ mod tests {
 
     #[test]
     fn the_whole_catalogue() {
-        let verbs = catalogue();
-        assert!(verbs.is_sorted_by(|a, b| a.name < b.name), "in order of name, each once");
-        expect_file!["../golden/catalogue.json"].assert_eq(&(serde_json::to_string_pretty(&verbs).unwrap() + "\n"));
+        let verbs = definitions();
+        assert!(verbs.is_sorted_by(|a, b| a.verb.name < b.verb.name), "in order of name, each once");
+        expect_file!["../../golden/catalogue.json"].assert_eq(&(serde_json::to_string_pretty(&verbs).unwrap() + "\n"));
+        expect_file!["../../../../docs/verbs.md"].assert_eq(&document());
+    }
+
+    #[test]
+    fn the_table_agrees_with_itself() {
+        for Definition { verb, standing, undone_by, verified_by, dry_run, .. } in definitions() {
+            let name = &verb.name;
+            assert!(!verified_by.is_empty() && verified_by.ends_with('.'), "{name}");
+            if standing != Standing::Composite {
+                assert_eq!(verb.compensable, undone_by.is_some(), "{name}");
+            }
+            let undo = undone_by.map(|undo| find(&undo).unwrap_or_else(|error| panic!("{name}: {error}")));
+            if let Some(undo) = undo {
+                assert_ne!(undo.standing, Standing::Composite, "{name}");
+                // An undoing takes nothing but its time: what it puts back is in the agent's journal.
+                assert!(undo.verb.check(&BTreeMap::new()).is_ok(), "{name}");
+            }
+            // What cannot be foretold is never called harmless.
+            assert!(dry_run != DryRun::NotSimulable || verb.class >= SafetyClass::Impactful, "{name}");
+            let within = |spec: &ArgumentSpec| spec.minimum.is_none_or(|low| spec.maximum.is_some_and(|high| low < high));
+            assert!(verb.arguments.iter().all(within), "{name}: each number has both bounds");
+            for spec in &verb.arguments {
+                let number = !matches!(spec.kind, ValueKind::Text | ValueKind::Flag);
+                assert_eq!(spec.minimum.is_some(), number, "{name}: {}", spec.name);
+            }
+        }
     }
 
     #[test]
     fn arguments_are_checked_by_name_kind_and_bounds() {
         let check = |verb: &str, arguments: &[(&str, Value)]| {
             let arguments = arguments.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
-            match find(verb).and_then(|verb| verb.check(&arguments)) {
+            match find(verb).and_then(|found| found.verb.check(&arguments)) {
                 Ok(()) => "fine".to_string(),
                 Err(error) => error.to_string(),
             }

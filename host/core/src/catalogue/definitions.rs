@@ -1,0 +1,271 @@
+//! The table of verbs. A new one needs a row here, a hand in the agent (`agent/src/act`), and nothing else: plans, gates,
+//! pages and `docs/verbs.md` take it from here.
+
+use super::{
+    ArgumentSpec, Definition, DryRun, SafetyClass, Standing, Verb,
+    names::{argument, capability, verb},
+};
+use crate::{
+    subject::SubjectKind::{self, Workload},
+    value::ValueKind,
+};
+use DryRun::{PreconditionChecked, Simulated};
+use SafetyClass::{Destructive, Impactful, ReadOnly, Reversible};
+use Standing::{Composite, Internal, Proposable};
+
+const MIB: f64 = 1_048_576.0;
+/// 2^53 - 1 bytes, the most that canonical JSON carries exactly, is 8 PiB; no machine has a quarter of it.
+const MEMORY_MAXIMUM: f64 = 2_251_799_813_685_248.0;
+
+/// One row, before its defaults.
+struct Row(Definition);
+
+fn row(name: &str, target: SubjectKind, class: SafetyClass, standing: Standing, summary: &str) -> Row {
+    Row(Definition {
+        verb: Verb {
+            name: name.into(),
+            summary: summary.into(),
+            class,
+            compensable: false,
+            capability: None,
+            arguments: vec![],
+        },
+        standing,
+        target,
+        dry_run: PreconditionChecked,
+        undone_by: None,
+        preconditions: vec![],
+        verified_by: String::new(),
+    })
+}
+
+impl Row {
+    fn needs(mut self, capability: &str) -> Self {
+        self.0.verb.capability = Some(capability.into());
+        self
+    }
+    fn undone_by(mut self, verb: &str) -> Self {
+        self.0.verb.compensable = true;
+        self.0.undone_by = Some(verb.into());
+        self
+    }
+    fn takes(mut self, arguments: impl IntoIterator<Item = ArgumentSpec>) -> Self {
+        self.0.verb.arguments.extend(arguments);
+        self
+    }
+    /// The last argument of every verb: how long it may take.
+    fn within(self, maximum_ms: f64) -> Self {
+        self.takes([number(argument::TIMEOUT, ValueKind::Duration, 1_000.0, maximum_ms)])
+    }
+    fn dry(mut self, dry_run: DryRun) -> Self {
+        self.0.dry_run = dry_run;
+        self
+    }
+    fn if_(mut self, precondition: &str) -> Self {
+        self.0.preconditions.push(precondition.into());
+        self
+    }
+    fn seen(mut self, verified_by: &str) -> Definition {
+        self.0.verified_by = verified_by.into();
+        self.0
+    }
+}
+
+fn number(name: &str, kind: ValueKind, minimum: f64, maximum: f64) -> ArgumentSpec {
+    let (minimum, maximum) = (Some(minimum), Some(maximum));
+    ArgumentSpec { name: name.into(), required: false, kind, minimum, maximum, choices: vec![] }
+}
+
+fn text(name: &str, choices: &[&str]) -> ArgumentSpec {
+    let choices = choices.iter().map(|choice| (*choice).into()).collect();
+    ArgumentSpec { name: name.into(), required: false, kind: ValueKind::Text, minimum: None, maximum: None, choices }
+}
+
+fn required(spec: ArgumentSpec) -> ArgumentSpec {
+    ArgumentSpec { required: true, ..spec }
+}
+
+fn checkpoint_step() -> ArgumentSpec {
+    required(number(argument::CHECKPOINT_STEP, ValueKind::Integer, 0.0, 63.0))
+}
+
+/// Every verb with all that is known of it, in order of name.
+pub fn definitions() -> Vec<Definition> {
+    let mut all = migration();
+    all.extend(process());
+    all.sort_by(|a, b| a.verb.name.cmp(&b.verb.name));
+    all
+}
+
+fn migration() -> Vec<Definition> {
+    vec![
+        row(
+            verb::CHECKPOINT,
+            Workload,
+            Reversible,
+            Internal,
+            "Dump a workload's process tree with CRIU, store it in hashed chunks, and leave the source stopped.",
+        )
+        .needs(capability::CHECKPOINT)
+        .undone_by(verb::RESUME)
+        .within(900_000.0)
+        .if_("The workload runs here, in the generation that the plan names.")
+        .seen("CRIU reports success, the tree is stopped, and the store has every chunk and the manifest."),
+        row(
+            verb::CONFIRM,
+            Workload,
+            ReadOnly,
+            Internal,
+            "Wait until the restored workload has made progress beyond its snapshot.",
+        )
+        .takes([checkpoint_step()])
+        .within(300_000.0)
+        .if_("The restored workload is here, in the next generation.")
+        .seen("Its progress is beyond the snapshot's; where it tells none, it is alive and used processor time."),
+        row(
+            verb::DISCARD,
+            Workload,
+            Destructive,
+            Internal,
+            "End a restored copy, so that the source can go on. Undoes process.restore.",
+        )
+        .within(300_000.0)
+        .if_("What is here of the workload is the copy.")
+        .seen("No process of the copy is left."),
+        row(
+            verb::MIGRATE,
+            Workload,
+            Impactful,
+            Composite,
+            "Move a workload to another node: checkpoint, restore, confirm progress, and only then retire the source.",
+        )
+        .needs(capability::CHECKPOINT)
+        .undone_by(verb::RESUME)
+        .takes([required(text(argument::TO, &[]))])
+        .within(900_000.0)
+        .if_("The target node is live, able to restore, takes placements, and is not the source.")
+        .seen("Each of its steps is seen to be done."),
+        row(
+            verb::RESTORE,
+            Workload,
+            Impactful,
+            Internal,
+            "Verify a snapshot chunk by chunk and restore it with CRIU.",
+        )
+        .needs(capability::RESTORE)
+        .undone_by(verb::DISCARD)
+        .takes([checkpoint_step()])
+        .within(900_000.0)
+        .if_("The workload is not here, and no later generation of it was.")
+        .seen("Manifest and chunks have the hashes that the order names, and the restored root runs."),
+        row(
+            verb::RESUME,
+            Workload,
+            Reversible,
+            Internal,
+            "Let a stopped source go on. Undoes process.checkpoint.",
+        )
+        .within(300_000.0)
+        .if_("The source is here, in the generation that was stopped.")
+        .seen("The source's root runs."),
+        row(
+            verb::RETIRE,
+            Workload,
+            Destructive,
+            Internal,
+            "End the stopped source of a migration whose copy is known to progress.",
+        )
+        .within(300_000.0)
+        .if_("The source is stopped.")
+        .seen("No process of the source is left."),
+    ]
+}
+
+fn process() -> Vec<Definition> {
+    vec![
+        row(
+            verb::FREEZE,
+            Workload,
+            Reversible,
+            Proposable,
+            "Stop a workload where it stands: by its cgroup's freezer, or SIGSTOP to its whole tree where it shares a cgroup.",
+        )
+        .needs(capability::FREEZE)
+        .undone_by(verb::THAW)
+        .within(60_000.0)
+        .dry(Simulated)
+        .if_("The workload is here and has not ended.")
+        .seen("The cgroup says that it is frozen, or every process of the tree is stopped."),
+        row(
+            verb::THAW,
+            Workload,
+            Reversible,
+            Proposable,
+            "Let a frozen workload go on. Undoing process.freeze, it puts back what was found then.",
+        )
+        .needs(capability::FREEZE)
+        .undone_by(verb::FREEZE)
+        .within(60_000.0)
+        .dry(Simulated)
+        .if_("The workload is here and has not ended.")
+        .seen("The cgroup says that it is thawed, and no process of the tree is stopped."),
+        row(
+            verb::SIGNAL,
+            Workload,
+            Impactful,
+            Proposable,
+            "Send a signal that the workload handles: HUP to read its configuration again, USR1 or USR2 for what it defines.",
+        )
+        .needs(capability::SIGNAL)
+        .takes([
+            required(text(argument::SIGNAL, &["HUP", "USR1", "USR2"])),
+            text(argument::SCOPE, &["root", "tree"]),
+        ])
+        .within(60_000.0)
+        .if_("The workload runs.")
+        .if_("Each process that is meant catches the signal: one that does not would end by it.")
+        .seen("The kernel took the signal for each process that was meant. What the workload does with it is its own."),
+        row(
+            verb::TERMINATE,
+            Workload,
+            Destructive,
+            Proposable,
+            "Ask a workload to end with SIGTERM, and wait until it has. It is not killed.",
+        )
+        .needs(capability::SIGNAL)
+        .within(900_000.0)
+        .if_("The workload runs.")
+        .seen("The workload's root has ended within the step's time; otherwise the step has failed."),
+        row(
+            verb::LIMIT,
+            Workload,
+            Reversible,
+            Proposable,
+            "Limit a workload's processor time and memory by the cgroup that is its own.",
+        )
+        .needs(capability::LIMIT)
+        .undone_by(verb::UNLIMIT)
+        .takes([
+            number(argument::CPUS, ValueKind::Number, 0.01, 4_096.0),
+            number(argument::MEMORY_HIGH, ValueKind::Bytes, 16.0 * MIB, MEMORY_MAXIMUM),
+            number(argument::MEMORY_MAX, ValueKind::Bytes, 16.0 * MIB, MEMORY_MAXIMUM),
+        ])
+        .within(60_000.0)
+        .dry(Simulated)
+        .if_("The workload is alone in its cgroup, and the cgroup has the controller.")
+        .if_("At least one limit is named, and `memory-max` is not below what the workload uses: that would kill it.")
+        .seen("Every limit reads as it was written."),
+        row(
+            verb::UNLIMIT,
+            Workload,
+            Reversible,
+            Internal,
+            "Put a workload's former limits back. Undoes cgroup.limit.",
+        )
+        .needs(capability::LIMIT)
+        .within(60_000.0)
+        .dry(Simulated)
+        .if_("Each limit still is what the step made it: what somebody else changed since is left alone, and told.")
+        .seen("Every limit reads as it did before the step."),
+    ]
+}

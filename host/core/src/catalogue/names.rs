@@ -1,0 +1,47 @@
+//! Names of verbs, capabilities and arguments, as they stand in plans, reports and documents.
+
+/// Names of verbs.
+pub mod verb {
+    pub const CHECKPOINT: &str = "process.checkpoint";
+    pub const RESTORE: &str = "process.restore";
+    pub const CONFIRM: &str = "process.confirm";
+    pub const RETIRE: &str = "process.retire";
+    pub const RESUME: &str = "process.resume";
+    pub const DISCARD: &str = "process.discard";
+    pub const MIGRATE: &str = "process.migrate";
+    pub const FREEZE: &str = "process.freeze";
+    pub const THAW: &str = "process.thaw";
+    pub const SIGNAL: &str = "process.signal";
+    pub const TERMINATE: &str = "process.terminate";
+    pub const LIMIT: &str = "cgroup.limit";
+    pub const UNLIMIT: &str = "cgroup.restore";
+}
+
+/// Names of agents' capabilities.
+pub mod capability {
+    pub const CHECKPOINT: &str = "process.checkpoint";
+    pub const RESTORE: &str = "process.restore";
+    pub const FREEZE: &str = "process.freeze";
+    pub const SIGNAL: &str = "process.signal";
+    pub const LIMIT: &str = "cgroup.limit";
+}
+
+/// Argument names.
+pub mod argument {
+    /// Text: the node to which a workload goes.
+    pub const TO: &str = "to";
+    /// Integer: the index of the plan's step that took the snapshot.
+    pub const CHECKPOINT_STEP: &str = "checkpoint-step";
+    /// Duration: how long a step may take before it counts as unknown.
+    pub const TIMEOUT: &str = "timeout";
+    /// Text: a signal's name without `SIG`.
+    pub const SIGNAL: &str = "signal";
+    /// Text: `root` for the first process alone, `tree` for all of the workload.
+    pub const SCOPE: &str = "scope";
+    /// Number: processors' worth of time.
+    pub const CPUS: &str = "cpus";
+    /// Bytes: above this the workload is slowed down and its memory reclaimed.
+    pub const MEMORY_HIGH: &str = "memory-high";
+    /// Bytes: the workload never gets more.
+    pub const MEMORY_MAX: &str = "memory-max";
+}
