@@ -3,6 +3,7 @@
 use crate::{
     act::{
         Desk,
+        control::{Control, cgroup::Cgroups},
         criu::{Criu, Missing},
         hands::{Hands, native::Native, simulated::Simulated},
         journal::Journal,
@@ -60,7 +61,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let criu = find_criu(&config).await;
     let sources = collector.probe(&config.disabled_sources);
     let namespaces = Criu::probe_namespaces();
-    let findings = Findings::new(&config, &criu, &namespaces, &sources);
+    let cgroups = Cgroups::probe();
+    let findings = Findings::new(&config, &criu, &namespaces, &cgroups, &sources);
     for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
         let reason = finding.reason.as_deref().unwrap_or_default();
         warn!(capability = finding.name, reason, advice = finding.advice, "is not to be had on this machine");
@@ -85,14 +87,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     } else {
         Box::new(Native { criu, namespaces, registry: registry.clone() })
     };
+    let journal = Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?);
+    let control = Control { simulate: config.simulate, cgroups, registry: registry.clone(), journal: journal.clone() };
     let desk = Desk {
         node: config.node.clone(),
-        journal: Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?),
+        journal,
         registry: registry.clone(),
         executor: Arc::new(Executor {
             node: config.node.clone(),
             hands,
             registry: registry.clone(),
+            control,
             snapshots: state.snapshots(),
         }),
         link: ends.link,
@@ -128,7 +133,13 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
     let _ = std::fs::remove_file(&folder);
     let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), registry);
     let sources = collector.probe(&config.disabled_sources);
-    Ok(Findings::new(config, &Criu::find(config.criu.as_deref()), &Criu::probe_namespaces(), &sources))
+    Ok(Findings::new(
+        config,
+        &Criu::find(config.criu.as_deref()),
+        &Criu::probe_namespaces(),
+        &Cgroups::probe(),
+        &sources,
+    ))
 }
 
 async fn find_criu(config: &Config) -> Result<Criu, Missing> {

@@ -1,7 +1,10 @@
 //! What this machine can do for Aether, and for what it cannot: why, and what to do. Told to the host and by `doctor`.
 
 use crate::{
-    act::criu::{Criu, Missing},
+    act::{
+        control::{Control, cgroup::Cgroups},
+        criu::{Criu, Missing},
+    },
     collect::Standing,
     config::Config,
 };
@@ -36,6 +39,7 @@ impl Findings {
         config: &Config,
         criu: &Result<Criu, Missing>,
         namespaces: &Result<(), Missing>,
+        cgroups: &Cgroups,
         sources: &[Standing],
     ) -> Self {
         let mut capabilities = Vec::new();
@@ -53,6 +57,16 @@ impl Findings {
                 reason: missing.map(|missing| missing.reason.clone()),
                 advice: missing.map(|missing| missing.advice.clone()),
                 simulated: config.simulate,
+            });
+        }
+        for (name, found) in Control::capabilities(config.simulate, cgroups) {
+            let absent = found.err();
+            capabilities.push(Finding {
+                name: name.into(),
+                available: absent.is_none(),
+                reason: absent.as_ref().map(|absent| absent.reason.clone()),
+                advice: absent.map(|absent| absent.advice),
+                simulated: false,
             });
         }
         for Standing { source, missing } in sources {

@@ -5,12 +5,12 @@
 
 use crate::workloads::{Entry, State};
 use aether_core::{
-    catalogue::{self, verb},
+    catalogue::{self, Standing, verb},
     decision::Condition,
     id::{NodeId, WorkloadId},
     order::{Direction, IdempotencyKey, Order},
     plan::{Plan, PlanHash},
-    subject::{SubjectKind, Target},
+    subject::Target,
     telemetry::Sample,
     time::Time,
     value::Value,
@@ -113,14 +113,16 @@ pub fn meaning(plan_bytes: &[u8], order_bytes: &[u8], node: &NodeId) -> Result<T
         let reason = format!("step {} of the plan is for `{step_node}`, and this is `{node}`", order.step);
         return refuse("order.node", reason);
     }
-    if !VERBS.contains(&verb.as_str()) {
+    let found = catalogue::find(verb).ok().filter(|found| found.standing != Standing::Composite);
+    let Some(found) = found else {
         return refuse("order.verb", format!("this agent does not know how to do `{verb}`"));
-    }
-    if let Err(error) = catalogue::find(verb).and_then(|found| found.check(arguments)) {
+    };
+    if let Err(error) = found.verb.check(arguments) {
         return refuse("order.arguments", error.to_string());
     }
-    if step.target.kind != SubjectKind::Workload {
-        return refuse("order.target", format!("`{verb}` is for workloads, and the target is {}", step.target));
+    if step.target.kind != found.target {
+        let kind = found.target.name();
+        return refuse("order.target", format!("`{verb}` is for a {kind}, and the target is {}", step.target));
     }
     if order.key != IdempotencyKey::derive(&hash, order.step, order.direction, &step.target) {
         return refuse("order.key", "the order's key is not that of its plan, step, direction and target");
@@ -141,9 +143,6 @@ pub fn meaning(plan_bytes: &[u8], order_bytes: &[u8], node: &NodeId) -> Result<T
         order,
     })
 }
-
-/// The primitive verbs that agents carry out.
-const VERBS: [&str; 6] = [verb::CHECKPOINT, verb::RESTORE, verb::CONFIRM, verb::RETIRE, verb::RESUME, verb::DISCARD];
 
 /// What is here, at the moment when an order comes.
 pub struct Here<'a> {
@@ -209,6 +208,12 @@ fn check_target(task: &Task, entry: Option<&Entry>, known: Option<u64>) -> Resul
             State::Exited => refuse("workload.state", format!("{name} has ended, so there is nothing to move")),
         },
         verb::RESUME => here(target.generation).map(|_| ()),
+        verb::FREEZE | verb::THAW | verb::LIMIT | verb::UNLIMIT | verb::SIGNAL | verb::TERMINATE => {
+            match here(target.generation)?.state {
+                State::Running | State::Stopped => Ok(()),
+                State::Exited => refuse("workload.state", format!("{name} has ended")),
+            }
+        }
         verb::RETIRE => match here(target.generation)?.state {
             State::Running if !task.dry_run => {
                 refuse("workload.state", format!("{name} runs here: only a stopped source is retired"))

@@ -57,6 +57,11 @@ enum Record {
         phase: String,
         at: Time,
     },
+    /// What a step found before it changed a setting.
+    Former {
+        key: IdempotencyKey,
+        former: Box<Former>,
+    },
     Refused {
         key: IdempotencyKey,
         nonce: String,
@@ -72,12 +77,20 @@ enum Record {
     },
 }
 
+/// Settings as a step found them, and what it makes them: what an undoing puts back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    pub former: BTreeMap<String, String>,
+    pub wanted: BTreeMap<String, String>,
+}
+
 /// What is known of one order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Known {
     pub accepted: Accepted,
     /// The last phase that was begun.
     pub phase: Option<String>,
+    pub former: Option<Former>,
     pub outcome: Option<Outcome>,
     /// The host has the outcome.
     pub acknowledged: bool,
@@ -152,6 +165,11 @@ impl Journal {
         self.lock().append(Record::Phase { key: key.clone(), phase: phase.into(), at: clock::now() })
     }
 
+    /// What a step found, before it changes any of it. Durable when this returns.
+    pub fn former(&self, key: &IdempotencyKey, former: Former) -> io::Result<u64> {
+        self.lock().append(Record::Former { key: key.clone(), former: Box::new(former) })
+    }
+
     pub fn refuse(&self, key: &IdempotencyKey, nonce: &str, code: &str, reason: &str) -> io::Result<u64> {
         let (code, reason) = (code.to_string(), reason.to_string());
         self.lock().append(Record::Refused { key: key.clone(), nonce: nonce.into(), code, reason })
@@ -224,12 +242,18 @@ impl Inner {
             Record::Accepted(accepted) => {
                 let fence = self.fences.entry(accepted.target.subject().to_string()).or_default();
                 *fence = (*fence).max(accepted.fence);
-                let known = Known { accepted: *accepted, phase: None, outcome: None, acknowledged: false, position };
+                let accepted = *accepted;
+                let known = Known { accepted, phase: None, former: None, outcome: None, acknowledged: false, position };
                 self.orders.insert(known.accepted.key.clone(), known);
             }
             Record::Phase { key, phase, at: _ } => {
                 if let Some(known) = self.orders.get_mut(&key) {
                     (known.phase, known.position) = (Some(phase), position);
+                }
+            }
+            Record::Former { key, former } => {
+                if let Some(known) = self.orders.get_mut(&key) {
+                    (known.former, known.position) = (Some(*former), position);
                 }
             }
             Record::Refused { key, nonce, code, reason } => {
@@ -266,6 +290,9 @@ impl Inner {
             records.push(Record::Accepted(Box::new(known.accepted.clone())));
             if let Some(phase) = &known.phase {
                 records.push(Record::Phase { key: key.clone(), phase: phase.clone(), at: known.accepted.at });
+            }
+            if let Some(former) = &known.former {
+                records.push(Record::Former { key: key.clone(), former: Box::new(former.clone()) });
             }
             if let Some(outcome) = &known.outcome {
                 records.push(Record::Outcome { key: key.clone(), outcome: Box::new(outcome.clone()) });

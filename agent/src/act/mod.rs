@@ -3,9 +3,10 @@
 //! At most once: an order is in the journal, synced, before anything of it is begun; a repeat is answered with what
 //! was recorded, and never begins it again. Orders for different targets run side by side, up to a limit.
 //!
-//! [`check`] is pure, [`journal`] remembers, [`verbs`] does, [`hands`] touches the machine.
+//! [`check`] is pure, [`journal`] remembers, [`verbs`] and [`control`] do, [`hands`] touches workloads.
 
 pub mod check;
+pub mod control;
 pub mod criu;
 pub mod hands;
 pub mod journal;
@@ -17,7 +18,7 @@ use crate::{
     clock,
     collect::Latest,
     uplink::{Inbound, Link},
-    workloads::Registry,
+    workloads::{Entry, Registry},
 };
 use aether_core::{
     id::NodeId,
@@ -205,18 +206,19 @@ impl Desk {
         let workload = task.workload.clone();
         let looked = blocking(move || (registry.get(&workload), registry.generation(&workload))).await;
         let (entry, generation) = looked.unwrap_or_default();
+        self.check(task, entry.as_ref(), generation)?;
+        let (executor, task) = (self.executor.clone(), task.clone());
+        let ready = blocking(move || executor.ready(&task)).await;
+        ready.unwrap_or_else(|| refuse("agent.broken", "whether it can be done here could not be looked at"))
+    }
+
+    /// What depends on the time and on what is here.
+    fn check(&self, task: &Task, entry: Option<&Entry>, generation: Option<u64>) -> Result<(), Refusal> {
         let latest = |condition: &aether_core::decision::Condition| {
             self.latest.get(&condition.target.subject(), &condition.metric)
         };
-        let here = Here {
-            now: clock::now(),
-            fence: self.journal.fence(&task.target),
-            entry: entry.as_ref(),
-            generation,
-            latest: &latest,
-        };
-        check::admit(task, &here)?;
-        self.executor.hands.ready(&task.verb)
+        let fence = self.journal.fence(&task.target);
+        check::admit(task, &Here { now: clock::now(), fence, entry, generation, latest: &latest })
     }
 
     fn begin(&self, task: Task, running: &mut BTreeMap<IdempotencyKey, Running>, work: &mut JoinSet<Finished>) {

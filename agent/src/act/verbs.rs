@@ -4,7 +4,8 @@
 //! again. Where that cannot be seen to be so, the outcome is `unknown` and calls a person.
 
 use super::{
-    check::{MANIFEST, Task},
+    check::{MANIFEST, Refusal, Task},
+    control::{self, Control},
     hands::{Failure, Hands},
     run::Run,
     snapshot,
@@ -39,34 +40,36 @@ pub struct Executor {
     pub node: NodeId,
     pub hands: Box<dyn Hands>,
     pub registry: Arc<Registry>,
+    /// The verbs that change a setting.
+    pub control: Control,
     /// CRIU's images, a folder for each order.
     pub snapshots: PathBuf,
 }
 
 /// How a verb ended, before it is an outcome.
-struct Done {
-    status: OutcomeStatus,
-    code: String,
-    message: String,
-    evidence: BTreeMap<String, Value>,
-    outputs: BTreeMap<String, String>,
+pub struct Done {
+    pub status: OutcomeStatus,
+    pub code: String,
+    pub message: String,
+    pub evidence: BTreeMap<String, Value>,
+    pub outputs: BTreeMap<String, String>,
 }
 
 impl Done {
-    fn with(status: OutcomeStatus, code: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn with(status: OutcomeStatus, code: impl Into<String>, message: impl Into<String>) -> Self {
         let (evidence, outputs) = (BTreeMap::new(), BTreeMap::new());
         Self { status, code: code.into(), message: message.into(), evidence, outputs }
     }
-    fn ok(message: impl Into<String>) -> Self {
+    pub fn ok(message: impl Into<String>) -> Self {
         Self::with(OutcomeStatus::Succeeded, "ok", message)
     }
-    fn failed(code: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn failed(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::with(OutcomeStatus::Failed, code, message)
     }
-    fn unknown(code: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn unknown(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::with(OutcomeStatus::Unknown, code, message)
     }
-    fn evidence(mut self, name: &str, value: Value) -> Self {
+    pub fn evidence(mut self, name: &str, value: Value) -> Self {
         self.evidence.insert(name.into(), value);
         self
     }
@@ -79,13 +82,26 @@ impl Done {
 }
 
 impl Executor {
+    /// Whether the order can be done here and now. What can change is looked at again right before the deed.
+    pub fn ready(&self, task: &Task) -> Result<(), Refusal> {
+        if Control::knows(&task.verb) { self.control.ready(task) } else { self.hands.ready(&task.verb) }
+    }
+
     /// Carries out an admitted order. Blocks until it is over.
     pub fn carry_out(&self, run: &Run) -> Outcome {
         let started_at = clock::now();
         let task = run.task();
         if task.dry_run {
-            let message = format!("all checks of {} on {} passed; nothing was done", task.verb, task.target);
-            return self.outcome(Done::with(OutcomeStatus::Succeeded, "dry-run", message), started_at, true);
+            let done = if Control::knows(&task.verb) {
+                self.control.foretell(task)
+            } else {
+                control::dry(task, "", BTreeMap::new())
+            };
+            return self.outcome(done, started_at, true);
+        }
+        if Control::knows(&task.verb) {
+            let done = self.control.carry_out(run).evidence("took", Value::Duration(run.elapsed_ms()));
+            return self.outcome(done, started_at, false);
         }
         let done = match task.verb.as_str() {
             verb::CHECKPOINT => self.checkpoint(run),
@@ -94,7 +110,7 @@ impl Executor {
             verb::CONFIRM => self.confirm(run),
             verb::DISCARD => self.discard(task),
             verb::RETIRE => self.retire(task),
-            // Admission knows these six alone.
+            // Admission knows these and those of `control` alone.
             other => {
                 Done::failed("order.verb", format!("this agent does not know how to do `{other}`; nothing was done"))
             }
@@ -113,6 +129,9 @@ impl Executor {
         let started_at = clock::now();
         const CODE: &str = "agent.restarted";
         let cut = format!("the agent was restarted in the middle of it ({})", phase.unwrap_or("before it was begun"));
+        if Control::knows(&task.verb) && !task.dry_run {
+            return self.control.settle(task, phase).map(|done| self.outcome(done, started_at, false));
+        }
         let entry = self.registry.get(&task.workload);
         let done = match task.verb.as_str() {
             verb::CONFIRM => return None,

@@ -45,19 +45,24 @@ use tonic::{Request, Response, Status, Streaming};
 pub const TOKEN: &str = "join-me";
 const WAIT: Duration = Duration::from_secs(60);
 
+/// Says that a test is skipped for what is missing here; where nothing may be skipped, it fails.
+pub fn skip(test: &str, missing: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} must not be skipped here: {missing}");
+    eprintln!("skipped: {test}: {missing}");
+    if let Some(skips) = std::env::var_os("AETHER_SKIPS") {
+        use std::io::Write;
+        let file = File::options().append(true).create(true).open(skips);
+        file.and_then(|mut file| writeln!(file, "test {test}: {missing}")).unwrap();
+    }
+}
+
 /// CRIU as the tests may use it; without it a test is skipped by name, and fails where it must not be skipped.
 pub fn criu(test: &str) -> Option<PathBuf> {
     let asked = std::env::var_os("AETHER_CRIU").map(PathBuf::from);
     match Criu::find(asked.as_deref()) {
         Ok(criu) => Some(criu.path().to_owned()),
-        Err(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => panic!("{test} needs CRIU: {missing}"),
         Err(missing) => {
-            eprintln!("skipped: {test}: {missing}");
-            if let Some(skips) = std::env::var_os("AETHER_SKIPS") {
-                use std::io::Write;
-                let file = File::options().append(true).create(true).open(skips);
-                file.and_then(|mut file| writeln!(file, "test {test}: {missing}")).unwrap();
-            }
+            skip(test, &missing.to_string());
             None
         }
     }
@@ -524,6 +529,24 @@ pub fn migration(workload: &str, generation: u64, from: &str, to: &str) -> Plan 
         policy_bundle: Digest::of(b"bundle"),
         parent: None,
     }
+}
+
+/// A plan of one step, undone by `undo`.
+pub fn single(verb: &str, node: &str, target: Target, arguments: &[(&str, Value)], undo: Option<&str>) -> Plan {
+    let step = Step {
+        verb: verb.into(),
+        node: NodeId::new(node),
+        target,
+        arguments: arguments.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect(),
+        preconditions: vec![],
+        on_failure: OnFailure::Compensate,
+        compensation: undo.map(|verb| Compensation {
+            verb: verb.into(),
+            node: NodeId::new(node),
+            arguments: BTreeMap::new(),
+        }),
+    };
+    Plan { steps: vec![step], ..migration("-", 1, node, node) }
 }
 
 /// An agent as a process, on a state folder that outlives it.

@@ -469,9 +469,7 @@ mod tests {
             let id = format!("w{index}");
             let known = KnownWorkload { generation: 7, node: NodeId::new("node-a") };
             world.workloads.insert(crate::id::WorkloadId::new(&id), known);
-            proposal
-                .steps
-                .push(ProposedStep { target: Target { id, ..first.target.clone() }, ..first.clone() });
+            proposal.steps.push(ProposedStep { target: Target { id, ..first.target.clone() }, ..first.clone() });
         }
         assert_eq!(resolve(&proposal, &world), Err(Refusal::TooManySteps));
         proposal.steps.pop();

@@ -203,20 +203,24 @@ fn tell(detail: &PlanDetail) {
     }
     say("\nsteps");
     for (number, step) in detail.plan.steps.iter().enumerate() {
-        say(&format!("  {}. {}", number + 1, step_line(step)));
+        say(&format!("  {}. {}", number + 1, step_line(step, detail.plan.dry_run)));
     }
 }
 
-fn step_line(step: &Step) -> String {
+fn step_line(step: &Step, dry_run: bool) -> String {
     let arguments: Vec<String> = step.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let undo = step.compensation.as_ref().map_or_else(
         || match catalogue::find(&step.verb) {
-            Ok(verb) if verb.class == SafetyClass::ReadOnly => "changes nothing".to_owned(),
+            Ok(found) if found.verb.class == SafetyClass::ReadOnly => "changes nothing".to_owned(),
             Ok(_) | Err(_) => "cannot be undone".to_owned(),
         },
         |compensation| format!("undone by {} on {}", compensation.verb, compensation.node),
     );
-    format!("{} {} on {}  {}  ({undo})", step.verb, step.target, step.node, arguments.join(" "))
+    let dry = match catalogue::find(&step.verb) {
+        Ok(found) if dry_run => format!("; dry run: {}", found.dry_run.name()),
+        Ok(_) | Err(_) => String::new(),
+    };
+    format!("{} {} on {}  {}  ({undo}{dry})", step.verb, step.target, step.node, arguments.join(" "))
 }
 
 #[cfg(test)]

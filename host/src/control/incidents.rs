@@ -9,7 +9,7 @@ use crate::{
 };
 use aether_core::{
     artifact::Artifact,
-    audit, combine,
+    audit, catalogue, combine,
     decision::{
         Answer, BlastRadius, Candidate, Condition, Envelope, Fault, FaultKind, GateQuestion, Placement,
         PlanningFinding, Question, Risk, Role, RoutingQuestion,
@@ -25,6 +25,7 @@ use aether_core::{
     plan::{PlanHash, Shape},
     subject::SubjectRef,
     time::Time,
+    value::Value,
 };
 use futures::future::BoxFuture;
 use std::{
@@ -453,7 +454,7 @@ impl Control {
                 .iter()
                 .map(|node| Candidate { node: node.clone(), free: vec![self.observation(node, inputs, at)] })
                 .collect();
-            let catalogue = aether_core::catalogue::catalogue();
+            let catalogue = catalogue::catalogue();
             Question::Plan { finding: finding.clone(), evidence, candidates, catalogue }
         };
         for generation in self.0.slots.of(Role::RemediationPlanner) {
@@ -641,6 +642,9 @@ impl Control {
                 }
             }
             FabricEvent::OrderFinished { node, key, journal_position: _, outcome } => {
+                if let Some(kind) = outcome.evidence.get(catalogue::evidence::DRY_RUN).and_then(Value::as_text) {
+                    metrics::counter!("aether_dry_run_steps_total", "kind" => kind.to_owned()).increment(1);
+                }
                 let event = Event::Finished { key: key.clone(), outcome };
                 if self.feed_key(&key, event).await {
                     self.0.fabric.acknowledge_outcome(&node, &key);

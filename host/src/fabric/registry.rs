@@ -8,6 +8,7 @@ use super::{
 };
 use crate::store::nodes::{DispatchedRow, NodeRow};
 use aether_core::{
+    catalogue::fact,
     id::{NodeId, WorkloadId},
     order::IdempotencyKey,
     plan::{KnownNode, KnownWorkload, World},
@@ -276,7 +277,11 @@ impl Registry {
             let capability =
                 |c: &CapabilityView| (c.name.clone(), if c.available { Ok(()) } else { Err(c.reason.clone()) });
             let capabilities = node.row.report.capabilities.iter().map(capability).collect();
-            world.nodes.insert(id.clone(), KnownNode { generation: node.row.generation, live, capabilities });
+            let facts = &node.row.report.facts;
+            let gpus = facts.keys().filter_map(|name| name.strip_prefix(fact::GPU)).map(str::to_owned).collect();
+            let cordoned = facts.get(fact::DRAINED).cloned();
+            let known = KnownNode { generation: node.row.generation, live, capabilities, gpus, cordoned };
+            world.nodes.insert(id.clone(), known);
             for workload in node.row.report.workloads.iter().filter(|w| w.state != WorkloadState::Exited) {
                 let rank = (workload.generation, workload.state == WorkloadState::Running, live);
                 if best.get(&workload.id).is_none_or(|known| *known < rank) {

@@ -8,7 +8,7 @@ use aether_core::{
     id::Digest,
     plan::{BlastCount, Compensation, Shape, Step},
     snapshot::{Tier, WorkloadSpec},
-    subject::SubjectRef,
+    subject::{SubjectKind, SubjectRef},
 };
 use ed25519_dalek::{Signer, SigningKey};
 

@@ -145,29 +145,17 @@ fn migration() -> Vec<Definition> {
         .within(900_000.0)
         .if_("The target node is live, able to restore, takes placements, and is not the source.")
         .seen("Each of its steps is seen to be done."),
-        row(
-            verb::RESTORE,
-            Workload,
-            Impactful,
-            Internal,
-            "Verify a snapshot chunk by chunk and restore it with CRIU.",
-        )
-        .needs(capability::RESTORE)
-        .undone_by(verb::DISCARD)
-        .takes([checkpoint_step()])
-        .within(900_000.0)
-        .if_("The workload is not here, and no later generation of it was.")
-        .seen("Manifest and chunks have the hashes that the order names, and the restored root runs."),
-        row(
-            verb::RESUME,
-            Workload,
-            Reversible,
-            Internal,
-            "Let a stopped source go on. Undoes process.checkpoint.",
-        )
-        .within(300_000.0)
-        .if_("The source is here, in the generation that was stopped.")
-        .seen("The source's root runs."),
+        row(verb::RESTORE, Workload, Impactful, Internal, "Verify a snapshot chunk by chunk and restore it with CRIU.")
+            .needs(capability::RESTORE)
+            .undone_by(verb::DISCARD)
+            .takes([checkpoint_step()])
+            .within(900_000.0)
+            .if_("The workload is not here, and no later generation of it was.")
+            .seen("Manifest and chunks have the hashes that the order names, and the restored root runs."),
+        row(verb::RESUME, Workload, Reversible, Internal, "Let a stopped source go on. Undoes process.checkpoint.")
+            .within(300_000.0)
+            .if_("The source is here, in the generation that was stopped.")
+            .seen("The source's root runs."),
         row(
             verb::RETIRE,
             Workload,

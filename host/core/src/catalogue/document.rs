@@ -36,7 +36,9 @@ Every argument is typed and bounded; one that is unknown, of another kind or out
 /// `docs/verbs.md`.
 pub fn document() -> String {
     let mut page = HEAD.to_string();
-    page.push_str("\n| verb | target | class | standing | dry run | undone by | capability |\n|---|---|---|---|---|---|---|\n");
+    page.push_str(
+        "\n| verb | target | class | standing | dry run | undone by | capability |\n|---|---|---|---|---|---|---|\n",
+    );
     for Definition { verb, standing, target, dry_run, undone_by, .. } in definitions() {
         let code = |text: &Option<String>| text.as_ref().map_or("–".to_string(), |text| format!("`{text}`"));
         let class = serde_json::to_value(verb.class).ok().and_then(|class| class.as_str().map(str::to_string));

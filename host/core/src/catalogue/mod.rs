@@ -11,7 +11,7 @@ pub mod names;
 
 pub use definitions::definitions;
 pub use document::document;
-pub use names::{argument, capability, verb};
+pub use names::{argument, capability, evidence, fact, verb};
 
 use crate::{
     subject::SubjectKind,
@@ -190,7 +190,8 @@ mod tests {
             }
             // What cannot be foretold is never called harmless.
             assert!(dry_run != DryRun::NotSimulable || verb.class >= SafetyClass::Impactful, "{name}");
-            let within = |spec: &ArgumentSpec| spec.minimum.is_none_or(|low| spec.maximum.is_some_and(|high| low < high));
+            let within =
+                |spec: &ArgumentSpec| spec.minimum.is_none_or(|low| spec.maximum.is_some_and(|high| low < high));
             assert!(verb.arguments.iter().all(within), "{name}: each number has both bounds");
             for spec in &verb.arguments {
                 let number = !matches!(spec.kind, ValueKind::Text | ValueKind::Flag);

@@ -26,6 +26,20 @@ pub mod capability {
     pub const LIMIT: &str = "cgroup.limit";
 }
 
+/// Names of evidence that the host itself looks at.
+pub mod evidence {
+    /// Text: what the dry run of this step is worth; one of [`super::super::DryRun::name`].
+    pub const DRY_RUN: &str = "dry-run";
+}
+
+/// Facts of an agent's report that say what can be aimed at, or must not be.
+pub mod fact {
+    /// `gpu.<id>`: a GPU, with its model. Its subject is `<node>/<id>`.
+    pub const GPU: &str = "gpu.";
+    /// Why the node takes no new work, as far as Aether itself asked for it.
+    pub const DRAINED: &str = "node.drained";
+}
+
 /// Argument names.
 pub mod argument {
     /// Text: the node to which a workload goes.

@@ -1,0 +1,266 @@
+//! Control groups as this machine has them: version 2, or version 1 beside it where the controllers still live there.
+//!
+//! A limit is set only in a cgroup that holds nothing but the workload: what shares one is not ours to limit.
+
+use super::{
+    Absent,
+    settings::{Settings, Values},
+};
+use crate::{act::hands::Failure, process::ProcessRef, workloads::Entry};
+use aether_core::{catalogue::argument, value::Value};
+use procfs::process::Process;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Folders below a workload's cgroup that are looked into.
+const FOLDERS_MAXIMUM: usize = 1_000;
+/// The kernel takes no smaller quota.
+const QUOTA_MINIMUM_US: f64 = 1_000.0;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Cpu,
+    Memory,
+    Pids,
+    Freezer,
+}
+
+impl Kind {
+    /// The controller's name, and the file that a version 2 cgroup has where it is enabled.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::Cpu => ("cpu", "cpu.max"),
+            Kind::Memory => ("memory", "memory.max"),
+            Kind::Pids => ("pids", "pids.max"),
+            Kind::Freezer => ("freezer", "cgroup.freeze"),
+        }
+    }
+}
+
+/// Where a hierarchy is mounted, and which of its folders that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    point: PathBuf,
+    root: PathBuf,
+}
+
+/// The hierarchies of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cgroups {
+    two: Option<Mount>,
+    /// Version 1, by controller.
+    one: BTreeMap<String, Mount>,
+}
+
+impl Cgroups {
+    pub fn probe() -> Self {
+        let mut found = Self::default();
+        let Ok(mounts) = Process::myself().and_then(|me| me.mountinfo()) else { return found };
+        for mount in mounts {
+            let place = Mount { point: mount.mount_point, root: PathBuf::from(mount.root) };
+            match mount.fs_type.as_str() {
+                "cgroup2" => found.two = found.two.or(Some(place)),
+                "cgroup" => {
+                    for controller in mount.super_options.into_keys() {
+                        found.one.entry(controller).or_insert_with(|| place.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Whether processor time and memory can be limited here.
+    pub fn can_limit(&self) -> Result<(), Absent> {
+        let two = self.two.as_ref().map(|mount| read(&mount.point.join("cgroup.controllers")).unwrap_or_default());
+        let has = |controller: &str| {
+            let in_two = two.as_ref().is_some_and(|all| all.split_whitespace().any(|one| one == controller));
+            in_two || self.one.contains_key(controller)
+        };
+        let missing: Vec<&str> = ["cpu", "memory"].into_iter().filter(|controller| !has(controller)).collect();
+        if !missing.is_empty() {
+            let reason = format!("no cgroup hierarchy has the controllers {}", missing.join(" and "));
+            return Err(Absent::new(reason, "mount cgroup v2 with these controllers, on a kernel that has them"));
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Err(Absent::new(
+                "cgroups are written by root, and the agent does not run as root",
+                "run the agent as root",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The folder of a process's cgroup in the hierarchy that has this controller.
+    fn folder(&self, process: &ProcessRef, kind: Kind) -> Result<(PathBuf, bool), Failure> {
+        let (controller, file) = kind.names();
+        let of = i32::try_from(process.pid).ok().and_then(|pid| Process::new(pid).ok()?.cgroups().ok());
+        let of = of.ok_or_else(|| Failure::new("workload.state", "its process has ended"))?;
+        let within = |mount: &Mount, path: &str| {
+            let inside = Path::new(path).strip_prefix(&mount.root).ok()?;
+            Some((mount.point.join(inside), *inside == *Path::new("")))
+        };
+        if let Some(mount) = &self.two
+            && let Some(group) = of.0.iter().find(|group| group.hierarchy == 0)
+            && let Some((folder, root)) = within(mount, &group.pathname)
+            && (folder.join(file).is_file() || (root && !self.one.contains_key(controller)))
+        {
+            return Ok((folder, root));
+        }
+        let one = self.one.get(controller).and_then(|mount| {
+            let group = of.0.iter().find(|group| group.controllers.iter().any(|name| name == controller))?;
+            within(mount, &group.pathname)
+        });
+        one.filter(|_| kind != Kind::Freezer).ok_or_else(|| {
+            Failure::new(
+                "cgroup.controller",
+                format!("the workload's cgroup does not have the controller `{controller}`"),
+            )
+        })
+    }
+
+    /// The workload's own cgroup: one that holds its tree and nobody else.
+    pub fn own(&self, root: &ProcessRef, kind: Kind) -> Result<PathBuf, Failure> {
+        let (folder, is_root) = self.folder(root, kind)?;
+        let shared = |why: String| Err(Failure::new("cgroup.shared", why));
+        if is_root {
+            return shared(
+                "the workload is in the root cgroup, with everybody else; start it in a cgroup of its own".into(),
+            );
+        }
+        let mut tree: BTreeSet<u32> = root.descendants().iter().map(|process| process.pid).collect();
+        tree.insert(root.pid);
+        match processes(&folder)?.into_iter().find(|pid| !tree.contains(pid)) {
+            Some(stranger) => shared(format!(
+                "the process {stranger} is in the workload's cgroup and not of its tree; start the workload in a cgroup of its own"
+            )),
+            None => Ok(folder),
+        }
+    }
+
+    pub fn limits_of(&self, entry: &Entry) -> Result<Limits, Failure> {
+        let root = entry.root().ok_or_else(|| Failure::new("workload.state", "it has no process"))?;
+        Ok(Limits { cpu: self.own(&root, Kind::Cpu), memory: self.own(&root, Kind::Memory) })
+    }
+
+    /// What the arguments of `cgroup.limit` mean in this workload's cgroup.
+    pub fn limits_wanted(&self, entry: &Entry, arguments: &BTreeMap<String, Value>) -> Result<Values, Failure> {
+        self.limits_of(entry)?.wanted(arguments)
+    }
+}
+
+/// Every process below a cgroup.
+fn processes(folder: &Path) -> Result<Vec<u32>, Failure> {
+    let mut pids = Vec::new();
+    let mut unseen = vec![folder.to_owned()];
+    let mut looked = 0;
+    while let Some(folder) = unseen.pop() {
+        looked += 1;
+        if looked > FOLDERS_MAXIMUM {
+            return Err(Failure::new("cgroup.shared", "the workload's cgroup has too many below it to look at"));
+        }
+        // A cgroup that is gone by now has no process.
+        let Ok(text) = read(&folder.join("cgroup.procs")) else { continue };
+        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+        let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+        unseen.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    Ok(pids)
+}
+
+/// A workload's limits, by the files of its own cgroup.
+pub struct Limits {
+    cpu: Result<PathBuf, Failure>,
+    memory: Result<PathBuf, Failure>,
+}
+
+impl Limits {
+    fn file(&self, name: &str) -> Result<PathBuf, Failure> {
+        let folder = if name.starts_with("cpu.") { &self.cpu } else { &self.memory };
+        Ok(folder.clone()?.join(name))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.file(name).is_ok_and(|file| file.is_file())
+    }
+
+    fn wanted(&self, arguments: &BTreeMap<String, Value>) -> Result<Values, Failure> {
+        let mut wanted = Values::new();
+        if let Some(cpus) = arguments.get(argument::CPUS).and_then(Value::as_f64) {
+            let quota = |period: f64| (cpus * period).round().max(QUOTA_MINIMUM_US);
+            if self.has("cpu.max") || self.cpu.is_err() {
+                let now = self.read("cpu.max")?;
+                let period = now.split_whitespace().nth(1).and_then(|period| period.parse().ok()).unwrap_or(100_000.0);
+                wanted.insert("cpu.max".into(), format!("{} {period}", quota(period)));
+            } else {
+                let period = self.read("cpu.cfs_period_us")?.parse().unwrap_or(100_000.0);
+                wanted.insert("cpu.cfs_quota_us".into(), format!("{}", quota(period)));
+            }
+        }
+        let pages = |bytes: u64| bytes - bytes % procfs::page_size();
+        if let Some(Value::Bytes(bytes)) = arguments.get(argument::MEMORY_HIGH) {
+            if self.memory.is_ok() && !self.has("memory.high") {
+                let why = "cgroup v1 has no `memory-high`; name `memory-max`, or use cgroup v2";
+                return Err(Failure::new("cgroup.controller", why));
+            }
+            wanted.insert("memory.high".into(), pages(*bytes).to_string());
+        }
+        if let Some(Value::Bytes(bytes)) = arguments.get(argument::MEMORY_MAX) {
+            let (limit, usage) = match self.has("memory.max") || self.memory.is_err() {
+                true => ("memory.max", "memory.current"),
+                false => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            };
+            let used: u64 = self.read(usage)?.parse().unwrap_or(u64::MAX);
+            if *bytes < used {
+                let message = format!("the workload uses {used} bytes, and a limit of {bytes} would have it killed");
+                return Err(Failure::new("cgroup.below-use", message));
+            }
+            wanted.insert(limit.into(), pages(*bytes).to_string());
+        }
+        if wanted.is_empty() {
+            return Err(Failure::new("order.arguments", "no limit is named"));
+        }
+        for name in wanted.keys() {
+            self.read(name)?;
+        }
+        Ok(wanted)
+    }
+}
+
+impl Settings for Limits {
+    fn read(&self, name: &str) -> Result<String, Failure> {
+        read(&self.file(name)?)
+    }
+
+    fn write(&self, name: &str, value: &str) -> Result<(), Failure> {
+        write(&self.file(name)?, value)
+    }
+}
+
+/// A control file's text.
+pub fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map(|text| text.trim_end().to_string()).map_err(|error| failure("read", path, &error))
+}
+
+pub fn write(path: &Path, value: &str) -> Result<(), Failure> {
+    // Opened, never created: a file that is not there is no setting.
+    let written = fs::OpenOptions::new().write(true).truncate(true).open(path);
+    let written = written.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
+    written.map_err(|error| failure("set", path, &error))
+}
+
+fn failure(what: &str, path: &Path, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::PermissionDenied => "cgroup.permission",
+        io::ErrorKind::NotFound => "cgroup.controller",
+        _ => "cgroup.refused",
+    };
+    Failure::new(code, format!("{} cannot be {what}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;
