@@ -6,7 +6,9 @@ use crate::{
         control::{Control, cgroup::Cgroups},
         criu::{Criu, Missing},
         hands::{Hands, native::Native, simulated::Simulated},
+        images::Images,
         journal::Journal,
+        snapshot::ahead::Ahead,
         verbs::Executor,
     },
     capabilities::{self, Findings},
@@ -47,6 +49,8 @@ pub enum Error {
     Uplink(#[from] uplink::Error),
     #[error("the journal of orders cannot be opened, and without it nothing may be done: {0}")]
     Journal(std::io::Error),
+    #[error("a thread cannot be started: {0}")]
+    Thread(std::io::Error),
 }
 
 /// Runs the agent until `shutdown`.
@@ -69,6 +73,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     }
     let (_capabilities, capabilities) = watch::channel(findings.report());
     let (inbound, orders) = mpsc::channel(INBOUND_MAXIMUM);
+    let images = Images::new(state.snapshots(), config.images_memory_bytes);
+    let ahead = Ahead::begin(images.clone()).map_err(Error::Thread)?;
     let parts = Parts {
         config: config.clone(),
         state: state.clone(),
@@ -77,6 +83,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         registry: registry.clone(),
         capabilities,
         inbound,
+        ahead: ahead.clone(),
     };
     let (uplink, ends) = Uplink::new(parts)?;
 
@@ -98,7 +105,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             hands,
             registry: registry.clone(),
             control,
-            snapshots: state.snapshots(),
+            images,
+            ahead,
         }),
         link: ends.link,
         host_key: ends.host_key,

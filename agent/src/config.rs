@@ -82,10 +82,11 @@ impl Default for SpoolFile {
 #[serde(deny_unknown_fields, default)]
 struct ActFile {
     concurrent_maximum: usize,
+    images_memory_bytes: u64,
 }
 impl Default for ActFile {
     fn default() -> Self {
-        Self { concurrent_maximum: 4 }
+        Self { concurrent_maximum: 4, images_memory_bytes: 8 << 30 }
     }
 }
 
@@ -133,6 +134,7 @@ pub struct Config {
     pub disabled_sources: BTreeSet<String>,
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
+    pub images_memory_bytes: u64,
     pub workloads: Vec<Declared>,
 }
 
@@ -166,7 +168,7 @@ pub struct Declared {
 const SECTIONS: [(&str, &[&str]); 3] = [
     ("collect", &["sample_interval_ms", "batch_interval_ms"]),
     ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
-    ("act", &["concurrent_maximum"]),
+    ("act", &["concurrent_maximum", "images_memory_bytes"]),
 ];
 
 impl Config {
@@ -253,6 +255,7 @@ impl Config {
         within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
         within("spool.sync_interval_ms", spool.sync_interval_ms, 0, 600_000)?;
         within("act.concurrent_maximum", act.concurrent_maximum as u64, 1, 64)?;
+        within("act.images_memory_bytes", act.images_memory_bytes, 0, 1 << 44)?;
         Ok(Self {
             node: NodeId(node),
             host,
@@ -272,6 +275,7 @@ impl Config {
                 sync_interval: Duration::from_millis(spool.sync_interval_ms),
             },
             concurrent_maximum: act.concurrent_maximum,
+            images_memory_bytes: act.images_memory_bytes,
             workloads: declared(workloads)?,
         })
     }

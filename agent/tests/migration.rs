@@ -4,12 +4,13 @@
 
 mod common;
 
+use aether_agent::act::images::Images;
 use aether_core::{
-    order::{Direction, OutcomeStatus},
+    order::{Direction, Outcome, OutcomeStatus},
     value::Value,
 };
 use aether_proto::v1::WorkloadState::{Running, Stopped};
-use common::{Agent, Counter, Host, Wanted, migration, wanted};
+use common::{Agent, Ahead, Counter, Host, Wanted, migration, wanted};
 use std::{collections::BTreeMap, path::Path};
 
 struct Fleet {
@@ -33,6 +34,13 @@ async fn fleet(criu: &Path, memory_mib: usize) -> Fleet {
     host.workload("node-a", "counter", Running).await;
     host.progress("node-a", "counter", 3.0).await;
     Fleet { host, counter, a, b, _folder: folder }
+}
+
+fn bytes(outcome: &Outcome, name: &str) -> u64 {
+    match outcome.evidence.get(name) {
+        Some(Value::Bytes(bytes)) => *bytes,
+        other => panic!("{name} is {other:?} in {outcome:?}"),
+    }
 }
 
 fn never_began_again(counts: &[u64]) {
@@ -60,6 +68,9 @@ async fn a_workload_moves_there_and_back_and_its_counter_goes_on() {
         let inputs = [("manifest", manifest)];
         let restored = host.carry_out(to, &plan, 1, &inputs).await;
         assert_eq!(restored.status, OutcomeStatus::Succeeded, "{}", restored.message);
+        // Nearly all of it was there before it was asked for.
+        assert!(bytes(&restored, "bytes-ahead") * 10 > bytes(&restored, "bytes") * 9, "{restored:?}");
+        assert!(bytes(&taken, "bytes-late") * 4 < bytes(&taken, "bytes"), "{taken:?}");
         assert_eq!(host.workload(to, "counter", Running).await.generation, generation + 1);
 
         let confirmed = host.carry_out(to, &plan, 2, &inputs).await;
@@ -81,6 +92,7 @@ async fn one_flipped_byte_is_refused_before_the_restore_and_the_source_goes_on()
     let Some(criu) = common::criu("one_flipped_byte_is_refused_before_the_restore") else { return };
     let fleet = fleet(&criu, 2).await;
     let Fleet { host, counter, .. } = &fleet;
+    host.change(|world| world.ahead = Ahead::Held);
     let plan = migration("counter", 1, "node-a", "node-b");
     let taken = host.carry_out("node-a", &plan, 0, &[]).await;
     host.change(|world| {
@@ -96,7 +108,10 @@ async fn one_flipped_byte_is_refused_before_the_restore_and_the_source_goes_on()
     let restored = host.carry_out("node-b", &plan, 1, &inputs).await;
     assert_eq!((restored.status, restored.code.as_str()), (OutcomeStatus::Failed, "snapshot.corrupt"), "{restored:?}");
     assert_eq!(counter.running(), 0, "a restore was begun");
-    assert!(std::fs::read_dir(fleet.b.state.join("snapshots")).unwrap().next().is_none());
+    let snapshots = fleet.b.state.join("snapshots");
+    for folder in [Images::memory_of(&snapshots), snapshots] {
+        assert!(std::fs::read_dir(folder).map_or(0, Iterator::count) == 0, "images were left");
+    }
     let before = counter.count();
 
     let undo = Wanted { direction: Direction::Compensate, ..wanted("node-a", &plan, 0, &[]) };
@@ -107,6 +122,23 @@ async fn one_flipped_byte_is_refused_before_the_restore_and_the_source_goes_on()
     assert_eq!(host.workload("node-a", "counter", Running).await.generation, 2);
     #[allow(clippy::cast_precision_loss, reason = "a small count")]
     host.progress("node-a", "counter", before as f64 + 3.0).await;
+    never_began_again(&counter.counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_on_its_way_ahead_is_not_kept_and_is_fetched_again() {
+    let Some(criu) = common::criu("what_is_changed_on_its_way_ahead_is_not_kept") else { return };
+    let fleet = fleet(&criu, 4).await;
+    let Fleet { host, counter, .. } = &fleet;
+    host.change(|world| world.ahead = Ahead::Flipped);
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let taken = host.carry_out("node-a", &plan, 0, &[]).await;
+    let restored = host.carry_out("node-b", &plan, 1, &[("manifest", &taken.outputs["manifest"])]).await;
+    assert_eq!(restored.status, OutcomeStatus::Succeeded, "{restored:?}");
+    assert_eq!(bytes(&restored, "bytes-ahead"), 0, "{restored:?}");
+    let at = counter.count();
+    #[allow(clippy::cast_precision_loss, reason = "a small count")]
+    host.progress("node-b", "counter", at as f64 + 3.0).await;
     never_began_again(&counter.counts());
 }
 
@@ -166,7 +198,7 @@ async fn an_agent_killed_while_criu_dumps_lets_the_source_go_on() {
     let mut fleet = fleet(&criu, 256).await;
     let plan = migration("counter", 1, "node-a", "node-b");
     let key = fleet.host.dispatch(wanted("node-a", &plan, 0, &[])).await;
-    let images = fleet.a.state.join("snapshots").join(&key.0);
+    let images = Images::memory_of(&fleet.a.state.join("snapshots")).join(&key.0);
     let dumping =
         || std::fs::read_dir(&images).is_ok_and(|mut files| files.any(|f| f.unwrap().file_name() == "dump.log"));
     aether_agent::process::poll(std::time::Duration::from_secs(30), || dumping().then_some(())).unwrap();

@@ -8,14 +8,14 @@ use crate::process::ProcessRef;
 use std::{
     ffi::OsStr,
     fs::{self, OpenOptions},
-    io,
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 use thiserror::Error;
 
 /// Bytes at the end of CRIU's log that are read for its errors.
-const LOG_TAIL_BYTES: usize = 64 << 10;
+const LOG_TAIL_BYTES: u64 = 64 << 10;
 /// Lines of CRIU's own that are shown to a person.
 const LOG_LINES_SHOWN: usize = 3;
 
@@ -151,7 +151,7 @@ impl Criu {
 
 /// What went wrong, from CRIU's log in words for a person, with its own last errors behind.
 pub fn explain(log: &Path) -> String {
-    let text = tail(log).unwrap_or_default();
+    let text = tail(log, LOG_TAIL_BYTES).unwrap_or_default();
     let said = errors(&text);
     let hint = HINTS.iter().find(|(mark, _)| text.contains(mark)).map(|(_, hint)| *hint);
     match (hint, said.is_empty()) {
@@ -184,9 +184,14 @@ fn errors(text: &str) -> String {
     plain.collect::<Vec<_>>().join("; ")
 }
 
-fn tail(path: &Path) -> io::Result<String> {
-    let bytes = fs::read(path)?;
-    Ok(String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned())
+/// The last `bytes` of a file, as text.
+pub(super) fn tail(path: &Path, bytes: u64) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let begin = file.metadata()?.len().saturating_sub(bytes);
+    file.seek(SeekFrom::Start(begin))?;
+    let mut text = Vec::new();
+    file.take(bytes).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn on_path(program: impl AsRef<OsStr>) -> Option<PathBuf> {

@@ -9,6 +9,7 @@ pub mod check;
 pub mod control;
 pub mod criu;
 pub mod hands;
+pub mod images;
 pub mod journal;
 pub mod run;
 pub mod snapshot;

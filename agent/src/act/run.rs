@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Progress is told at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// Between two looks at what is waited for. A workload may be stopped meanwhile.
+const POLL_EVERY: Duration = Duration::from_millis(2);
+/// How long telling it may take.
+const TELL_WITHIN: Duration = Duration::from_millis(50);
 /// What is left of the step's time for undoing and answering: an answer after the host stopped waiting is no answer.
 const RESERVE_SHARE: u32 = 10;
 const RESERVE_MAXIMUM: Duration = Duration::from_secs(10);
@@ -98,7 +102,7 @@ impl Run {
                 return Ok(found);
             }
             self.check()?;
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(POLL_EVERY);
         }
     }
 
@@ -115,6 +119,7 @@ impl Run {
         let key = self.task.order.key.0.clone();
         let state = v1::DispatchState { key, journal_position: 0, state: Some(State::Progress(progress)) };
         // Without a stream there may be no room; then it is not told.
-        let _ = self.wait(tokio::time::timeout(Duration::from_millis(50), self.link.tell(state)));
+        let told = async { tokio::time::timeout(TELL_WITHIN, self.link.tell(state)).await };
+        let _ = self.wait(told);
     }
 }

@@ -7,8 +7,9 @@ use super::{
     check::{MANIFEST, Refusal, Task},
     control::{self, Control},
     hands::{Failure, Hands},
+    images::Images,
     run::Run,
-    snapshot,
+    snapshot::{self, ahead::Ahead, precopy, send::Sender},
 };
 use crate::{
     clock,
@@ -24,16 +25,16 @@ use aether_core::{
 };
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt,
-    path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 use tracing::warn;
 
 /// Looks in which a workload that tells no progress must have been alive and used time.
-const ALIVE_LOOKS: u32 = 25;
+const ALIVE_LOOKS: u32 = 250;
 
 /// Carries out orders that were admitted.
 pub struct Executor {
@@ -42,8 +43,10 @@ pub struct Executor {
     pub registry: Arc<Registry>,
     /// The verbs that change a setting.
     pub control: Control,
-    /// CRIU's images, a folder for each order.
-    pub snapshots: PathBuf,
+    /// Where CRIU's images lie.
+    pub images: Images,
+    /// What came before it is needed.
+    pub ahead: Ahead,
 }
 
 /// How a verb ended, before it is an outcome.
@@ -137,8 +140,8 @@ impl Executor {
             verb::CONFIRM => return None,
             _ if task.dry_run => return None,
             verb::CHECKPOINT => {
-                let cleared = self.hands.clear_up(&self.images(&task.order.key));
-                self.forget_images(&task.order.key);
+                let cleared = self.clear_up(&task.order.key);
+                self.images.forget(&task.order.key);
                 match (cleared, entry.filter(|entry| entry.generation == task.target.generation)) {
                     (Ok(()), Some(entry)) => self.source_goes_on(&entry, CODE, &cut),
                     (Ok(()), None) => Done::unknown(CODE, format!("{cut}, and the source is not known here any more")),
@@ -148,13 +151,13 @@ impl Executor {
             verb::RESUME => self.resume(task),
             verb::RESTORE => match entry.filter(|entry| entry.generation == task.target.generation + 1) {
                 Some(entry) if entry.state == State::Running => {
-                    self.forget_images(&task.order.key);
+                    self.images.forget(&task.order.key);
                     Done::ok("restored; the agent was restarted before it could say so, and the workload runs")
                 }
                 Some(_) => Done::unknown(CODE, format!("{cut}, and the restored workload does not run")),
                 None => {
-                    let cleared = self.hands.clear_up(&self.images(&task.order.key));
-                    self.forget_images(&task.order.key);
+                    let cleared = self.clear_up(&task.order.key);
+                    self.images.forget(&task.order.key);
                     match cleared {
                         Ok(()) => Done::failed(CODE, format!("{cut}; nothing of a copy is left")),
                         Err(left) => Done::unknown(CODE, format!("{cut}, and {left}")),
@@ -174,33 +177,12 @@ impl Executor {
 
     /// Removes images that a crash left behind, once every order that it cut short is settled.
     pub fn forget_all_images(&self) {
-        let Ok(entries) = fs::read_dir(&self.snapshots) else { return };
-        for entry in entries.flatten() {
-            if let Err(error) = fs::remove_dir_all(entry.path()) {
-                warn!(%error, images = %entry.path().display(), "images that are not needed any more could not be removed");
-            }
-        }
+        self.images.forget_all();
     }
 
-    fn images(&self, key: &IdempotencyKey) -> PathBuf {
-        self.snapshots.join(&key.0)
-    }
-
-    /// A fresh folder for the images of an order.
-    fn make_images(&self, key: &IdempotencyKey) -> io::Result<PathBuf> {
-        let images = self.images(key);
-        self.forget_images(key);
-        DirBuilder::new().mode(0o700).create(&images)?;
-        Ok(images)
-    }
-
-    fn forget_images(&self, key: &IdempotencyKey) {
-        let images = self.images(key);
-        if let Err(error) = fs::remove_dir_all(&images)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(%error, images = %images.display(), "images that are not needed any more could not be removed");
-        }
+    /// Ends what a crash left of CRIU, wherever its images are.
+    fn clear_up(&self, key: &IdempotencyKey) -> Result<(), Failure> {
+        self.images.places(key).iter().try_for_each(|images| self.hands.clear_up(images))
     }
 
     fn checkpoint(&self, run: &Run) -> Done {
@@ -209,7 +191,7 @@ impl Executor {
             return Done::failed("target.missing", "the workload left before it could be dumped; nothing was done");
         };
         let taken = self.take(run, &entry);
-        self.forget_images(&task.order.key);
+        self.images.forget(&task.order.key);
         match taken {
             Ok(done) => done,
             Err(failure) => self.source_goes_on(&entry, &failure.code, &failure.message),
@@ -222,19 +204,35 @@ impl Executor {
         let io = |error: io::Error| {
             Failure::new("agent.disk", format!("the agent's state folder cannot be written: {error}"))
         };
-        let images = self.make_images(&task.order.key).map_err(io)?;
+        let stored =
+            |error: snapshot::Error| Failure::new(error.code(), format!("the snapshot was not stored: {error}"));
+        let sender = Sender::new(run);
+        let root = entry.root();
+        let mut ahead = snapshot::send::Precopied::default();
+        if let Some(root) = &root {
+            run.phase("copying ahead").map_err(io)?;
+            ahead = sender.precopy(root).map_err(stored)?;
+        }
+        let memories = root.map(|root| precopy::survey(&root, run.link.chunk_bytes())).unwrap_or_default();
+        let expected = memories.iter().map(precopy::Memory::bytes).sum();
+        let images = self.images.make(&task.order.key, expected).map_err(io)?;
         run.phase("dumping").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let taken_at = clock::now();
-        let body = self.hands.dump(entry, &images, run)?;
+        let over = AtomicBool::new(false);
+        let body = std::thread::scope(|scope| {
+            let following = scope.spawn(|| sender.follow(&images, &memories, &over));
+            let body = self.hands.dump(entry, &images, run);
+            over.store(true, Relaxed);
+            let _ = following.join();
+            body
+        })?;
         let dump_ms = run.elapsed_ms() - before_ms;
         self.put(Entry { state: State::Stopped, since: clock::now(), body, ..entry.clone() })?;
         // The source is stopped by now, so this is the progress of its memory.
         let progress = entry_progress(&self.registry, entry);
         run.phase("storing").map_err(io)?;
-        let stored =
-            |error: snapshot::Error| Failure::new(error.code(), format!("the snapshot was not stored: {error}"));
-        let (files, total_bytes) = snapshot::send(run, &images, |name| self.hands.is_image(name)).map_err(stored)?;
+        let (files, total_bytes) = sender.finish(&images, |name| self.hands.is_image(name)).map_err(stored)?;
         let count = files.len();
         let manifest = Manifest {
             schema_version: Manifest::SCHEMA_VERSION,
@@ -251,9 +249,14 @@ impl Executor {
             total_bytes,
         };
         let digest = snapshot::send_manifest(run, &manifest).map_err(stored)?;
-        let message = format!("dumped in {dump_ms} ms and stored {total_bytes} bytes; the source is stopped");
+        let late_bytes = sender.sent_bytes().saturating_sub(ahead.sent_bytes);
+        let message = format!(
+            "dumped in {dump_ms} ms and stored {total_bytes} bytes, {late_bytes} of them after it was stopped; the source is stopped"
+        );
         let mut done = Done::ok(message)
             .evidence("bytes", Value::Bytes(total_bytes))
+            .evidence("bytes-late", Value::Bytes(late_bytes))
+            .evidence("stored", Value::Duration(run.elapsed_ms() - before_ms - dump_ms))
             .evidence("files", Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)))
             .evidence("dump", Value::Duration(dump_ms))
             .progress("progress", progress);
@@ -303,7 +306,7 @@ impl Executor {
     fn restore(&self, run: &Run) -> Done {
         let task = run.task();
         let restored = self.bring(run);
-        self.forget_images(&task.order.key);
+        self.images.forget(&task.order.key);
         restored.unwrap_or_else(|failure| match failure.code.as_str() {
             "restore.left" | "process.left" => Done::unknown(failure.code, failure.message),
             _ => Done::failed(failure.code, format!("{}. Nothing is left of the copy", failure.message)),
@@ -328,8 +331,11 @@ impl Executor {
             return Err(Failure::new("snapshot.other", message));
         }
         self.hands.fits(&manifest)?;
-        let images = self.make_images(&task.order.key).map_err(io)?;
-        snapshot::fetch(run, &manifest, &images).map_err(fetched)?;
+        let stage = self.ahead.take(manifest.snapshot.as_str());
+        let begun_ms = run.elapsed_ms();
+        let snapshot::fetch::Fetched { folder: images, ahead_bytes } =
+            snapshot::fetch::fetch(run, &manifest, &self.images, stage).map_err(fetched)?;
+        let fetch_ms = run.elapsed_ms() - begun_ms;
         run.phase("restoring").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let body = self.hands.restore(&manifest, &images, run)?;
@@ -350,6 +356,8 @@ impl Executor {
         let message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
         Ok(Done::ok(message)
             .evidence("bytes", Value::Bytes(manifest.total_bytes))
+            .evidence("bytes-ahead", Value::Bytes(ahead_bytes))
+            .evidence("fetch", Value::Duration(fetch_ms))
             .evidence("restore", Value::Duration(restore_ms))
             .progress("snapshot-progress", manifest.progress))
     }
@@ -419,7 +427,11 @@ impl Executor {
 
     fn discard(&self, task: &Task) -> Done {
         // A restore that was cut short may have left something that is in no register.
-        if let Err(left) = self.hands.clear_up_unless(&self.registry, task, &self.images(&task.forward)) {
+        // One that is known will be ended in the usual way.
+        let copy = task.target.generation + 1;
+        if self.registry.get(&task.workload).is_none_or(|entry| entry.generation != copy)
+            && let Err(left) = self.clear_up(&task.forward)
+        {
             return Done::unknown(left.code, left.message);
         }
         match self.registry.get(&task.workload) {
@@ -453,14 +465,4 @@ impl Executor {
 
 fn entry_progress(registry: &Registry, entry: &Entry) -> Option<u64> {
     registry.get(&entry.spec.id).and_then(|entry| entry.progress(clock::now()))
-}
-
-impl dyn Hands {
-    /// Clears up after a restore, unless its workload is known and will be ended in the usual way.
-    fn clear_up_unless(&self, registry: &Registry, task: &Task, images: &std::path::Path) -> Result<(), Failure> {
-        if registry.get(&task.workload).is_some_and(|entry| entry.generation == task.target.generation + 1) {
-            return Ok(());
-        }
-        self.clear_up(images)
-    }
 }

@@ -6,18 +6,24 @@
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
 
-/// Between two counts.
-const PACE: Duration = Duration::from_millis(100);
+/// Between two counts, unless told otherwise.
+const PACE_MS: u64 = 100;
 const PAGE: usize = 4096;
-const USAGE: &str = "usage: aether-demo-workload --file PATH [--memory-mib N]";
+const USAGE: &str =
+    "usage: aether-demo-workload --file PATH [--memory-mib N] [--pace-ms N] [--fill sparse|mixed] [--stamp yes|no]";
 
 struct Arguments {
     file: PathBuf,
     memory_mib: usize,
+    pace: Duration,
+    /// Every other page is noise, as weights and compressed data are.
+    mixed: bool,
+    /// The time of day stands behind each count, in milliseconds, so that a pause shows.
+    stamp: bool,
 }
 
 fn arguments(mut from: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let (mut file, mut memory_mib) = (None, 1);
+    let (mut file, mut memory_mib, mut pace_ms, mut mixed, mut stamp) = (None, 1, PACE_MS, false, false);
     while let Some(name) = from.next() {
         let value = from.next().ok_or_else(|| format!("`{name}` needs a value; {USAGE}"))?;
         match name.as_str() {
@@ -29,14 +35,24 @@ fn arguments(mut from: impl Iterator<Item = String>) -> Result<Arguments, String
                     .filter(|mib| (0..=65_536).contains(mib))
                     .ok_or_else(|| format!("`--memory-mib {value}` is not a number from 0 to 65536; {USAGE}"))?;
             }
-            other => return Err(format!("`{other}` is not known; {USAGE}")),
+            "--pace-ms" => {
+                pace_ms = value
+                    .parse()
+                    .ok()
+                    .filter(|ms| (1..=60_000).contains(ms))
+                    .ok_or_else(|| format!("`--pace-ms {value}` is not a number from 1 to 60000; {USAGE}"))?;
+            }
+            "--fill" if value == "sparse" || value == "mixed" => mixed = value == "mixed",
+            "--stamp" if value == "yes" || value == "no" => stamp = value == "yes",
+            other => return Err(format!("`{other} {value}` is not known; {USAGE}")),
         }
     }
-    Ok(Arguments { file: file.ok_or_else(|| format!("`--file` is missing; {USAGE}"))?, memory_mib })
+    let file = file.ok_or_else(|| format!("`--file` is missing; {USAGE}"))?;
+    Ok(Arguments { file, memory_mib, pace: Duration::from_millis(pace_ms), mixed, stamp })
 }
 
 fn main() -> Result<(), String> {
-    let Arguments { file: path, memory_mib } = arguments(std::env::args().skip(1))?;
+    let Arguments { file: path, memory_mib, pace, mixed, stamp } = arguments(std::env::args().skip(1))?;
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -45,7 +61,17 @@ fn main() -> Result<(), String> {
     let mut memory = vec![0u8; memory_mib << 20];
     let mut count = 0u64;
     // Each page differs, so that a snapshot is as large as it says.
+    let mut noise = 88_172_645_463_325_252u64;
     for (index, page) in memory.chunks_mut(PAGE).enumerate() {
+        if mixed && index % 2 == 0 {
+            for word in page.chunks_exact_mut(8) {
+                // Marsaglia's xorshift.
+                noise ^= noise << 13;
+                noise ^= noise >> 7;
+                noise ^= noise << 17;
+                word.copy_from_slice(&noise.to_le_bytes());
+            }
+        }
         page[..8].copy_from_slice(&(index as u64).to_le_bytes());
     }
     loop {
@@ -56,7 +82,8 @@ fn main() -> Result<(), String> {
             page[8..16].copy_from_slice(&count.to_le_bytes());
         }
         // In one write, so that no reader sees half a line. A full disk costs a line, not the work.
-        let _ = file.write_all(format!("{count}\n").as_bytes());
-        std::thread::sleep(PACE);
+        let line = if stamp { format!("{count} {}\n", aether_agent::clock::now().0) } else { format!("{count}\n") };
+        let _ = file.write_all(line.as_bytes());
+        std::thread::sleep(pace);
     }
 }

@@ -27,6 +27,7 @@ pub struct Piece {
 #[derive(Debug)]
 pub(super) enum Request {
     State(Box<v1::DispatchState>),
+    Ahead(Box<v1::SnapshotAhead>),
     Store { digest: Digest, payload: Box<Payload>, reply: oneshot::Sender<Result<(), Fault>> },
     Read { digest: Digest, manifest: bool, reply: oneshot::Sender<Result<Piece, Fault>> },
 }
@@ -47,6 +48,11 @@ impl Link {
     pub async fn tell(&self, state: v1::DispatchState) {
         // The receiving end lives as long as the agent.
         let _ = self.requests.send(Request::State(Box::new(state))).await;
+    }
+
+    /// Tells whoever will restore a snapshot where a chunk that was sent will stand too. Never answered.
+    pub async fn ahead(&self, ahead: v1::SnapshotAhead) {
+        let _ = self.requests.send(Request::Ahead(Box::new(ahead))).await;
     }
 
     /// Pieces that may be on their way at the same time.
@@ -101,6 +107,7 @@ impl Pending {
     pub(super) fn take_in(&mut self, request: Request) -> Payload {
         match request {
             Request::State(state) => Payload::DispatchState(*state),
+            Request::Ahead(ahead) => Payload::SnapshotAhead(*ahead),
             Request::Store { digest, payload, reply } => {
                 let frame = (*payload).clone();
                 self.stores.entry(digest).or_insert_with(|| (payload, vec![])).1.push(reply);

@@ -7,6 +7,7 @@ mod link;
 mod session;
 
 use crate::{
+    act::snapshot::ahead::Ahead,
     clock,
     config::Config,
     spool::Spool,
@@ -122,6 +123,7 @@ pub struct Uplink {
     registry: Arc<Registry>,
     capabilities: watch::Receiver<v1::CapabilityReport>,
     inbound: mpsc::Sender<Inbound>,
+    ahead: Ahead,
     requests: mpsc::Receiver<Request>,
     pending: Pending,
     limits: watch::Sender<Limits>,
@@ -143,11 +145,12 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     pub capabilities: watch::Receiver<v1::CapabilityReport>,
     pub inbound: mpsc::Sender<Inbound>,
+    pub ahead: Ahead,
 }
 
 impl Uplink {
     pub fn new(parts: Parts) -> Result<(Self, Ends), Error> {
-        let Parts { config, state, boot, spool, registry, capabilities, inbound } = parts;
+        let Parts { config, state, boot, spool, registry, capabilities, inbound, ahead } = parts;
         let identity = state.load_identity(&config.node)?;
         let pinned = identity.host_key.as_deref().map(key_from_hex).transpose()?;
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAXIMUM);
@@ -177,6 +180,7 @@ impl Uplink {
             registry,
             capabilities,
             inbound,
+            ahead,
             requests,
             pending: Pending::default(),
             limits,

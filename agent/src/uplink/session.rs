@@ -365,6 +365,7 @@ impl<'a> Session<'a> {
             Some(ServerPayload::DispatchStateAck(ack)) => self.hand_in(Inbound::Acknowledged(ack)),
             Some(ServerPayload::SnapshotStored(stored)) => self.uplink.pending.stored(stored),
             Some(ServerPayload::SnapshotData(data)) => self.uplink.pending.read(data),
+            Some(ServerPayload::SnapshotAhead(ahead)) => self.uplink.ahead.offer(ahead),
             Some(ServerPayload::Drain(v1::Drain { deadline_ms: _, reason })) => {
                 info!(reason, "the host asks to come back later");
                 return Err(lost(format!("the host drains: {reason}")));

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails a test")]
 
 use aether_agent::{
-    act::criu::Criu,
+    act::{criu::Criu, images::Images},
     capabilities::boot_id,
     workloads::{Registry, read_progress},
 };
@@ -79,13 +79,25 @@ pub struct Node {
     pub states: Vec<v1::DispatchState>,
 }
 
+/// What becomes of chunks on their way ahead.
+#[derive(Clone, Copy, Default)]
+pub enum Ahead {
+    #[default]
+    Sent,
+    Held,
+    /// A bit is flipped in each.
+    Flipped,
+}
+
 #[derive(Default)]
 pub struct World {
     pub nodes: BTreeMap<String, Node>,
     pub chunks: BTreeMap<String, v1::SnapshotChunk>,
     pub manifests: BTreeMap<String, Vec<u8>>,
-    /// Chunks are taken and never answered.
+    /// Chunks of what is written once the workload is stopped are taken and never answered.
     pub hold_chunks: bool,
+    /// What becomes of chunks on their way ahead.
+    pub ahead: Ahead,
     /// Outcomes are not acknowledged.
     pub hold_acks: bool,
     /// Batches are not acknowledged, but refused as full.
@@ -143,7 +155,15 @@ impl Fabric for Service {
                 if !live(&world.borrow()) {
                     return;
                 }
-                let answers = take(&world, &name, &mut decoder, frame.payload.unwrap());
+                let payload = frame.payload.unwrap();
+                let ahead = ahead(&payload, world.borrow().ahead);
+                let answers = take(&world, &name, &mut decoder, payload);
+                if let Some(ahead) = ahead {
+                    let others: Vec<String> = world.borrow().nodes.keys().filter(|node| **node != name).cloned().collect();
+                    for other in others {
+                        send(&world, &other, ServerPayload::SnapshotAhead(ahead.clone())).await;
+                    }
+                }
                 for answer in answers {
                     send(&world, &name, answer).await;
                 }
@@ -244,6 +264,29 @@ async fn send(world: &watch::Sender<World>, name: &str, payload: ServerPayload) 
     }
 }
 
+/// What goes on to every other node before it is asked for.
+fn ahead(payload: &Payload, how: Ahead) -> Option<v1::SnapshotAhead> {
+    let mut ahead = match payload {
+        Payload::SnapshotAhead(ahead) => ahead.clone(),
+        Payload::SnapshotChunk(chunk) => {
+            let v1::SnapshotChunk { key, digest, codec, size_bytes, data, file, offset } = chunk.clone();
+            v1::SnapshotAhead { key, digest, codec, size_bytes, data, file, offset }
+        }
+        _ => return None,
+    };
+    match how {
+        Ahead::Sent => Some(ahead),
+        Ahead::Held => None,
+        Ahead::Flipped => {
+            let middle = ahead.data.len() / 2;
+            if let Some(byte) = ahead.data.get_mut(middle) {
+                *byte ^= 1;
+            }
+            Some(ahead)
+        }
+    }
+}
+
 /// What the host does with a frame.
 fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload: Payload) -> Vec<ServerPayload> {
     let mut answers = Vec::new();
@@ -294,8 +337,9 @@ fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload
             }
             Payload::SnapshotChunk(chunk) => {
                 let digest = chunk.digest.clone();
+                let late = !chunk.file.starts_with("pages-");
                 world.chunks.insert(digest.clone(), chunk);
-                if !hold_chunks {
+                if !(hold_chunks && late) {
                     answers.push(stored(digest, ""));
                 }
             }
@@ -320,7 +364,7 @@ fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload
                 answers.push(ServerPayload::SnapshotData(data));
             }
             Payload::Heartbeat(_) => answers.push(ServerPayload::Heartbeat(v1::Heartbeat {})),
-            Payload::Capabilities(_) | Payload::Drained(_) | Payload::Unsupported(_) => {}
+            Payload::SnapshotAhead(_) | Payload::Capabilities(_) | Payload::Drained(_) | Payload::Unsupported(_) => {}
             Payload::Hello(_) => panic!("a second hello"),
         }
     });
@@ -613,6 +657,7 @@ impl Drop for Agent {
         if let Ok(registry) = Registry::open(&self.state.join("workloads.json"), boot_id()) {
             registry.end_all();
         }
+        let _ = std::fs::remove_dir_all(Images::memory_of(&self.state.join("snapshots")));
         // A dump or restore that a killed agent left behind has this folder on its command line.
         for process in procfs::process::all_processes().into_iter().flatten().flatten() {
             let state = self.state.display().to_string();

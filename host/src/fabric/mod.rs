@@ -27,9 +27,11 @@ use crate::{
     store::{self, Store, nodes::DispatchedRow},
 };
 use aether_core::{
+    catalogue::{argument, verb},
     id::NodeId,
     order::{Direction, IdempotencyKey, Order, Outcome},
-    plan::{Plan, World},
+    plan::{Plan, Step, World},
+    value::Value,
 };
 use aether_proto::v1::{self, fabric_server::FabricServer, server_frame::Payload};
 use aether_recorder::Recorder;
@@ -233,6 +235,16 @@ fn traceparent(order: &Order) -> String {
     format!("00-{}-{}-01", part(&order.plan.0, 32), part(&order.key.0, 16))
 }
 
+/// The node on which a plan restores what the order checkpoints.
+fn restored_on(plan: &Plan, order: &Order) -> Option<NodeId> {
+    let linked = Value::Integer(i64::from(order.step));
+    let restores = |step: &&Step| {
+        step.verb == verb::RESTORE && step.arguments.get(argument::CHECKPOINT_STEP) == Some(&linked)
+    };
+    let restore = plan.steps.iter().find(restores)?;
+    (order.direction == Direction::Forward && restore.node != order.node).then(|| restore.node.clone())
+}
+
 impl Fabric {
     /// Reads what is known of the nodes and of orders that were outstanding when the host last stopped.
     pub async fn open(
@@ -321,7 +333,7 @@ impl Fabric {
         };
         self.inner.store.note_dispatched(&row).await.map_err(DispatchError::Store)?;
         // What the agent sends on account of this order may come before this method returns.
-        let outstanding = Outstanding { row, ended: false };
+        let outstanding = Outstanding { row, ended: false, ahead: restored_on(plan, &order) };
         self.inner.registry().orders.insert(order.key.clone(), outstanding);
         let signature = self.inner.signer.sign(&order.signed_bytes()).to_bytes().to_vec();
         let dispatch = v1::Dispatch { plan: plan.canonical(), order: aether_core::plan::canonical(&order), signature };

@@ -106,6 +106,8 @@ pub(crate) struct Outstanding {
     pub(crate) row: DispatchedRow,
     /// The agent said how it ended: nothing more is stored or read on its account.
     pub(crate) ended: bool,
+    /// Of a checkpoint: the node that the plan restores it on. Chunks are sent on to it as they come.
+    pub(crate) ahead: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl Registry {
             pulse.last_seen.store(row.last_seen_at.map_or(0, |at| at.0), Relaxed);
             (row.id.clone(), Node { row, live: None, pulse: pulse.into() })
         };
-        let orders = dispatched.into_iter().map(|row| (row.key.clone(), Outstanding { row, ended: false }));
+        let orders = dispatched.into_iter().map(|row| (row.key.clone(), Outstanding { row, ended: false, ahead: None }));
         Self {
             nodes: rows.into_iter().map(node).collect(),
             orders: orders.collect(),

@@ -366,6 +366,12 @@ impl Session {
                     Payload::SnapshotStored(stored)
                 })
             }
+            Some(From::SnapshotAhead(mut ahead)) => {
+                // What it says was sent before; bytes come as chunks alone, which are verified.
+                ahead.data.clear();
+                snapshots::send_ahead(&self.fabric, &self.node, ahead).await;
+                Ok(())
+            }
             Some(From::SnapshotRead(read)) => self.transfer(async |fabric, node, readable| {
                 Payload::SnapshotData(snapshots::read(&fabric, &node, &readable, read).await)
             }),

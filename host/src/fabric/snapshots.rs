@@ -7,14 +7,22 @@ use aether_core::{
     catalogue::verb,
     id::{Digest, NodeId},
 };
-use aether_proto::v1::{Codec, SnapshotChunk, SnapshotData, SnapshotManifest, SnapshotRead, SnapshotStored};
+use aether_proto::v1::{
+    Codec, SnapshotAhead, SnapshotChunk, SnapshotData, SnapshotManifest, SnapshotRead, SnapshotStored,
+    server_frame::Payload,
+};
+use bytes::Bytes;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+use tokio::time::timeout;
 
 /// The input of an order that names the manifest of a snapshot.
 const MANIFEST_INPUT: &str = "manifest";
+/// How long a source may be held up by a target that does not take what is sent ahead.
+const AHEAD_WITHIN: Duration = Duration::from_millis(250);
 /// Manifests whose chunks one session remembers as readable.
 const READABLE: usize = 4;
 
@@ -83,10 +91,11 @@ fn answer(part: &'static str, digest: String, result: Result<(), Problem>) -> Sn
 }
 
 pub(crate) async fn store_chunk(fabric: &Inner, node: &NodeId, chunk: SnapshotChunk) -> SnapshotStored {
-    let SnapshotChunk { key, digest, codec, size_bytes, data } = chunk;
+    let SnapshotChunk { key, digest, codec, size_bytes, data, file, offset } = chunk;
     let result = async {
         ordered(fabric, node, &key)?;
-        let data = data.into();
+        let data = Bytes::from(data);
+        let sent_on = data.clone();
         let encoded = match Codec::try_from(codec) {
             Ok(Codec::Raw) => Encoded::Raw(data),
             Ok(Codec::Zstd) => Encoded::Zstd(data),
@@ -95,10 +104,29 @@ pub(crate) async fn store_chunk(fabric: &Inner, node: &NodeId, chunk: SnapshotCh
             }
         };
         let size = usize::try_from(size_bytes).unwrap_or(usize::MAX);
-        Ok(fabric.blobs.put_chunk(&Digest(digest.clone()), encoded, size).await?)
+        fabric.blobs.put_chunk(&Digest(digest.clone()), encoded, size).await?;
+        if !file.is_empty() {
+            let (digest, data) = (digest.clone(), sent_on.to_vec());
+            send_ahead(fabric, node, SnapshotAhead { key, digest, file, offset, size_bytes, codec, data }).await;
+        }
+        Ok(())
     };
     let result = result.await;
     answer("chunk", digest, result)
+}
+
+/// Sends a chunk on to the node that will restore it, or drops it: that node fetches what did not come.
+pub(crate) async fn send_ahead(fabric: &Inner, node: &NodeId, ahead: SnapshotAhead) {
+    let outgoing = {
+        let registry = fabric.registry();
+        let order = registry.order_of(node, &ahead.key).filter(|order| !order.ended);
+        order.and_then(|order| order.ahead.as_ref()).and_then(|target| registry.outgoing(target))
+    };
+    if let Some(outgoing) = outgoing
+        && timeout(AHEAD_WITHIN, outgoing.send(Payload::SnapshotAhead(ahead).into())).await.is_err()
+    {
+        counters::limit("ahead");
+    }
 }
 
 pub(crate) async fn store_manifest(fabric: &Inner, node: &NodeId, manifest: SnapshotManifest) -> SnapshotStored {

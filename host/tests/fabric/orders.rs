@@ -172,6 +172,8 @@ fn chunk(key: &str, plain: &[u8], data: Vec<u8>, codec: v1::Codec) -> Up {
         codec: codec.into(),
         size_bytes: u32::try_from(plain.len()).unwrap(),
         data,
+        file: "pages-1.img".into(),
+        offset: 0,
     })
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Fleet {
     certificate: Option<PathBuf>,
     /// Agents that start from now on only pretend to act.
     pub(crate) simulate: bool,
+    /// Further words of the demo workload's command.
+    pub(crate) workload: Vec<String>,
     host: Option<Child>,
     agents: Vec<(String, Child)>,
     client: reqwest::Client,
@@ -83,6 +85,7 @@ impl Fleet {
             url,
             certificate,
             simulate: false,
+            workload: vec![],
             host: None,
             agents: vec![],
             client,
@@ -161,8 +164,9 @@ impl Fleet {
             if workload {
                 text.push_str(&format!(
                     "[[workloads]]\nid = \"demo-counter\"\nname = \"Demo counter\"\ntier = \"standard\"\n\
-                     command = [\"{}\", \"--file\", \"{file}\"]\nprogress_file = \"{file}\"\n",
+                     command = [\"{}\", \"--file\", \"{file}\"{words}]\nprogress_file = \"{file}\"\n",
                     program("aether-demo-workload").display(),
+                    words = self.workload.iter().map(|word| format!(", \"{word}\"")).collect::<String>(),
                     file = self.progress_file().display()
                 ));
             }
@@ -298,7 +302,7 @@ impl Drop for Fleet {
 }
 
 /// Ends what runs with this progress file: the workload outlives its agents on purpose.
-fn end_workloads(file: &Path) {
+pub(crate) fn end_workloads(file: &Path) {
     let wanted = file.as_os_str().as_encoded_bytes();
     let Ok(processes) = fs::read_dir("/proc") else { return };
     for process in processes.flatten() {

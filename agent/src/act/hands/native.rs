@@ -4,7 +4,7 @@ use super::{Failure, Hands};
 use crate::{
     act::{
         check::{Refusal, refuse},
-        criu::{Criu, Missing, explain},
+        criu::{Criu, Missing, explain, tail},
         run::Run,
     },
     process::{self, Condition, ProcessRef},
@@ -21,6 +21,8 @@ const OBEY_WITHIN: Duration = Duration::from_secs(10);
 const LEFTOVER_WITHIN: Duration = Duration::from_secs(20);
 /// In CRIU's restore log, once the restored processes run.
 const RESTORED: &str = "Restore finished successfully";
+/// CRIU says little after it.
+const RESTORED_WITHIN_BYTES: u64 = 4 << 10;
 
 pub struct Native {
     pub criu: Result<Criu, Missing>,
@@ -137,8 +139,8 @@ impl Hands for Native {
         let log = images.join("restore.log");
         let restored = run.poll(|| match child.try_wait() {
             Ok(None) => {
-                let text = fs::read(&log).unwrap_or_default();
-                String::from_utf8_lossy(&text).contains(RESTORED).then_some(Ok(()))
+                let text = tail(&log, RESTORED_WITHIN_BYTES).unwrap_or_default();
+                text.contains(RESTORED).then_some(Ok(()))
             }
             Ok(Some(_)) => Some(Err(Failure::new("criu.restore", explain(&log)))),
             Err(error) => Some(Err(Failure::new("criu.broken", error.to_string()))),

@@ -3,30 +3,35 @@
 //!
 //! CRIU trusts its images, so nothing of a snapshot is given to it before every byte has hashed to what the manifest
 //! says, and the manifest to what the order says.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`layout`] | where images of memory are cut into chunks |
+//! | [`precopy`] | what the memory of a workload holds while it still runs |
+//! | [`send`] | up: chunks hashed, compressed and stored, before, while and after CRIU dumps |
+//! | [`ahead`] | down, before the restore: chunks that will probably be needed, verified as they come |
+//! | [`fetch`] | down, for the restore: all that is not there yet, verified |
+
+pub mod ahead;
+pub mod fetch;
+pub mod layout;
+pub mod precopy;
+pub mod send;
 
 use super::run::{Interrupted, Run};
 use crate::uplink::{Fault, Piece};
 use aether_core::{
     id::Digest,
     plan::canonical,
-    snapshot::{ChunkRef, Manifest, SnapshotFile},
+    snapshot::{Manifest, SnapshotFile},
 };
-use aether_proto::v1::{Codec, SnapshotChunk, SnapshotManifest};
-use std::{
-    collections::{BTreeSet, VecDeque},
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use aether_proto::v1::{Codec, SnapshotManifest};
+use std::{collections::BTreeSet, io};
 use thiserror::Error;
-use tokio::sync::oneshot;
 
 /// A manifest beyond this is none.
 const MANIFEST_BYTES_MAXIMUM: usize = 4 << 20;
 const FILES_MAXIMUM: usize = 10_000;
-/// Left free on the disk of the agent's state when a snapshot is fetched.
-const DISK_RESERVE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -58,86 +63,6 @@ impl Error {
 
 fn corrupt<T>(what: impl Into<String>) -> Result<T, Error> {
     Err(Error::Corrupt(what.into()))
-}
-
-/// Sends all files of `folder` whose names `wanted` takes. Gives them as a manifest lists them, and their bytes.
-pub fn send(run: &Run, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<(Vec<SnapshotFile>, u64), Error> {
-    let mut names = Vec::new();
-    let mut expected = 0u64;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        let name = entry.file_name().into_string().map_err(|_| io::Error::other("a file name is not text"))?;
-        if metadata.is_file() && wanted(&name) {
-            expected += metadata.len();
-            names.push(name);
-        }
-    }
-    names.sort();
-    let mut sender =
-        Sender { run, key: run.task().order.key.0.clone(), known: BTreeSet::new(), waiting: VecDeque::new() };
-    let mut files = Vec::new();
-    let mut total = 0u64;
-    for name in names {
-        let mut file = File::open(folder.join(&name))?;
-        let (mut chunks, mut size_bytes) = (Vec::new(), 0u64);
-        loop {
-            let mut bytes = Vec::new();
-            Read::by_ref(&mut file).take(run.link.chunk_bytes() as u64).read_to_end(&mut bytes)?;
-            if bytes.is_empty() {
-                break;
-            }
-            let size = u32::try_from(bytes.len()).map_err(|_| io::Error::other("a chunk is too large"))?;
-            size_bytes += u64::from(size);
-            total += u64::from(size);
-            chunks.push(ChunkRef { digest: sender.send(&bytes, size)?, size_bytes: size });
-            let permille = total.saturating_mul(1_000).checked_div(expected).unwrap_or(0);
-            run.tell(u32::try_from(permille).unwrap_or(0), format!("{total} of {expected} bytes stored"));
-        }
-        files.push(SnapshotFile { name, size_bytes, chunks });
-    }
-    sender.finish()?;
-    Ok((files, total))
-}
-
-struct Sender<'a> {
-    run: &'a Run,
-    key: String,
-    known: BTreeSet<Digest>,
-    waiting: VecDeque<oneshot::Receiver<Result<(), Fault>>>,
-}
-
-impl Sender<'_> {
-    /// Sends a chunk, unless an equal one was sent, and waits when too many are on their way.
-    fn send(&mut self, bytes: &[u8], size_bytes: u32) -> Result<Digest, Error> {
-        let digest = Digest::of(bytes);
-        if !self.known.insert(digest.clone()) {
-            return Ok(digest);
-        }
-        let packed = zstd::bulk::compress(bytes, 1)?;
-        let (codec, data) =
-            if packed.len() < bytes.len() { (Codec::Zstd, packed) } else { (Codec::Raw, bytes.to_vec()) };
-        let chunk =
-            SnapshotChunk { key: self.key.clone(), digest: digest.0.clone(), codec: codec.into(), size_bytes, data };
-        while self.waiting.len() >= self.run.link.chunks_in_flight() {
-            self.settle()?;
-        }
-        let answer = self.run.wait(self.run.link.store_chunk(chunk))?;
-        self.waiting.push_back(answer);
-        Ok(digest)
-    }
-
-    fn settle(&mut self) -> Result<(), Error> {
-        let Some(answer) = self.waiting.pop_front() else { return Ok(()) };
-        Ok(self.run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?)
-    }
-
-    fn finish(mut self) -> Result<(), Error> {
-        while !self.waiting.is_empty() {
-            self.settle()?;
-        }
-        Ok(())
-    }
 }
 
 /// Stores the manifest, after all that it names is stored. Gives its digest.
@@ -175,8 +100,7 @@ fn check(manifest: &Manifest) -> Result<(), Error> {
     let mut names = BTreeSet::new();
     let mut total = 0u64;
     for SnapshotFile { name, size_bytes, chunks } in &manifest.files {
-        let plain = !name.is_empty() && name.len() <= 255 && !name.contains(['/', '\0']) && name != "." && name != "..";
-        if !plain || !names.insert(name) {
+        if !ahead::is_plain(name) || !names.insert(name) {
             return corrupt("the manifest names a file that is no plain name, or names it twice");
         }
         let sum = chunks.iter().try_fold(0u64, |sum, chunk| {
@@ -194,50 +118,6 @@ fn check(manifest: &Manifest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fetches every file into `folder`, verifying each chunk. Only when this returns may anything be restored.
-pub fn fetch(run: &Run, manifest: &Manifest, folder: &Path) -> Result<(), Error> {
-    let stat = rustix::fs::statvfs(folder).map_err(io::Error::from)?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize).saturating_sub(DISK_RESERVE_BYTES);
-    if manifest.total_bytes > free {
-        return Err(Error::NoRoom { needed: manifest.total_bytes, free });
-    }
-    let mut fetched = 0u64;
-    for listed in &manifest.files {
-        let path = folder.join(&listed.name);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let mut asked = VecDeque::new();
-        let mut unasked = listed.chunks.iter();
-        // Several are asked for at a time; they come in order. An equal chunk is asked for again only after it came.
-        loop {
-            while asked.len() < run.link.chunks_in_flight() {
-                let Some(chunk) = unasked.as_slice().first() else { break };
-                if asked.iter().any(|(other, _): &(&ChunkRef, _)| other.digest == chunk.digest) {
-                    break;
-                }
-                unasked.next();
-                asked.push_back((chunk, run.wait(run.link.read(chunk.digest.clone(), false))?));
-            }
-            let Some((chunk, answer)) = asked.pop_front() else { break };
-            let piece = run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?;
-            file.write_all(&verified(piece, chunk, &listed.name)?)?;
-            fetched += u64::from(chunk.size_bytes);
-            let permille = fetched.saturating_mul(1_000).checked_div(manifest.total_bytes).unwrap_or(0);
-            let note = format!("{fetched} of {} bytes verified", manifest.total_bytes);
-            run.tell(u32::try_from(permille).unwrap_or(0), note);
-        }
-    }
-    Ok(())
-}
-
-fn verified(piece: Piece, chunk: &ChunkRef, name: &str) -> Result<Vec<u8>, Error> {
-    let size = usize::try_from(chunk.size_bytes).unwrap_or(usize::MAX);
-    let bytes = unpack(piece, size)?;
-    if bytes.len() != size || Digest::of(&bytes) != chunk.digest {
-        return corrupt(format!("a chunk of {name} is not the one that was stored ({})", chunk.digest.short()));
-    }
-    Ok(bytes)
-}
-
 fn unpack(piece: Piece, maximum: usize) -> Result<Vec<u8>, Error> {
     let Piece { codec, data } = piece;
     match Codec::try_from(codec) {
@@ -251,10 +131,10 @@ fn unpack(piece: Piece, maximum: usize) -> Result<Vec<u8>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{fetch::verified, *};
     use aether_core::{
         id::{NodeId, SnapshotId, WorkloadId},
-        snapshot::{Tier, WorkloadSpec},
+        snapshot::{ChunkRef, Tier, WorkloadSpec},
         time::Time,
     };
 
