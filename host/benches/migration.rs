@@ -31,7 +31,9 @@ const PACE_MS: u64 = 2;
 
 fn words(mib: u32) -> Vec<String> {
     let pace = PACE_MS.to_string();
-    ["--memory-mib", &mib.to_string(), "--pace-ms", &pace, "--fill", "mixed", "--stamp", "yes"].map(String::from).to_vec()
+    ["--memory-mib", &mib.to_string(), "--pace-ms", &pace, "--fill", "mixed", "--stamp", "yes"]
+        .map(String::from)
+        .to_vec()
 }
 
 /// The longest time between two counts, and whether a count is missing or came twice.

@@ -159,7 +159,8 @@ impl Fabric for Service {
                 let ahead = ahead(&payload, world.borrow().ahead);
                 let answers = take(&world, &name, &mut decoder, payload);
                 if let Some(ahead) = ahead {
-                    let others: Vec<String> = world.borrow().nodes.keys().filter(|node| **node != name).cloned().collect();
+                    let others: Vec<String> =
+                        world.borrow().nodes.keys().filter(|node| **node != name).cloned().collect();
                     for other in others {
                         send(&world, &other, ServerPayload::SnapshotAhead(ahead.clone())).await;
                     }

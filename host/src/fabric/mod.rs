@@ -238,9 +238,8 @@ fn traceparent(order: &Order) -> String {
 /// The node on which a plan restores what the order checkpoints.
 fn restored_on(plan: &Plan, order: &Order) -> Option<NodeId> {
     let linked = Value::Integer(i64::from(order.step));
-    let restores = |step: &&Step| {
-        step.verb == verb::RESTORE && step.arguments.get(argument::CHECKPOINT_STEP) == Some(&linked)
-    };
+    let restores =
+        |step: &&Step| step.verb == verb::RESTORE && step.arguments.get(argument::CHECKPOINT_STEP) == Some(&linked);
     let restore = plan.steps.iter().find(restores)?;
     (order.direction == Direction::Forward && restore.node != order.node).then(|| restore.node.clone())
 }

@@ -141,7 +141,8 @@ impl Registry {
             pulse.last_seen.store(row.last_seen_at.map_or(0, |at| at.0), Relaxed);
             (row.id.clone(), Node { row, live: None, pulse: pulse.into() })
         };
-        let orders = dispatched.into_iter().map(|row| (row.key.clone(), Outstanding { row, ended: false, ahead: None }));
+        let orders =
+            dispatched.into_iter().map(|row| (row.key.clone(), Outstanding { row, ended: false, ahead: None }));
         Self {
             nodes: rows.into_iter().map(node).collect(),
             orders: orders.collect(),

@@ -144,7 +144,8 @@ fn take_over(mut stage: Stage, manifest: &Manifest, images: &Images, key: &Idemp
         let file = create(&folder, &name)?;
         let moves = elsewhere.into_iter().map(|(offset, name, at, size)| (offset, name.as_str(), at, size));
         let sizes: BTreeMap<u64, u32> = chunk_offsets(&listed.chunks);
-        let stays = right.into_iter().filter_map(|offset| Some((offset, listed.name.as_str(), offset, *sizes.get(&offset)?)));
+        let stays =
+            right.into_iter().filter_map(|offset| Some((offset, listed.name.as_str(), offset, *sizes.get(&offset)?)));
         for (offset, from, at, size) in moves.chain(stays) {
             let Some(staged) = stage.files.get(from) else { continue };
             let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];

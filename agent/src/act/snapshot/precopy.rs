@@ -8,11 +8,7 @@
 use super::layout::{Cutter, PAGE_BYTES};
 use crate::process::ProcessRef;
 use procfs::process::{MMPermissions, MMapPath, Process};
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-};
+use std::{fs::File, io, os::unix::fs::FileExt};
 
 /// Bits of an entry of `/proc/PID/pagemap` (`Documentation/admin-guide/mm/pagemap.rst`).
 const PRESENT: u64 = 1 << 63;
@@ -70,7 +66,8 @@ pub fn survey(root: &ProcessRef, chunk_bytes: usize) -> Vec<Memory> {
     tree.extend(root.descendants());
     for (index, process) in tree.iter().enumerate() {
         // CRIU numbers its pages files in the order in which it dumps the tree.
-        if let Ok(memory) = of_process(process.pid, format!("pages-{}.img", index + 1), chunk_bytes, &frames, &mut zero) {
+        if let Ok(memory) = of_process(process.pid, format!("pages-{}.img", index + 1), chunk_bytes, &frames, &mut zero)
+        {
             found.push(memory);
         }
     }
@@ -84,7 +81,8 @@ fn of_process(
     frames: &Option<File>,
     zero: &mut Option<u64>,
 ) -> io::Result<Memory> {
-    let process = i32::try_from(pid).map_err(io::Error::other).and_then(|pid| Process::new(pid).map_err(io::Error::other))?;
+    let process =
+        i32::try_from(pid).map_err(io::Error::other).and_then(|pid| Process::new(pid).map_err(io::Error::other))?;
     let maps = process.maps().map_err(io::Error::other)?;
     let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
     let source = File::open(format!("/proc/{pid}/mem"))?;

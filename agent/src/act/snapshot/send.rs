@@ -229,7 +229,8 @@ impl<'a> Sender<'a> {
             let started: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
             let mut result = one();
             for thread in started {
-                let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that sends failed").into()));
+                let ended =
+                    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that sends failed").into()));
                 result = result.and(ended);
             }
             result
