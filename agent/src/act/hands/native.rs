@@ -83,7 +83,8 @@ impl Hands for Native {
         if !status.success() {
             return Err(Failure::new("criu.dump", explain(&images.join("dump.log"))));
         }
-        match root.condition() {
+        // CRIU may be gone a moment before the kernel has the process stopped.
+        match root.wait_until(|condition| matches!(condition, Condition::Stopped | Condition::Gone), OBEY_WITHIN) {
             Condition::Stopped => Ok(entry.body.clone()),
             Condition::Running | Condition::Traced | Condition::Gone => {
                 Err(Failure::new("criu.dump", "CRIU reported success, and yet the source is not stopped"))
