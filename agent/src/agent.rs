@@ -3,7 +3,7 @@
 use crate::{
     act::{
         Desk,
-        control::{Control, cgroup::Cgroups},
+        control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain},
         criu::{Criu, Missing},
         hands::{Hands, native::Native, simulated::Simulated},
         images::Images,
@@ -15,6 +15,7 @@ use crate::{
     clock,
     collect::Collector,
     config::Config,
+    durable,
     spool::{self, Spool},
     state::{self, StateFolder},
     uplink::{self, Parts, Uplink, Wishes},
@@ -51,6 +52,8 @@ pub enum Error {
     Journal(std::io::Error),
     #[error("a thread cannot be started: {0}")]
     Thread(std::io::Error),
+    #[error("whether this node takes new work cannot be read: {0}")]
+    Drain(durable::Error),
 }
 
 /// Runs the agent until `shutdown`.
@@ -66,12 +69,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let sources = collector.probe(&config.disabled_sources);
     let namespaces = Criu::probe_namespaces();
     let cgroups = Cgroups::probe();
-    let findings = Findings::new(&config, &criu, &namespaces, &cgroups, &sources);
+    let gpus = find_gpus(&config).await;
+    let findings = Findings::new(&config, &criu, &namespaces, &cgroups, &gpus, &sources);
     for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
         let reason = finding.reason.as_deref().unwrap_or_default();
         warn!(capability = finding.name, reason, advice = finding.advice, "is not to be had on this machine");
     }
-    let (_capabilities, capabilities) = watch::channel(findings.report());
+    let (report, capabilities) = watch::channel(findings.report());
+    let drain = Drain::open(state.drain(), Arc::new(report)).map_err(Error::Drain)?;
     let (inbound, orders) = mpsc::channel(INBOUND_MAXIMUM);
     let images = Images::new(state.snapshots(), config.images_memory_bytes);
     let ahead = Ahead::begin(images.clone()).map_err(Error::Thread)?;
@@ -95,7 +100,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         Box::new(Native { criu, namespaces, registry: registry.clone() })
     };
     let journal = Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?);
-    let control = Control { simulate: config.simulate, cgroups, registry: registry.clone(), journal: journal.clone() };
+    let control = Control {
+        simulate: config.simulate,
+        cgroups,
+        gpus,
+        drain,
+        registry: registry.clone(),
+        journal: journal.clone(),
+    };
     let desk = Desk {
         node: config.node.clone(),
         journal,
@@ -110,6 +122,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         }),
         link: ends.link,
         host_key: ends.host_key,
+        generation: ends.generation,
         latest: collector.latest(),
         concurrent_maximum: config.concurrent_maximum,
     };
@@ -146,8 +159,16 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
         &Criu::find(config.criu.as_deref()),
         &Criu::probe_namespaces(),
         &Cgroups::probe(),
+        &Gpus::probe(config.nvml.as_deref()),
         &sources,
     ))
+}
+
+/// NVML may take a while: a driver that nobody keeps loaded is loaded for it.
+async fn find_gpus(config: &Config) -> Gpus {
+    let asked = config.nvml.clone();
+    let found = tokio::task::spawn_blocking(move || Gpus::probe(asked.as_deref())).await;
+    found.unwrap_or_else(|error| Gpus::absent(error.to_string()))
 }
 
 async fn find_criu(config: &Config) -> Result<Criu, Missing> {

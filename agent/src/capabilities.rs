@@ -2,13 +2,13 @@
 
 use crate::{
     act::{
-        control::{Control, cgroup::Cgroups},
+        control::{Control, cgroup::Cgroups, gpu::Gpus},
         criu::{Criu, Missing},
     },
     collect::Standing,
     config::Config,
 };
-use aether_core::catalogue::capability;
+use aether_core::catalogue::{capability, fact};
 use aether_proto::v1;
 use procfs::{CpuInfo, Current};
 use serde::Serialize;
@@ -40,12 +40,17 @@ impl Findings {
         criu: &Result<Criu, Missing>,
         namespaces: &Result<(), Missing>,
         cgroups: &Cgroups,
+        gpus: &Gpus,
         sources: &[Standing],
     ) -> Self {
         let mut capabilities = Vec::new();
         let mut facts = facts(config);
         if let Ok(criu) = criu {
             facts.insert("criu.version".into(), criu.version.clone());
+        }
+        if !config.simulate {
+            let gpus = gpus.found.iter().flatten();
+            facts.extend(gpus.map(|gpu| (format!("{}{}", fact::GPU, gpu.uuid), gpu.model.clone())));
         }
         let checkpoint = criu.as_ref().map(|_| ());
         let restore = checkpoint.and(namespaces.as_ref().copied());
@@ -59,7 +64,7 @@ impl Findings {
                 simulated: config.simulate,
             });
         }
-        for (name, found) in Control::capabilities(config.simulate, cgroups) {
+        for (name, found) in Control::capabilities(config.simulate, cgroups, gpus) {
             let absent = found.err();
             capabilities.push(Finding {
                 name: name.into(),

@@ -43,6 +43,7 @@ struct File {
     join_token: Option<String>,
     join_token_file: Option<PathBuf>,
     criu: Option<PathBuf>,
+    nvml: Option<PathBuf>,
     simulate: Option<bool>,
     stop_workloads_on_exit: Option<bool>,
     collect: Collect,
@@ -112,6 +113,7 @@ pub struct Overrides {
     pub join_token: Option<String>,
     pub join_token_file: Option<PathBuf>,
     pub criu: Option<PathBuf>,
+    pub nvml: Option<PathBuf>,
     pub simulate: bool,
     pub stop_workloads_on_exit: bool,
 }
@@ -127,6 +129,8 @@ pub struct Config {
     pub join_token: Option<JoinToken>,
     /// CRIU as it was asked for; none means that it is looked for.
     pub criu: Option<PathBuf>,
+    /// NVML as it was asked for; none means that the loader looks for it.
+    pub nvml: Option<PathBuf>,
     pub simulate: bool,
     pub stop_workloads_on_exit: bool,
     pub sample_interval: Duration,
@@ -222,6 +226,7 @@ impl Config {
             join_token,
             join_token_file,
             criu,
+            nvml,
             simulate,
             stop_workloads_on_exit,
             collect,
@@ -263,6 +268,7 @@ impl Config {
             state,
             join_token: join_token.map(JoinToken),
             criu: flags.criu.or(criu),
+            nvml: flags.nvml.or(nvml),
             simulate: flags.simulate || simulate.unwrap_or(false),
             stop_workloads_on_exit: flags.stop_workloads_on_exit || stop_workloads_on_exit.unwrap_or(false),
             sample_interval: Duration::from_millis(collect.sample_interval_ms),

@@ -61,6 +61,9 @@ struct Settings {
     /// CRIU [default: looked for on the PATH, then where `make setup` puts it].
     #[arg(long, env = "AETHER_CRIU")]
     criu: Option<PathBuf>,
+    /// NVML, the NVIDIA driver's library [default: looked for by the loader].
+    #[arg(long, env = "AETHER_NVML")]
+    nvml: Option<PathBuf>,
     /// Only pretend to act, and say so everywhere.
     #[arg(long)]
     simulate: bool,
@@ -79,6 +82,7 @@ impl Settings {
             join_token: self.join_token,
             join_token_file: self.join_token_file,
             criu: self.criu,
+            nvml: self.nvml,
             simulate: self.simulate,
             stop_workloads_on_exit: self.stop_workloads_on_exit,
         };

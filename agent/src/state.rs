@@ -81,6 +81,10 @@ impl StateFolder {
     pub fn registry(&self) -> PathBuf {
         self.path.join("workloads.json")
     }
+    /// Whether this node takes new work.
+    pub fn drain(&self) -> PathBuf {
+        self.path.join("drain.json")
+    }
     fn identity(&self) -> PathBuf {
         self.path.join("identity.json")
     }

@@ -10,7 +10,7 @@ use aether_core::{
     id::{NodeId, WorkloadId},
     order::{Direction, IdempotencyKey, Order},
     plan::{Plan, PlanHash},
-    subject::Target,
+    subject::{SubjectKind, Target},
     telemetry::Sample,
     time::Time,
     value::Value,
@@ -152,13 +152,15 @@ pub struct Here<'a> {
     pub entry: Option<&'a Entry>,
     /// The highest generation of the workload that is known here.
     pub generation: Option<u64>,
+    /// This node's, as the host last said.
+    pub node_generation: Option<u64>,
     /// The last sample that this agent took of a metric, if it takes it.
     pub latest: &'a dyn Fn(&Condition) -> Option<Sample>,
 }
 
 /// Checks what depends on the time and on what is here.
 pub fn admit(task: &Task, here: &Here<'_>) -> Result<(), Refusal> {
-    let Here { now, fence, entry, generation, latest } = here;
+    let Here { now, fence, entry, generation, node_generation, latest } = here;
     let order = &task.order;
     if *now > order.execute_by {
         let late_ms = now.since_ms(order.execute_by);
@@ -172,7 +174,12 @@ pub fn admit(task: &Task, here: &Here<'_>) -> Result<(), Refusal> {
             format!("its fence is {}, and {fence} was seen for this target: a newer host is in charge", order.fence);
         return refuse("order.fence", reason);
     }
-    check_target(task, *entry, *generation)?;
+    match task.target.kind {
+        SubjectKind::Workload => check_target(task, *entry, *generation)?,
+        SubjectKind::Node | SubjectKind::Gpu | SubjectKind::Pool | SubjectKind::Participant => {
+            check_place(task, *node_generation)?;
+        }
+    }
     for condition in &task.preconditions {
         let Some(sample) = latest(condition) else { continue };
         let old_ms = now.since_ms(sample.at);
@@ -188,6 +195,27 @@ pub fn admit(task: &Task, here: &Here<'_>) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// A node, or a part of one: it must be this, and as old.
+fn check_place(task: &Task, generation: Option<u64>) -> Result<(), Refusal> {
+    let Task { target, .. } = task;
+    let node = match target.kind {
+        SubjectKind::Gpu => target.id.split_once('/').map(|(node, _)| node),
+        SubjectKind::Node => Some(target.id.as_str()),
+        SubjectKind::Workload | SubjectKind::Pool | SubjectKind::Participant => None,
+    };
+    if node != Some(task.order.node.as_str()) {
+        return refuse("target.missing", format!("{} is not under this agent", target.subject()));
+    }
+    match generation {
+        Some(found) if found == target.generation => Ok(()),
+        Some(found) => {
+            let wanted = target.generation;
+            refuse("order.generation", format!("this node is of generation {found}, and the order needs {wanted}"))
+        }
+        None => refuse("order.generation", "the host has not yet said of which generation this node is"),
+    }
 }
 
 fn check_target(task: &Task, entry: Option<&Entry>, known: Option<u64>) -> Result<(), Refusal> {

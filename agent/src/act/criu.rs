@@ -194,7 +194,7 @@ pub(super) fn tail(path: &Path, bytes: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn on_path(program: impl AsRef<OsStr>) -> Option<PathBuf> {
+pub(crate) fn on_path(program: impl AsRef<OsStr>) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program.as_ref())).find(|candidate| candidate.is_file())
 }

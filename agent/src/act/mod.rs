@@ -49,6 +49,8 @@ pub struct Desk {
     pub executor: Arc<Executor>,
     pub link: Link,
     pub host_key: watch::Receiver<Option<VerifyingKey>>,
+    /// This node's generation, as the host last said.
+    pub generation: watch::Receiver<Option<u64>>,
     pub latest: Latest,
     pub concurrent_maximum: usize,
 }
@@ -219,7 +221,8 @@ impl Desk {
             self.latest.get(&condition.target.subject(), &condition.metric)
         };
         let fence = self.journal.fence(&task.target);
-        check::admit(task, &Here { now: clock::now(), fence, entry, generation, latest: &latest })
+        let node_generation = *self.generation.borrow();
+        check::admit(task, &Here { now: clock::now(), fence, entry, generation, node_generation, latest: &latest })
     }
 
     fn begin(&self, task: Task, running: &mut BTreeMap<IdempotencyKey, Running>, work: &mut JoinSet<Finished>) {

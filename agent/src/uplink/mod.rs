@@ -109,6 +109,8 @@ pub struct Ends {
     /// The host's key, once it is pinned. Orders are checked against it.
     pub host_key: watch::Receiver<Option<VerifyingKey>>,
     pub wishes: watch::Receiver<Wishes>,
+    /// This node's generation, as the host last said.
+    pub generation: watch::Receiver<Option<u64>>,
     /// Whether a session stands.
     pub connected: watch::Receiver<bool>,
 }
@@ -129,6 +131,7 @@ pub struct Uplink {
     limits: watch::Sender<Limits>,
     host_key: watch::Sender<Option<VerifyingKey>>,
     wishes: watch::Sender<Wishes>,
+    generation: watch::Sender<Option<u64>>,
     connected: watch::Sender<bool>,
     /// The last session and the last frame seen in it.
     last: Option<v1::Resume>,
@@ -162,11 +165,13 @@ impl Uplink {
             disabled_sources: config.disabled_sources.clone(),
             pressure_percent: 0,
         });
+        let (generation, generation_out) = watch::channel(None);
         let (connected, connected_out) = watch::channel(false);
         let ends = Ends {
             link: Link::new(requests_in, limits_out),
             host_key: host_key_out,
             wishes: wishes_out,
+            generation: generation_out,
             connected: connected_out,
         };
         let endpoint = endpoint(&config)?;
@@ -186,6 +191,7 @@ impl Uplink {
             limits,
             host_key,
             wishes,
+            generation,
             connected,
             last: None,
             rejoin: false,

@@ -190,6 +190,7 @@ impl<'a> Session<'a> {
         let v1::TelemetryAck { epoch, sequence } = telemetry_ack.unwrap_or_default();
         self.telemetry.after = self.uplink.spool.resume(epoch, sequence);
         self.outbox.extend(self.uplink.pending.again());
+        self.uplink.generation.send_replace(Some(generation));
         self.uplink.connected.send_replace(true);
         self.hand_in(Inbound::Connected);
         info!(session.id = %session_id, node.generation = generation, "in session with the host");

@@ -74,6 +74,7 @@ pub struct Node {
     sequence: u64,
     pub hellos: Vec<v1::Hello>,
     pub capabilities: BTreeMap<String, v1::Capability>,
+    pub facts: BTreeMap<String, String>,
     pub workloads: BTreeMap<String, v1::Workload>,
     pub batches: Vec<(Batch, u64)>,
     pub states: Vec<v1::DispatchState>,
@@ -236,6 +237,7 @@ async fn welcome(
             node.sender = Some(sender.clone());
             node.sequence = 1;
             let report = hello.capabilities.clone().unwrap_or_default();
+            node.facts = report.facts.into_iter().collect();
             node.capabilities = report.capabilities.into_iter().map(|c| (c.name.clone(), c)).collect();
             let workloads = hello.workloads.clone().unwrap_or_default().workloads;
             node.workloads = workloads.into_iter().map(|w| (w.id.clone(), w)).collect();
@@ -365,7 +367,10 @@ fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload
                 answers.push(ServerPayload::SnapshotData(data));
             }
             Payload::Heartbeat(_) => answers.push(ServerPayload::Heartbeat(v1::Heartbeat {})),
-            Payload::SnapshotAhead(_) | Payload::Capabilities(_) | Payload::Drained(_) | Payload::Unsupported(_) => {}
+            Payload::Capabilities(report) => {
+                world.nodes.get_mut(name).unwrap().facts = report.facts.into_iter().collect();
+            }
+            Payload::SnapshotAhead(_) | Payload::Drained(_) | Payload::Unsupported(_) => {}
             Payload::Hello(_) => panic!("a second hello"),
         }
     });
@@ -599,16 +604,27 @@ pub struct Agent {
     pub node: String,
     pub state: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
 impl Agent {
     pub fn new(folder: &Path, node: &str, host: &str, arguments: &[&str]) -> Self {
+        Self::with_environment(folder, node, host, arguments, vec![])
+    }
+
+    pub fn with_environment(
+        folder: &Path,
+        node: &str,
+        host: &str,
+        arguments: &[&str],
+        environment: Vec<(String, String)>,
+    ) -> Self {
         let state = folder.join(node);
         let mut all: Vec<String> = ["run", "--node", node, "--host", host].map(String::from).to_vec();
         all.extend(["--state".into(), state.display().to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).into()));
-        let mut agent = Self { node: node.into(), state, arguments: all, child: None };
+        let mut agent = Self { node: node.into(), state, arguments: all, environment, child: None };
         agent.start(Some(TOKEN));
         agent
     }
@@ -617,6 +633,7 @@ impl Agent {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_aether-agent"));
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(token) = token {
             command.env("AETHER_JOIN_TOKEN", token);
         }

@@ -189,6 +189,7 @@ impl Scene {
             fence: self.fence,
             entry: self.entry.as_ref(),
             generation: self.generation,
+            node_generation: Some(3),
             latest: &|_| sample,
         };
         admit(&task, &here).map_or_else(|refusal| refusal.code, |()| "admitted")

@@ -5,6 +5,8 @@
 
 pub mod cgroup;
 pub mod freezer;
+pub mod gpu;
+pub mod node;
 pub mod settings;
 pub mod signal;
 
@@ -22,6 +24,8 @@ use aether_core::{
     value::Value,
 };
 use cgroup::Cgroups;
+use gpu::Gpus;
+use node::Drain;
 use settings::{Settings, Values};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -43,28 +47,55 @@ pub struct Control {
     /// Nothing of the machine is touched.
     pub simulate: bool,
     pub cgroups: Cgroups,
+    pub gpus: Gpus,
+    pub drain: Drain,
     pub registry: Arc<Registry>,
     pub journal: Arc<Journal>,
 }
 
 impl Control {
     /// Every capability of this module, with why it is missing.
-    pub fn capabilities(simulate: bool, cgroups: &Cgroups) -> Vec<(&'static str, Result<(), Absent>)> {
+    pub fn capabilities(simulate: bool, cgroups: &Cgroups, gpus: &Gpus) -> Vec<(&'static str, Result<(), Absent>)> {
         if simulate {
             let pretends = Absent::new(
                 "a simulating agent pretends checkpoint and restore, and nothing else",
                 "run the agent without `--simulate`",
             );
-            return [capability::FREEZE, capability::SIGNAL, capability::LIMIT]
-                .map(|name| (name, Err(pretends.clone())))
-                .into();
+            let real =
+                [capability::FREEZE, capability::SIGNAL, capability::LIMIT, capability::GPU, capability::RESET_GPU];
+            let mut all: Vec<_> = real.map(|name| (name, Err(pretends.clone()))).into();
+            all.push((capability::DRAIN, Ok(())));
+            return all;
         }
-        vec![(capability::FREEZE, Ok(())), (capability::SIGNAL, Ok(())), (capability::LIMIT, cgroups.can_limit())]
+        vec![
+            (capability::FREEZE, Ok(())),
+            (capability::SIGNAL, Ok(())),
+            (capability::LIMIT, cgroups.can_limit()),
+            (capability::GPU, gpus.can_control()),
+            (capability::RESET_GPU, gpus.can_reset()),
+            (capability::DRAIN, Ok(())),
+        ]
     }
 
     /// Whether `verb` is one of this module.
     pub fn knows(verb: &str) -> bool {
-        [verb::FREEZE, verb::THAW, verb::SIGNAL, verb::TERMINATE, verb::LIMIT, verb::UNLIMIT].contains(&verb)
+        [
+            verb::FREEZE,
+            verb::THAW,
+            verb::SIGNAL,
+            verb::TERMINATE,
+            verb::LIMIT,
+            verb::UNLIMIT,
+            verb::POWER_LIMIT,
+            verb::LOCK_CLOCKS,
+            verb::RESET_CLOCKS,
+            verb::COMPUTE_MODE,
+            verb::RESET_GPU,
+            verb::RESTORE_GPU,
+            verb::DRAIN,
+            verb::UNDRAIN,
+        ]
+        .contains(&verb)
     }
 
     /// What must hold on this machine right before the deed. Nothing is changed.
@@ -76,6 +107,9 @@ impl Control {
             (Direction::Compensate, _) => Ok(()),
             (Direction::Forward, verb::SIGNAL) => signal::targets(task, entry.as_ref()).map(|_| ()),
             (Direction::Forward, verb::TERMINATE) => signal::root(entry.as_ref()).map(|_| ()),
+            (Direction::Forward, verb::LOCK_CLOCKS | verb::RESET_CLOCKS | verb::RESET_GPU) => {
+                self.gpus.ready(gpu_of(task), task)
+            }
             (Direction::Forward, _) => self.prepare(task).map(|_| ()),
         };
         checked.or_else(|failure| refuse("verb.precondition", format!("{} ({})", failure.message, failure.code)))
@@ -83,7 +117,7 @@ impl Control {
 
     fn available(&self, verb: &str) -> Result<(), Refusal> {
         let needed = catalogue::find(verb).ok().and_then(|found| found.verb.capability);
-        let all = Self::capabilities(self.simulate, &self.cgroups);
+        let all = Self::capabilities(self.simulate, &self.cgroups, &self.gpus);
         let found = all.into_iter().find(|(name, _)| Some(*name) == needed.as_deref());
         match found {
             Some((_, Err(Absent { reason, advice }))) => {
@@ -100,6 +134,12 @@ impl Control {
             verb::FREEZE => freezer::wanted(&self.entry(task)?, &self.cgroups, freezer::FROZEN)?,
             verb::THAW => freezer::wanted(&self.entry(task)?, &self.cgroups, freezer::THAWED)?,
             verb::LIMIT => self.cgroups.limits_wanted(&self.entry(task)?, &task.arguments)?,
+            verb::POWER_LIMIT | verb::COMPUTE_MODE => self.gpus.wanted(gpu_of(task), task)?,
+            verb::DRAIN => {
+                let why = format!("drained by the approved plan {}", task.order.plan.short());
+                Values::from([(node::DRAINED.to_string(), why)])
+            }
+            verb::UNDRAIN => Values::from([(node::DRAINED.to_string(), String::new())]),
             other => return Err(Failure::new("order.verb", format!("`{other}` only undoes"))),
         };
         Ok((settings, wanted))
@@ -110,6 +150,10 @@ impl Control {
         match task.verb.as_str() {
             verb::FREEZE | verb::THAW => Ok(Box::new(freezer::Freezer::of(&self.entry(task)?, &self.cgroups)?)),
             verb::LIMIT | verb::UNLIMIT => Ok(Box::new(self.cgroups.limits_of(&self.entry(task)?)?)),
+            verb::POWER_LIMIT | verb::COMPUTE_MODE | verb::RESTORE_GPU => {
+                Ok(Box::new(self.gpus.settings(gpu_of(task))))
+            }
+            verb::DRAIN | verb::UNDRAIN => Ok(Box::new(self.drain.clone())),
             other => Err(Failure::new("order.verb", format!("`{other}` has no settings"))),
         }
     }
@@ -132,6 +176,9 @@ impl Control {
         match (task.order.direction, task.verb.as_str()) {
             (_, verb::SIGNAL) => signal::send(run, self.registry.get(&task.workload).as_ref()),
             (_, verb::TERMINATE) => signal::terminate(run, self.registry.get(&task.workload).as_ref()),
+            (_, verb::LOCK_CLOCKS) => self.gpus.lock_clocks(run, gpu_of(task)),
+            (_, verb::RESET_CLOCKS) => self.gpus.reset_clocks(gpu_of(task)),
+            (_, verb::RESET_GPU) => self.gpus.reset(run, gpu_of(task)),
             (Direction::Compensate, _) => self.undo(task),
             (Direction::Forward, _) => match self.prepare(task) {
                 Ok((settings, wanted)) => settings::apply(&self.journal, &task.order.key, &*settings, wanted),
@@ -168,6 +215,9 @@ impl Control {
     pub fn settle(&self, task: &Task, phase: Option<&str>) -> Option<Done> {
         match (task.order.direction, task.verb.as_str()) {
             (_, verb::SIGNAL | verb::TERMINATE) => Some(signal::settle(phase)),
+            (_, verb::LOCK_CLOCKS | verb::RESET_GPU) => Some(Gpus::settle(phase)),
+            // Giving a clock back twice is giving it back.
+            (_, verb::RESET_CLOCKS) => Some(self.gpus.reset_clocks(gpu_of(task))),
             (Direction::Compensate, _) => Some(self.undo(task)),
             (Direction::Forward, _) => Some(match self.settings(task) {
                 Ok(settings) => settings::settle(&self.journal, &task.order.key, &*settings),
@@ -178,6 +228,11 @@ impl Control {
             }),
         }
     }
+}
+
+/// The GPU that an order is about: its UUID.
+fn gpu_of(task: &Task) -> &str {
+    task.target.id.split_once('/').map_or("", |(_, uuid)| uuid)
 }
 
 /// The outcome of a dry run: what its kind is worth, and what would have been done.

@@ -6,7 +6,7 @@ use super::{
     names::{argument, capability, verb},
 };
 use crate::{
-    subject::SubjectKind::{self, Workload},
+    subject::SubjectKind::{self, Gpu, Node, Workload},
     value::ValueKind,
 };
 use DryRun::{PreconditionChecked, Simulated};
@@ -93,6 +93,8 @@ fn checkpoint_step() -> ArgumentSpec {
 pub fn definitions() -> Vec<Definition> {
     let mut all = migration();
     all.extend(process());
+    all.extend(gpu());
+    all.extend(node());
     all.sort_by(|a, b| a.verb.name.cmp(&b.verb.name));
     all
 }
@@ -255,5 +257,107 @@ fn process() -> Vec<Definition> {
         .dry(Simulated)
         .if_("Each limit still is what the step made it: what somebody else changed since is left alone, and told.")
         .seen("Every limit reads as it did before the step."),
+    ]
+}
+
+fn gpu() -> Vec<Definition> {
+    vec![
+        row(verb::POWER_LIMIT, Gpu, Reversible, Proposable, "Set the most that a GPU may draw.")
+            .needs(capability::GPU)
+            .undone_by(verb::RESTORE_GPU)
+            .takes([required(number(argument::WATTS, ValueKind::Number, 1.0, 10_000.0))])
+            .within(60_000.0)
+            .dry(Simulated)
+            .if_("The limit is within what the GPU itself says it can be set to.")
+            .seen("NVML reads the limit as it was set."),
+        row(
+            verb::LOCK_CLOCKS,
+            Gpu,
+            Reversible,
+            Proposable,
+            "Hold a GPU's graphics clock between two bounds, to steady it or to cool it.",
+        )
+        .needs(capability::GPU)
+        .undone_by(verb::RESET_CLOCKS)
+        .takes([
+            required(number(argument::MIN_MHZ, ValueKind::Integer, 1.0, 20_000.0)),
+            required(number(argument::MAX_MHZ, ValueKind::Integer, 1.0, 20_000.0)),
+        ])
+        .within(60_000.0)
+        .if_("The lower bound is not above the upper, and the upper not above the GPU's highest clock.")
+        .seen("NVML took the lock, and the clock is read and not above the upper bound. NVML does not tell a lock, so a former one is not known."),
+        row(
+            verb::RESET_CLOCKS,
+            Gpu,
+            Reversible,
+            Proposable,
+            "Give a GPU's graphics clock back to the driver. Undoes gpu.lock_clocks.",
+        )
+        .needs(capability::GPU)
+        .within(60_000.0)
+        .if_("The GPU answers.")
+        .seen("NVML took it."),
+        row(verb::COMPUTE_MODE, Gpu, Impactful, Proposable, "Say which contexts a GPU admits.")
+            .needs(capability::GPU)
+            .undone_by(verb::RESTORE_GPU)
+            .takes([required(text(argument::MODE, &["default", "exclusive-process", "prohibited"]))])
+            .within(60_000.0)
+            .dry(Simulated)
+            .if_("The GPU answers. Contexts that are open stay open.")
+            .seen("NVML reads the mode as it was set."),
+        row(
+            verb::RESET_GPU,
+            Gpu,
+            Impactful,
+            Proposable,
+            "Reset a GPU by `nvidia-smi --gpu-reset`, which clears what only a reset clears (some Xid and ECC errors).",
+        )
+        .needs(capability::RESET_GPU)
+        .within(300_000.0)
+        .if_("No process has a compute or graphics context on the GPU.")
+        .seen("The tool reports success, and the GPU answers by its UUID again."),
+        row(
+            verb::RESTORE_GPU,
+            Gpu,
+            Reversible,
+            Internal,
+            "Put a GPU's former setting back. Undoes gpu.power_limit and gpu.compute_mode.",
+        )
+        .needs(capability::GPU)
+        .within(60_000.0)
+        .dry(Simulated)
+        .if_("The setting still is what the step made it: what somebody else changed since is left alone, and told.")
+        .seen("NVML reads the setting as it was before the step."),
+    ]
+}
+
+fn node() -> Vec<Definition> {
+    vec![
+        row(
+            verb::DRAIN,
+            Node,
+            Reversible,
+            Proposable,
+            "Have a node take no new work: nothing is placed or moved there. What runs goes on; to move it, add process.migrate.",
+        )
+        .needs(capability::DRAIN)
+        .undone_by(verb::UNDRAIN)
+        .within(60_000.0)
+        .dry(Simulated)
+        .if_("The node is this one, in this boot.")
+        .seen("The agent has kept the drain on disk and reports it; the host refuses placements there."),
+        row(
+            verb::UNDRAIN,
+            Node,
+            Reversible,
+            Proposable,
+            "Let a drained node take work again. A cordon that a person set stays.",
+        )
+        .needs(capability::DRAIN)
+        .undone_by(verb::DRAIN)
+        .within(60_000.0)
+        .dry(Simulated)
+        .if_("The node is this one, in this boot.")
+        .seen("The agent has forgotten the drain on disk and reports none."),
     ]
 }

@@ -15,6 +15,14 @@ pub mod verb {
     pub const TERMINATE: &str = "process.terminate";
     pub const LIMIT: &str = "cgroup.limit";
     pub const UNLIMIT: &str = "cgroup.restore";
+    pub const POWER_LIMIT: &str = "gpu.power_limit";
+    pub const LOCK_CLOCKS: &str = "gpu.lock_clocks";
+    pub const RESET_CLOCKS: &str = "gpu.reset_clocks";
+    pub const COMPUTE_MODE: &str = "gpu.compute_mode";
+    pub const RESET_GPU: &str = "gpu.reset";
+    pub const RESTORE_GPU: &str = "gpu.restore";
+    pub const DRAIN: &str = "node.drain";
+    pub const UNDRAIN: &str = "node.undrain";
 }
 
 /// Names of agents' capabilities.
@@ -24,6 +32,9 @@ pub mod capability {
     pub const FREEZE: &str = "process.freeze";
     pub const SIGNAL: &str = "process.signal";
     pub const LIMIT: &str = "cgroup.limit";
+    pub const GPU: &str = "gpu.control";
+    pub const RESET_GPU: &str = "gpu.reset";
+    pub const DRAIN: &str = "node.drain";
 }
 
 /// Names of evidence that the host itself looks at.
@@ -58,4 +69,11 @@ pub mod argument {
     pub const MEMORY_HIGH: &str = "memory-high";
     /// Bytes: the workload never gets more.
     pub const MEMORY_MAX: &str = "memory-max";
+    /// Number: the most that a GPU may draw.
+    pub const WATTS: &str = "watts";
+    /// Integer: bounds of a GPU's graphics clock.
+    pub const MIN_MHZ: &str = "min-mhz";
+    pub const MAX_MHZ: &str = "max-mhz";
+    /// Text: which contexts a GPU admits.
+    pub const MODE: &str = "mode";
 }
