@@ -25,7 +25,7 @@ aether := $(CARGO_TARGET_DIR)/$(PROFILE)/aether
 help:
 	@echo "make run     set up what is missing, build, start a server, two agents and a demo workload"
 	@echo "make test    everything CI runs"
-	@echo "make bench   measure the plugin runtime"
+	@echo "make bench   measure the plugin runtime beside other engines, into docs/benchmarks.md"
 	@echo "make build   plugins, web page and binaries; make setup, make fmt, make clean"
 
 setup:
@@ -86,8 +86,10 @@ test: setup-test
 		e2e $(setup_dir)/with-tools.sh npm run e2e
 	@$(setup_dir)/summary.sh
 
-bench:
-	cargo bench --locked -p aether-runtime
+# With its own target folder, because other engines bring other versions of what the host is built of.
+bench: setup
+	$(step) bench-guests host/bench/guests/build.sh
+	cd host/bench && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/bench cargo run --release --locked
 
 fmt:
 	cargo fmt --all

@@ -4,7 +4,7 @@
 #   present   says what is there, and succeeds; or says what is missing, and fails
 #   install   gets it into $home, or fails with a reason. Not called when a prerequisite is missing
 #   build     makes $OUT, a component or a core module, of the plugin in the working folder. $NAME, $WORLD,
-#             $WASI (true or false) and the folder $SCRATCH are set
+#             $WASI (true or false), $STACK_BYTES and the folder $SCRATCH are set
 #
 # `aether plugin` has these files in it and runs them with bash; this repository's set-up sources the same ones.
 # Everything that is fetched goes below ${AETHER_CACHE:-~/.cache/aether}/kits, with a version that is written down here.

@@ -11,7 +11,7 @@ out=$root/build/bench
 mkdir -p "$out"
 
 # A small stack is cheaper to reset; both kinds get the same.
-export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-Clink-arg=-zstack-size=65536"
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-Clink-arg=-zstack-size=32768"
 CARGO_TARGET_DIR=$base/extism cargo build --release --locked --target $target -p extism-guest
 cp "$base/extism/$target/release/extism_guest.wasm" "$out/extism.wasm"
 

@@ -4,16 +4,18 @@ package bench.ewma
 
 import rego.v1
 
-newest := input.values[count(input.values) - 1]
+values := input.columns[0].values
+
+newest := values[count(values) - 1]
 
 mean := sum([part |
 	some i, weight in data.weights
-	part := weight * input.values[i]
+	part := weight * values[i]
 ])
 
 variance := sum([part |
 	some i, weight in data.weights
-	part := (weight * (input.values[i] - mean)) * (input.values[i] - mean)
+	part := (weight * (values[i] - mean)) * (values[i] - mean)
 ])
 
 squared := ((newest - mean) * (newest - mean)) / variance if {

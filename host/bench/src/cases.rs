@@ -52,6 +52,10 @@ pub fn scored(series: &ewma::Series) -> Result<ewma::Risk> {
 /// The whole question that a gate is asked in a host: a proposal of one step with its risk, of which the rules look at
 /// four numbers.
 pub fn gate_question(plan: &gate::Plan) -> Question {
+    Question::Judge(gate_asked(plan))
+}
+
+pub fn gate_asked(plan: &gate::Plan) -> GateQuestion {
     let target = Target { kind: SubjectKind::Workload, id: "train-7".into(), generation: 3 };
     let step = ProposedStep {
         verb: "process.migrate".into(),
@@ -66,7 +70,7 @@ pub fn gate_question(plan: &gate::Plan) -> Question {
         at: Time(3_000_000),
         succeeded: Some(true),
     };
-    Question::Judge(GateQuestion {
+    GateQuestion {
         at: Time(3_600_000),
         utc_offset_minutes: 0,
         proposal: Proposal {
@@ -101,10 +105,14 @@ pub fn gate_question(plan: &gate::Plan) -> Question {
         },
         recent: vec![activity],
         dry_run: false,
-    })
+    }
 }
 
 pub fn scorer_question(series: &ewma::Series) -> Question {
+    Question::Score(scorer_asked(series))
+}
+
+pub fn scorer_asked(series: &ewma::Series) -> Observation {
     let subject = Subject { kind: SubjectKind::Node, id: "node-a".into(), generation: 1, labels: Default::default() };
     let column = Column {
         input: 0,
@@ -113,7 +121,7 @@ pub fn scorer_question(series: &ewma::Series) -> Question {
         step_ms: 10_000,
         values: series.values.clone(),
     };
-    Question::Score(Observation { subject, at: Time(3_600_000), columns: vec![column], events: vec![] })
+    Observation { subject, at: Time(3_600_000), columns: vec![column], events: vec![] }
 }
 
 /// The same verdict for the same reasons. Their order and wording are an engine's own: Rego's sets have no order, and

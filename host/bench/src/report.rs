@@ -101,12 +101,15 @@ fn bars(measured: &Measured) -> Result<Vec<Bar>> {
             bars.push(Bar { what, value: median(mine)? / median(theirs)?, bound, least: false });
             Ok(())
         };
-        let fresh = [extism::FRESH_JSON, extism::FRESH_MSGPACK, rego::INTERPRETER, rego::MACHINE];
-        for theirs in fresh {
+        // Like with like: what each evaluation finds untouched with what it finds untouched, and what is used again with
+        // what is used again. regorus' interpreter is either.
+        for theirs in [extism::FRESH_JSON, extism::FRESH_MSGPACK, rego::INTERPRETER, rego::FRESH] {
             bar(aether::FRESH, theirs, 1.0)?;
         }
         bar(aether::FRESH, aether::EMPTY, 2.5)?;
-        for theirs in fresh.into_iter().chain([extism::REUSED_JSON, extism::REUSED_MSGPACK]) {
+        let reused =
+            [extism::REUSED_JSON, extism::REUSED_MSGPACK, rego::INTERPRETER, rego::REUSED, rego::REUSED_FIELDS];
+        for theirs in reused {
             bar(aether::REUSED, theirs, 1.0)?;
         }
         if decision == "gate" {

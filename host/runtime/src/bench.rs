@@ -1,4 +1,4 @@
-//! What `benches/` needs from the inside: the parts of an evaluation, one at a time. Not for any other use.
+//! What `host/bench` needs from the inside: the parts of an evaluation, one at a time. Not for any other use.
 
 use crate::{
     Assets, Engine, Prepared,
@@ -10,6 +10,9 @@ use wasmtime::{
     Store,
     component::{Component, Instance, InstancePre, Linker},
 };
+
+/// These run on one thread, in the lane that there always is.
+const LANE: usize = 0;
 
 /// A component with nothing in it but a module with one page of memory.
 pub struct Empty {
@@ -27,15 +30,16 @@ impl Empty {
             0x01, // core module
             0x02, 0x04, 0x01, 0x00, 0x00, 0x00, // core instance
         ];
-        let component = Component::new(&engine.0.engine, BYTES)?;
-        let pre = Linker::new(&engine.0.engine).instantiate_pre(&component)?;
+        let lane = &engine.0.lanes[LANE].engine;
+        let component = Component::new(lane, BYTES)?;
+        let pre = Linker::new(lane).instantiate_pre(&component)?;
         Ok(Self { engine: engine.clone(), pre, limits: Limits::default() })
     }
 
     /// Makes a store with all limits on, an instance in it, and drops both.
     pub fn instantiate_and_drop(&self) {
         let mut store = Store::new(
-            &self.engine.0.engine,
+            &self.engine.0.lanes[LANE].engine,
             State::new(&self.limits, Assets::default(), Source::Live(Environment::default())),
         );
         limit_store(&mut store, &self.limits).expect("fuel is on");
@@ -53,11 +57,11 @@ pub struct Warm {
 impl Warm {
     pub fn new(prepared: &Prepared) -> Self {
         let active = &prepared.0;
-        let engine = &active.loaded.engine.0.engine;
+        let engine = &active.loaded.engine.0.lanes[LANE].engine;
         let state = State::new(&active.limits, active.assets.clone(), Source::Live(Environment::default()));
         let mut store = Store::new(engine, state);
         limit_store(&mut store, &active.limits).expect("fuel is on");
-        let Ok((_, instance)) = ready(active, &mut store) else { unreachable!("it was activated") };
+        let Ok((_, instance)) = ready(active, LANE, &mut store) else { unreachable!("it was activated") };
         Self { prepared: prepared.clone(), store, instance }
     }
 
@@ -66,7 +70,7 @@ impl Warm {
         let active = &self.prepared.0;
         limit_store(&mut self.store, &active.limits).expect("fuel is on");
         self.store.data_mut().turn(Source::Live(environment));
-        let bound = active.snapshot.as_ref().unwrap_or(&active.loaded.bound);
+        let bound = active.snapshot.as_ref().unwrap_or(&active.loaded.bound).of(LANE);
         match call(bound, &self.instance, question, &mut self.store) {
             Ok(answer) => answer,
             Err(_) => unreachable!("the benchmark's questions are answered"),

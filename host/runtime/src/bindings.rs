@@ -26,4 +26,6 @@ wasmtime::component::bindgen!({
     ",
     world: "aether:host/host",
     imports: { default: trappable },
+    // A question is lowered from where it lies, not from a copy.
+    ownership: Borrowing { duplicate_if_necessary: true },
 });

@@ -2,15 +2,16 @@
 
 use crate::{
     Assets, Environment, WIT_VERSION,
-    bindings::exports::aether::plugin::{gating, planning, plugin, routing, scoring},
+    bindings::exports::aether::plugin::plugin,
     compile::{CompileError, Compiled, Kind},
-    engine::{Engine, Inner},
+    engine::{Engine, Inner, Lane},
     evaluate::{self, Evaluation},
     host::{Source, State},
     import::{self, Import},
     metric::{self, Figures},
     schema::Schema,
     snapshot::Preparation,
+    verb::Verb,
 };
 use aether_core::{
     decision::{Description, Fault, FaultKind, HostCall, Limits, LogLine, Question, Role},
@@ -135,40 +136,47 @@ pub(crate) struct Loaded {
     pub(crate) role: Role,
     pub(crate) description: Description,
     pub(crate) imports: BTreeSet<Grant>,
-    pub(crate) bound: Bound,
+    pub(crate) bound: Lanes,
     pub(crate) figures: Figures,
     schema: Schema,
     /// As uploaded, for its snapshots; none where none can be taken.
     bytes: Result<Arc<[u8]>, String>,
 }
 
+/// The same code bound in each lane.
+pub(crate) struct Lanes(Box<[Bound]>);
+
+impl Lanes {
+    fn new(inner: &Inner, role: Role, compiled: &[wasmtime::component::Component]) -> wasmtime::Result<Self> {
+        inner
+            .lanes
+            .iter()
+            .zip(compiled)
+            .map(|(lane, compiled)| Bound::new(lane, role, compiled))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// By the number of the place's lane.
+    pub(crate) fn of(&self, lane: usize) -> &Bound {
+        &self.0[lane]
+    }
+}
+
 /// Code with its imports linked and its exports found.
 pub(crate) struct Bound {
     pub(crate) pre: InstancePre<State>,
     pub(crate) plugin: plugin::GuestIndices,
-    pub(crate) verb: VerbIndices,
+    pub(crate) verb: Verb,
 }
 
 impl Bound {
-    fn new(inner: &Inner, role: Role, compiled: &wasmtime::component::Component) -> wasmtime::Result<Self> {
-        let pre = inner.linker(role).instantiate_pre(compiled)?;
+    fn new(lane: &Lane, role: Role, compiled: &wasmtime::component::Component) -> wasmtime::Result<Self> {
+        let pre = lane.linker(role).instantiate_pre(compiled)?;
         let plugin = plugin::GuestIndices::new(&pre)?;
-        let verb = match role {
-            Role::RiskScorer => VerbIndices::Score(scoring::GuestIndices::new(&pre)?),
-            Role::RemediationPlanner => VerbIndices::Plan(planning::GuestIndices::new(&pre)?),
-            Role::PolicyGate => VerbIndices::Judge(gating::GuestIndices::new(&pre)?),
-            Role::Router => VerbIndices::Route(routing::GuestIndices::new(&pre)?),
-        };
+        let verb = Verb::new(&pre, role)?;
         Ok(Self { pre, plugin, verb })
     }
-}
-
-/// The one interface that makes a component's role.
-pub(crate) enum VerbIndices {
-    Score(scoring::GuestIndices),
-    Plan(planning::GuestIndices),
-    Judge(gating::GuestIndices),
-    Route(routing::GuestIndices),
 }
 
 /// What bytes say of themselves before anything of them is compiled.
@@ -207,10 +215,10 @@ impl Component {
         let Inspected { role, imports } = Inspected::of(engine, bytes)?;
         let uses = imports.iter().filter_map(|name| Import::of(name).grant()).collect();
         let inner: &Inner = &engine.0;
-        let Compiled { component, plain } = inner.compile(Kind::Uploaded, bytes).map_err(LoadError::Compile)?;
+        let Compiled { lanes, plain } = inner.compile(Kind::Uploaded, bytes).map_err(LoadError::Compile)?;
         let types = |source| LoadError::Types { world: role.world(), source };
-        let bound = Bound::new(inner, role, &component).map_err(types)?;
-        let description = evaluate::describe(engine, &bound).map_err(LoadError::Describe)?;
+        let bound = Lanes::new(inner, role, &lanes).map_err(types)?;
+        let description = evaluate::describe(engine, &bound).map_err(LoadError::Describe)?.map_err(types)?;
         let schema = check(&description).map_err(LoadError::Description)?;
         let digest = Digest::of(bytes);
         Ok(Self(Arc::new(Loaded {
@@ -277,7 +285,7 @@ impl Component {
             .map_err(|message| ActivateError::Config { component: component(), message })?;
         let inner: &Inner = &loaded.engine.0;
         let (snapshot, preparation) = match snapshot.map(|bytes| (inner.compile(Kind::Snapshot, &bytes), bytes)) {
-            Ok((Ok(Compiled { component: compiled, .. }), bytes)) => match Bound::new(inner, loaded.role, &compiled) {
+            Ok((Ok(Compiled { lanes, .. }), bytes)) => match Lanes::new(inner, loaded.role, &lanes) {
                 Ok(bound) => (Some(bound), Preparation::Snapshotted { digest: Digest::of(&bytes), bytes: bytes.len() }),
                 Err(error) => (None, Preparation::ConfiguredEachTime { reason: format!("its snapshot: {error:#}") }),
             },
@@ -342,7 +350,7 @@ pub(crate) struct Active {
     configured: Configured,
     preparation: Preparation,
     /// None: each evaluation configures an instance of what was loaded.
-    pub(crate) snapshot: Option<Bound>,
+    pub(crate) snapshot: Option<Lanes>,
 }
 
 impl Prepared {

@@ -16,6 +16,7 @@ use aether_core::{
     subject::{Subject, SubjectKind, Target},
     value::{MAX_EXACT, Value, ValueKind},
 };
+use bumpalo::Bump;
 use std::collections::BTreeMap;
 
 /// Contributions, steps, conditions, reasons: each list of an answer holds at most this many.
@@ -37,9 +38,30 @@ fn invalid<T>(message: impl Into<String>) -> Checked<T> {
 }
 
 // ---- to the guest ----
+//
+// Borrowed from the question; lists of what is not laid out as the guest wants it lie in the evaluation's arena.
 
-fn attributes(map: &BTreeMap<String, String>) -> Vec<wit::Attribute> {
-    map.iter().map(|(key, value)| wit::Attribute { key: key.clone(), value: value.clone() }).collect()
+fn list<I, T>(bump: &Bump, items: I, convert: impl Fn(I::Item) -> T) -> &[T]
+where
+    I: IntoIterator<IntoIter: ExactSizeIterator>,
+{
+    bump.alloc_slice_fill_iter(items.into_iter().map(convert))
+}
+
+/// As JSON carries them, so that a replay from the record sees the very same bits.
+fn numbers<'a>(bump: &'a Bump, values: &'a [f64]) -> &'a [f64] {
+    if values.iter().all(|value| value.is_finite()) {
+        return values;
+    }
+    list(bump, values, |value| recorded(*value))
+}
+
+fn recorded(value: f64) -> f64 {
+    if value.is_finite() { value } else { f64::NAN }
+}
+
+fn attributes<'a>(bump: &'a Bump, map: &'a BTreeMap<String, String>) -> &'a [wit::AttributeParam<'a>] {
+    list(bump, map, |(key, value)| wit::AttributeParam { key, value })
 }
 
 fn subject_kind(kind: SubjectKind) -> wit::SubjectKind {
@@ -52,35 +74,47 @@ fn subject_kind(kind: SubjectKind) -> wit::SubjectKind {
     }
 }
 
-fn subject(subject: &Subject) -> wit::Subject {
+fn subject<'a>(bump: &'a Bump, subject: &'a Subject) -> wit::SubjectParam<'a> {
     let Subject { kind, id, generation, labels } = subject;
-    wit::Subject { kind: subject_kind(*kind), id: id.clone(), generation: *generation, labels: attributes(labels) }
+    wit::SubjectParam { kind: subject_kind(*kind), id, generation: *generation, labels: attributes(bump, labels) }
 }
 
-pub(crate) fn column(column: &Column) -> wit::Column {
+fn column<'a>(bump: &'a Bump, column: &'a Column) -> wit::ColumnParam<'a> {
     let Column { input, attributes: map, start, step_ms, values } = column;
-    wit::Column {
+    wit::ColumnParam {
         input: *input,
-        attributes: attributes(map),
+        attributes: attributes(bump, map),
         start: start.0,
         step: *step_ms,
-        // As JSON carries them, so that a replay from the record sees the very same bits.
-        values: values.iter().map(|value| if value.is_finite() { *value } else { f64::NAN }).collect(),
+        values: numbers(bump, values),
     }
 }
 
-fn event(event: &ObservedEvent) -> wit::Event {
-    let ObservedEvent { input, at, attributes: map } = event;
-    wit::Event { input: *input, at: at.0, attributes: attributes(map) }
+/// The answer of a host call, which wasmtime takes as it is.
+pub(crate) fn column_owned(column: &Column) -> wit::ColumnResult {
+    let Column { input, attributes: map, start, step_ms, values } = column;
+    let attribute = |(key, value): (&String, &String)| wit::AttributeResult { key: key.clone(), value: value.clone() };
+    wit::ColumnResult {
+        input: *input,
+        attributes: map.iter().map(attribute).collect(),
+        start: start.0,
+        step: *step_ms,
+        values: values.iter().copied().map(recorded).collect(),
+    }
 }
 
-pub(crate) fn observation(observation: &Observation) -> wit::Observation {
+fn event<'a>(bump: &'a Bump, event: &'a ObservedEvent) -> wit::Event<'a> {
+    let ObservedEvent { input, at, attributes: map } = event;
+    wit::Event { input: *input, at: at.0, attributes: attributes(bump, map) }
+}
+
+pub(crate) fn observation<'a>(bump: &'a Bump, observation: &'a Observation) -> wit::Observation<'a> {
     let Observation { subject: about, at, columns, events } = observation;
     wit::Observation {
-        subject: subject(about),
+        subject: subject(bump, about),
         at: at.0,
-        columns: columns.iter().map(column).collect(),
-        events: events.iter().map(event).collect(),
+        columns: list(bump, columns, |item| column(bump, item)),
+        events: list(bump, events, |item| event(bump, item)),
     }
 }
 
@@ -93,33 +127,33 @@ fn level(level: Level) -> wit::Level {
     }
 }
 
-fn contribution(contribution: &Contribution) -> wit::Contribution {
+fn contribution(contribution: &Contribution) -> wit::ContributionParam<'_> {
     let Contribution { input, weight, note } = contribution;
-    wit::Contribution { input: *input, weight: *weight, note: note.clone() }
+    wit::ContributionParam { input: *input, weight: *weight, note }
 }
 
-fn risk(risk: &Risk) -> wit::Risk {
+fn risk<'a>(bump: &'a Bump, risk: &'a Risk) -> wit::RiskParam<'a> {
     let Risk { level: grade, score, confidence, horizon_ms, cause, reason, contributions } = risk;
-    wit::Risk {
+    wit::RiskParam {
         level: level(*grade),
         score: *score,
         confidence: *confidence,
         horizon: *horizon_ms,
-        cause: cause.clone(),
-        reason: reason.clone(),
-        contributions: contributions.iter().map(contribution).collect(),
+        cause,
+        reason,
+        contributions: list(bump, contributions, contribution),
     }
 }
 
-fn target(target: &Target) -> wit::Target {
+fn target(target: &Target) -> wit::TargetParam<'_> {
     let Target { kind, id, generation } = target;
-    wit::Target { kind: subject_kind(*kind), id: id.clone(), generation: *generation }
+    wit::TargetParam { kind: subject_kind(*kind), id, generation: *generation }
 }
 
-fn condition(condition: &Condition) -> wit::Condition {
+fn condition(condition: &Condition) -> wit::ConditionParam<'_> {
     let Condition { metric, target: about, minimum, maximum, fresh_within_ms } = condition;
-    wit::Condition {
-        metric: metric.clone(),
+    wit::ConditionParam {
+        metric,
         target: target(about),
         minimum: *minimum,
         maximum: *maximum,
@@ -127,14 +161,14 @@ fn condition(condition: &Condition) -> wit::Condition {
     }
 }
 
-fn value(value: &Value) -> wit::Value {
+fn value(value: &Value) -> wit::ValueParam<'_> {
     match value {
-        Value::Text(text) => wit::Value::Text(text.clone()),
-        Value::Integer(integer) => wit::Value::Integer(*integer),
-        Value::Number(number) => wit::Value::Number(*number),
-        Value::Flag(flag) => wit::Value::Flag(*flag),
-        Value::Duration(duration) => wit::Value::Duration(*duration),
-        Value::Bytes(bytes) => wit::Value::Bytes(*bytes),
+        Value::Text(text) => wit::ValueParam::Text(text),
+        Value::Integer(integer) => wit::ValueParam::Integer(*integer),
+        Value::Number(number) => wit::ValueParam::Number(*number),
+        Value::Flag(flag) => wit::ValueParam::Flag(*flag),
+        Value::Duration(duration) => wit::ValueParam::Duration(*duration),
+        Value::Bytes(bytes) => wit::ValueParam::Bytes(*bytes),
     }
 }
 
@@ -145,24 +179,24 @@ fn on_failure(on_failure: OnFailure) -> wit::OnFailure {
     }
 }
 
-fn step(step: &ProposedStep) -> wit::Step {
+fn step<'a>(bump: &'a Bump, step: &'a ProposedStep) -> wit::StepParam<'a> {
     let ProposedStep { verb, target: about, arguments, preconditions, on_failure: then } = step;
-    wit::Step {
-        verb: verb.clone(),
+    wit::StepParam {
+        verb,
         target: target(about),
-        arguments: arguments.iter().map(|(name, v)| wit::Argument { name: name.clone(), value: value(v) }).collect(),
-        preconditions: preconditions.iter().map(condition).collect(),
+        arguments: list(bump, arguments, |(name, v)| wit::ArgumentParam { name, value: value(v) }),
+        preconditions: list(bump, preconditions, condition),
         on_failure: on_failure(*then),
     }
 }
 
-fn proposal(proposal: &Proposal) -> wit::Proposal {
+fn proposal<'a>(bump: &'a Bump, proposal: &'a Proposal) -> wit::ProposalParam<'a> {
     let Proposal { title, rationale, steps, success, watch_ms, confidence } = proposal;
-    wit::Proposal {
-        title: title.clone(),
-        rationale: rationale.clone(),
-        steps: steps.iter().map(step).collect(),
-        success: success.iter().map(condition).collect(),
+    wit::ProposalParam {
+        title,
+        rationale,
+        steps: list(bump, steps, |item| step(bump, item)),
+        success: list(bump, success, condition),
         watch: *watch_ms,
         confidence: *confidence,
     }
@@ -188,46 +222,46 @@ fn value_kind(kind: ValueKind) -> wit::ValueKind {
     }
 }
 
-fn argument_spec(spec: &ArgumentSpec) -> wit::ArgumentSpec {
+fn argument_spec<'a>(bump: &'a Bump, spec: &'a ArgumentSpec) -> wit::ArgumentSpec<'a> {
     let ArgumentSpec { name, required, kind, minimum, maximum, choices } = spec;
     wit::ArgumentSpec {
-        name: name.clone(),
+        name,
         required: *required,
         kind: value_kind(*kind),
         minimum: *minimum,
         maximum: *maximum,
-        choices: choices.clone(),
+        choices: list(bump, choices, |choice| choice.as_str()),
     }
 }
 
-pub(crate) fn verb(verb: &Verb) -> wit::Verb {
+pub(crate) fn verb<'a>(bump: &'a Bump, verb: &'a Verb) -> wit::Verb<'a> {
     let Verb { name, summary, class, compensable, capability, arguments } = verb;
     wit::Verb {
-        name: name.clone(),
-        summary: summary.clone(),
+        name,
+        summary,
         class: safety_class(*class),
         compensable: *compensable,
-        capability: capability.clone(),
-        arguments: arguments.iter().map(argument_spec).collect(),
+        capability: capability.as_deref(),
+        arguments: list(bump, arguments, |item| argument_spec(bump, item)),
     }
 }
 
-pub(crate) fn finding(finding: &PlanningFinding) -> planning::Finding {
+pub(crate) fn finding<'a>(bump: &'a Bump, finding: &'a PlanningFinding) -> planning::Finding<'a> {
     let PlanningFinding { id, subject: about, risk: found, first_seen, recurrences, attempts, workloads } = finding;
     planning::Finding {
-        id: id.clone(),
-        subject: subject(about),
-        risk: risk(found),
+        id,
+        subject: subject(bump, about),
+        risk: risk(bump, found),
         first_seen: first_seen.0,
         recurrences: *recurrences,
         attempts: *attempts,
-        workloads: workloads.iter().map(subject).collect(),
+        workloads: list(bump, workloads, |item| subject(bump, item)),
     }
 }
 
-pub(crate) fn candidate(candidate: &Candidate) -> planning::Candidate {
+pub(crate) fn candidate<'a>(bump: &'a Bump, candidate: &'a Candidate) -> planning::Candidate<'a> {
     let Candidate { node, free } = candidate;
-    planning::Candidate { node: subject(node), free: free.iter().map(observation).collect() }
+    planning::Candidate { node: subject(bump, node), free: list(bump, free, |item| observation(bump, item)) }
 }
 
 fn blast_radius(blast: &BlastRadius) -> gating::BlastRadius {
@@ -241,43 +275,43 @@ fn blast_radius(blast: &BlastRadius) -> gating::BlastRadius {
     }
 }
 
-fn activity(activity: &Activity) -> gating::Activity {
+fn activity(activity: &Activity) -> gating::Activity<'_> {
     let Activity { verb, target_id, at, succeeded } = activity;
-    gating::Activity { verb: verb.clone(), target_id: target_id.clone(), at: at.0, succeeded: *succeeded }
+    gating::Activity { verb, target_id, at: at.0, succeeded: *succeeded }
 }
 
-pub(crate) fn gate_question(question: &GateQuestion) -> gating::Question {
+pub(crate) fn gate_question<'a>(bump: &'a Bump, question: &'a GateQuestion) -> gating::Question<'a> {
     let GateQuestion { at, utc_offset_minutes, proposal: proposed, risk: found, class, blast, recent, dry_run } =
         question;
     gating::Question {
         at: at.0,
         utc_offset_minutes: *utc_offset_minutes,
-        proposal: proposal(proposed),
-        risk: risk(found),
+        proposal: proposal(bump, proposed),
+        risk: risk(bump, found),
         class: safety_class(*class),
         blast: blast_radius(blast),
-        recent: recent.iter().map(activity).collect(),
+        recent: list(bump, recent, activity),
         dry_run: *dry_run,
     }
 }
 
-pub(crate) fn routing_question(question: &RoutingQuestion) -> routing::Question {
+pub(crate) fn routing_question<'a>(bump: &'a Bump, question: &'a RoutingQuestion) -> routing::Question<'a> {
     match question {
         RoutingQuestion::Placement(placement) => {
             let Placement { workload, needs, nodes } = placement;
             routing::Question::Placement(routing::Placement {
-                workload: subject(workload),
-                needs: attributes(needs),
-                nodes: nodes.iter().map(observation).collect(),
+                workload: subject(bump, workload),
+                needs: attributes(bump, needs),
+                nodes: list(bump, nodes, |item| observation(bump, item)),
             })
         }
         RoutingQuestion::Message(message) => {
             let Message { source, topic, kind, attributes: map, size_bytes } = message;
             routing::Question::Message(routing::Message {
-                source: source.clone(),
-                topic: topic.clone(),
-                kind: kind.clone(),
-                attributes: attributes(map),
+                source,
+                topic,
+                kind,
+                attributes: attributes(bump, map),
                 size_bytes: *size_bytes,
             })
         }
@@ -343,10 +377,10 @@ fn subject_kind_from_guest(kind: wit::SubjectKind) -> SubjectKind {
     }
 }
 
-pub(crate) fn subject_from_guest(subject: wit::Subject) -> Checked<Subject> {
-    let wit::Subject { kind, id, generation, labels } = subject;
+pub(crate) fn subject_from_guest(subject: wit::SubjectResult) -> Checked<Subject> {
+    let wit::SubjectResult { kind, id, generation, labels } = subject;
     let mut map = BTreeMap::new();
-    for wit::Attribute { key, value } in labels {
+    for wit::AttributeResult { key, value } in labels {
         if let Some(former) = map.insert(key.clone(), value) {
             return invalid(format!("the label `{key}` comes twice, first as `{former}`"));
         }
@@ -381,8 +415,8 @@ pub(crate) fn description(description: wit::Description) -> Description {
     Description { name, version, summary, inputs, config_schema }
 }
 
-fn risk_from_guest(risk: wit::Risk) -> Checked<Risk> {
-    let wit::Risk { level, score, confidence, horizon, cause, reason, contributions } = risk;
+fn risk_from_guest(risk: wit::RiskResult) -> Checked<Risk> {
+    let wit::RiskResult { level, score, confidence, horizon, cause, reason, contributions } = risk;
     at_most(&contributions, ITEMS_MAX, "`contributions`")?;
     Ok(Risk {
         level: match level {
@@ -396,7 +430,7 @@ fn risk_from_guest(risk: wit::Risk) -> Checked<Risk> {
         horizon_ms: horizon.map(|horizon| duration(horizon, "`horizon`")).transpose()?,
         cause: text(cause, CODE_BYTES_MAX, "`cause`")?,
         reason,
-        contributions: all(contributions, |wit::Contribution { input, weight, note }| {
+        contributions: all(contributions, |wit::ContributionResult { input, weight, note }| {
             Ok(Contribution { input, weight: finite(weight, "a contribution's `weight`")?, note })
         })?,
     })
@@ -409,13 +443,13 @@ pub(crate) fn assessment(assessment: scoring::Assessment) -> Checked<Assessment>
     }
 }
 
-fn target_from_guest(target: wit::Target) -> Target {
-    let wit::Target { kind, id, generation } = target;
+fn target_from_guest(target: wit::TargetResult) -> Target {
+    let wit::TargetResult { kind, id, generation } = target;
     Target { kind: subject_kind_from_guest(kind), id, generation }
 }
 
-fn condition_from_guest(condition: wit::Condition) -> Checked<Condition> {
-    let wit::Condition { metric, target, minimum, maximum, fresh_within } = condition;
+fn condition_from_guest(condition: wit::ConditionResult) -> Checked<Condition> {
+    let wit::ConditionResult { metric, target, minimum, maximum, fresh_within } = condition;
     Ok(Condition {
         metric,
         target: target_from_guest(target),
@@ -425,20 +459,20 @@ fn condition_from_guest(condition: wit::Condition) -> Checked<Condition> {
     })
 }
 
-fn conditions_from_guest(conditions: Vec<wit::Condition>, what: &str) -> Checked<Vec<Condition>> {
+fn conditions_from_guest(conditions: Vec<wit::ConditionResult>, what: &str) -> Checked<Vec<Condition>> {
     at_most(&conditions, ITEMS_MAX, what)?;
     all(conditions, condition_from_guest)
 }
 
-fn argument_from_guest(argument: wit::Argument) -> Checked<(String, Value)> {
-    let wit::Argument { name, value } = argument;
+fn argument_from_guest(argument: wit::ArgumentResult) -> Checked<(String, Value)> {
+    let wit::ArgumentResult { name, value } = argument;
     let value = match value {
-        wit::Value::Text(text) => Value::Text(text),
-        wit::Value::Integer(integer) => Value::Integer(integer),
-        wit::Value::Number(number) => Value::Number(number),
-        wit::Value::Flag(flag) => Value::Flag(flag),
-        wit::Value::Duration(duration) => Value::Duration(duration),
-        wit::Value::Bytes(bytes) => Value::Bytes(bytes),
+        wit::ValueResult::Text(text) => Value::Text(text),
+        wit::ValueResult::Integer(integer) => Value::Integer(integer),
+        wit::ValueResult::Number(number) => Value::Number(number),
+        wit::ValueResult::Flag(flag) => Value::Flag(flag),
+        wit::ValueResult::Duration(duration) => Value::Duration(duration),
+        wit::ValueResult::Bytes(bytes) => Value::Bytes(bytes),
     };
     if !value.is_exact() {
         return invalid(format!("the argument `{name}` is {value}, outside what JSON carries exactly"));
@@ -446,8 +480,8 @@ fn argument_from_guest(argument: wit::Argument) -> Checked<(String, Value)> {
     Ok((name, value))
 }
 
-fn step_from_guest(step: wit::Step) -> Checked<ProposedStep> {
-    let wit::Step { verb, target, arguments, preconditions, on_failure } = step;
+fn step_from_guest(step: wit::StepResult) -> Checked<ProposedStep> {
+    let wit::StepResult { verb, target, arguments, preconditions, on_failure } = step;
     at_most(&arguments, ITEMS_MAX, "`arguments`")?;
     let mut map = BTreeMap::new();
     for argument in arguments {
@@ -468,8 +502,8 @@ fn step_from_guest(step: wit::Step) -> Checked<ProposedStep> {
     })
 }
 
-fn proposal_from_guest(proposal: wit::Proposal) -> Checked<Proposal> {
-    let wit::Proposal { title, rationale, steps, success, watch, confidence } = proposal;
+fn proposal_from_guest(proposal: wit::ProposalResult) -> Checked<Proposal> {
+    let wit::ProposalResult { title, rationale, steps, success, watch, confidence } = proposal;
     if steps.is_empty() {
         return invalid("a proposal has no steps; answer an empty list of proposals to say that nothing can be done");
     }
@@ -484,7 +518,7 @@ fn proposal_from_guest(proposal: wit::Proposal) -> Checked<Proposal> {
     })
 }
 
-pub(crate) fn proposals(proposals: Vec<wit::Proposal>) -> Checked<Vec<Proposal>> {
+pub(crate) fn proposals(proposals: Vec<wit::ProposalResult>) -> Checked<Vec<Proposal>> {
     at_most(&proposals, PROPOSALS_MAX, "the answer")?;
     all(proposals, proposal_from_guest)
 }

@@ -4,11 +4,12 @@ use crate::{
     compile::{CacheSettings, CompileError, Compiled, Compiler, Kind, Workshop},
     component::{Component, Inspected, LoadError},
     host::State,
+    lane::Places,
     limit::TABLE_ELEMENTS,
 };
 use aether_core::decision::{Limits, Role};
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -86,14 +87,20 @@ pub enum Error {
 pub struct Engine(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    pub(crate) engine: wasmtime::Engine,
     pub(crate) settings: EngineSettings,
-    pub(crate) pool: Pool,
-    pub(crate) workshop: Workshop,
+    pub(crate) places: Places,
+    /// As many as `places` has.
+    pub(crate) lanes: Box<[Lane]>,
+    workshop: Workshop,
+    _watchdog: Watchdog,
+}
+
+/// One lane's engine.
+pub(crate) struct Lane {
+    pub(crate) engine: wasmtime::Engine,
     /// For scorers and planners, which may look back, and for gates and routers, which may not.
     with_history: Linker<State>,
     without_history: Linker<State>,
-    _watchdog: Watchdog,
 }
 
 impl Engine {
@@ -110,14 +117,16 @@ impl Engine {
             }
         }
         settings.compiler.check()?;
-        let engine = wasmtime::Engine::new(&config(&settings)).map_err(Error::Engine)?;
-        let with_history = linker(&engine, true).map_err(Error::Engine)?;
-        let without_history = linker(&engine, false).map_err(Error::Engine)?;
-        let watchdog = Watchdog::start(engine.clone()).map_err(Error::Watchdog)?;
-        let pool = Pool::new(settings.concurrency, settings.pool_wait);
-        let workshop = Workshop::new(&engine, settings.compiler.clone(), settings.cache.clone());
-        let inner = Inner { engine, settings, pool, workshop, with_history, without_history, _watchdog: watchdog };
-        Ok(Self(Arc::new(inner)))
+        let places = Places::new(settings.concurrency, settings.pool_wait);
+        let lanes =
+            places.each().map(|places| Lane::new(places, settings.stack_bytes)).collect::<wasmtime::Result<_>>();
+        let lanes: Box<[Lane]> = lanes.map_err(Error::Engine)?;
+        let watchdog = lanes.iter().map(|lane| lane.engine.clone()).collect();
+        let watchdog = Watchdog::start(watchdog).map_err(Error::Watchdog)?;
+        let first =
+            lanes.first().map(|lane| &lane.engine).unwrap_or_else(|| unreachable!("there is one lane at least"));
+        let workshop = Workshop::new(first, settings.compiler.clone(), settings.cache.clone());
+        Ok(Self(Arc::new(Inner { settings, places, lanes, workshop, _watchdog: watchdog })))
     }
 
     /// Checks what can be checked without compiling: size, that it is a component, which world it exports and of which
@@ -141,18 +150,26 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Inner {
-    pub(crate) fn linker(&self, role: Role) -> &Linker<State> {
-        if grants_history(role) { &self.with_history } else { &self.without_history }
-    }
-
     pub(crate) fn compile(&self, kind: Kind, bytes: &[u8]) -> Result<Compiled, CompileError> {
-        self.workshop.compile(&self.engine, kind, bytes, self.settings.stack_bytes)
+        self.workshop.compile(&self.lanes, kind, bytes, self.settings.stack_bytes)
     }
 
     /// The epoch deadline of an evaluation that may take `deadline_ms`.
     pub(crate) fn ticks(deadline_ms: u64) -> u64 {
         // One more, because the tick under way may end at once.
         deadline_ms.div_ceil(u64::try_from(WATCHDOG_TICK.as_millis()).unwrap_or(1)).saturating_add(1)
+    }
+}
+
+impl Lane {
+    fn new(places: u32, stack_bytes: usize) -> wasmtime::Result<Self> {
+        let engine = wasmtime::Engine::new(&config(places, stack_bytes))?;
+        let (with_history, without_history) = (linker(&engine, true)?, linker(&engine, false)?);
+        Ok(Self { engine, with_history, without_history })
+    }
+
+    pub(crate) fn linker(&self, role: Role) -> &Linker<State> {
+        if grants_history(role) { &self.with_history } else { &self.without_history }
     }
 }
 
@@ -164,14 +181,14 @@ pub(crate) fn grants_history(role: Role) -> bool {
     }
 }
 
-/// How the host's engine compiles and runs.
-pub(crate) fn config(settings: &EngineSettings) -> Config {
+/// How a lane's engine compiles and runs.
+pub(crate) fn config(places: u32, stack_bytes: usize) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     let memory_bytes = usize::try_from(Limits::MAXIMUM.memory_bytes).unwrap_or(usize::MAX);
-    pool.total_component_instances(settings.concurrency)
-        .total_core_instances(settings.concurrency * INSTANCES_PER_COMPONENT)
-        .total_memories(settings.concurrency * MEMORIES_PER_COMPONENT)
-        .total_tables(settings.concurrency * TABLES_PER_COMPONENT)
+    pool.total_component_instances(places)
+        .total_core_instances(places * INSTANCES_PER_COMPONENT)
+        .total_memories(places * MEMORIES_PER_COMPONENT)
+        .total_tables(places * TABLES_PER_COMPONENT)
         .max_core_instances_per_component(INSTANCES_PER_COMPONENT)
         .max_memories_per_component(MEMORIES_PER_COMPONENT)
         .max_tables_per_component(TABLES_PER_COMPONENT)
@@ -183,7 +200,7 @@ pub(crate) fn config(settings: &EngineSettings) -> Config {
         .table_elements(TABLE_ELEMENTS)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES);
-    let mut config = compile_only(settings.stack_bytes);
+    let mut config = compile_only(stack_bytes);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
@@ -216,18 +233,18 @@ fn linker(engine: &wasmtime::Engine, history: bool) -> wasmtime::Result<Linker<S
     Ok(linker)
 }
 
-/// Ticks the epoch from a thread of its own, so that no busy executor delays it, and ends with the engine.
+/// Ticks all lanes' epochs from a thread of its own, so that no busy executor delays it, and ends with the engine.
 struct Watchdog {
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
+    fn start(engines: Vec<wasmtime::Engine>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = std::thread::Builder::new().name("aether-watchdog".into()).spawn(move || {
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(WATCHDOG_TICK) {
-                engine.increment_epoch();
+                engines.iter().for_each(wasmtime::Engine::increment_epoch);
             }
         })?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
@@ -241,41 +258,5 @@ impl Drop for Watchdog {
             // It only ever waits for this channel.
             let _ = thread.join();
         }
-    }
-}
-
-/// A full pool makes wasmtime's `instantiate` an error, so nobody gets that far without a place.
-pub(crate) struct Pool {
-    free: Mutex<u32>,
-    freed: Condvar,
-    wait: Duration,
-}
-
-/// A place in the pool, given back when dropped.
-pub(crate) struct Place<'a>(&'a Pool);
-
-impl Pool {
-    pub(crate) fn new(places: u32, wait: Duration) -> Self {
-        Self { free: Mutex::new(places), freed: Condvar::new(), wait }
-    }
-
-    /// Waits its turn; none if there was no room in time.
-    pub(crate) fn enter(&self) -> Option<Place<'_>> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut free, _) =
-            self.freed.wait_timeout_while(free, self.wait, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free = free.checked_sub(1)?;
-        Some(Place(self))
-    }
-
-    pub(crate) fn wait(&self) -> Duration {
-        self.wait
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
     }
 }

@@ -3,17 +3,20 @@
 
 use crate::{
     Assets, Configured, Engine, clock,
-    component::{Active, Bound, Loaded, VerbIndices},
+    component::{Active, Bound, Lanes, Loaded},
     convert::{self, Invalid},
     engine::Inner,
     host::{Source, State},
     limit::Hit,
-    metric, snapshot, wasi,
+    metric, snapshot,
+    verb::Verb,
+    wasi,
 };
 use aether_core::{
     decision::{Answer, Description, Fault, FaultKind, HostCall, Limits, LogLine, Question},
     observation::{EventInput, Input, MetricInput},
 };
+use bumpalo::Bump;
 use std::{sync::Arc, time::Duration};
 use wasmtime::{Store, Trap, WasmBacktrace, component::Instance};
 
@@ -65,8 +68,8 @@ pub(crate) fn evaluate(
         );
         return (nothing(Fault { kind: FaultKind::Refused, message }), Some(source));
     }
-    let Some((outcome, run)) = in_store(&loaded.engine, limits, &active.assets, &active.seed, |store| {
-        ask(active, limits, question, source, store)
+    let Some((outcome, run)) = in_store(&loaded.engine, limits, &active.assets, &active.seed, |lane, store| {
+        ask(active, lane, limits, question, source, store)
     }) else {
         let fault = overloaded(&loaded.engine);
         loaded.figures.failed(FaultKind::Overloaded.into_label());
@@ -89,12 +92,16 @@ pub(crate) fn evaluate(
     (evaluation, Some(source))
 }
 
-/// Asks a component what it is.
-pub(crate) fn describe(engine: &Engine, bound: &Bound) -> Result<Description, Fault> {
-    let called = in_store(engine, &Limits::default(), &Assets::default(), &Arc::default(), |store| {
+/// Asks a component what it is; the inner error: its exports do not have their world's types.
+pub(crate) fn describe(engine: &Engine, lanes: &Lanes) -> Result<wasmtime::Result<Description>, Fault> {
+    let called = in_store(engine, &Limits::default(), &Assets::default(), &Arc::default(), |lane, store| {
+        let bound = lanes.of(lane);
         let instance = bound.pre.instantiate(&mut *store)?;
-        let plugin = bound.plugin.load(&mut *store, &instance)?;
-        Ok(convert::description(plugin.call_describe(&mut *store)?))
+        let plugin = match bound.verb.check(store, &instance).and_then(|()| bound.plugin.load(&mut *store, &instance)) {
+            Ok(plugin) => plugin,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(Ok(convert::description(plugin.call_describe(&mut *store)?)))
     });
     called.map_or_else(|| Err(overloaded(engine)), |(outcome, _)| outcome)
 }
@@ -116,9 +123,10 @@ pub(crate) fn configure(
         Ok(_) => &Limits { fuel: Limits::MAXIMUM.fuel, deadline_ms: Limits::MAXIMUM.deadline_ms, ..limits.clone() },
         Err(_) => limits,
     };
-    let called = in_store(&loaded.engine, limits, assets, seed, |store| {
-        let instance = loaded.bound.pre.instantiate(&mut *store)?;
-        let plugin = loaded.bound.plugin.load(&mut *store, &instance)?;
+    let called = in_store(&loaded.engine, limits, assets, seed, |lane, store| {
+        let bound = loaded.bound.of(lane);
+        let instance = bound.pre.instantiate(&mut *store)?;
+        let plugin = bound.plugin.load(&mut *store, &instance)?;
         if let Err(message) = plugin.call_configure(&mut *store, config)? {
             return Ok(Err(message));
         }
@@ -190,18 +198,20 @@ fn in_store<T>(
     limits: &Limits,
     assets: &Assets,
     seed: &Arc<str>,
-    call: impl FnOnce(&mut Store<State>) -> Called<T>,
+    call: impl FnOnce(usize, &mut Store<State>) -> Called<T>,
 ) -> Option<(Result<T, Fault>, Run)> {
     let inner: &Inner = &engine.0;
-    let Some(_place) = inner.pool.enter() else {
+    let Some(place) = inner.places.enter() else {
         metrics::counter!(metric::LIMIT_HITS, "limit" => "pool").increment(1);
         return None;
     };
     let begun = clock::now();
-    let mut store =
-        Store::new(&inner.engine, State::new(limits, assets.clone(), Source::Activation { seed: Arc::clone(seed) }));
+    let mut store = Store::new(
+        &inner.lanes[place.lane()].engine,
+        State::new(limits, assets.clone(), Source::Activation { seed: Arc::clone(seed) }),
+    );
     let called = match limit_store(&mut store, limits) {
-        Ok(()) => call(&mut store),
+        Ok(()) => call(place.lane(), &mut store),
         Err(error) => Err(Failure::Engine(error)),
     };
     let outcome = called.map_err(|failure| fault(failure, limits, store.data().meter.hit()));
@@ -231,11 +241,12 @@ fn used(store: &Store<State>, limits: &Limits) -> u64 {
 }
 
 /// An instance that knows its config.
-pub(crate) fn ready<'a>(active: &'a Active, store: &mut Store<State>) -> Called<(&'a Bound, Instance)> {
-    if let Some(bound) = &active.snapshot {
+pub(crate) fn ready<'a>(active: &'a Active, lane: usize, store: &mut Store<State>) -> Called<(&'a Bound, Instance)> {
+    if let Some(lanes) = &active.snapshot {
+        let bound = lanes.of(lane);
         return Ok((bound, bound.pre.instantiate(&mut *store)?));
     }
-    let bound = &active.loaded.bound;
+    let bound = active.loaded.bound.of(lane);
     let instance = bound.pre.instantiate(&mut *store)?;
     let plugin = bound.plugin.load(&mut *store, &instance)?;
     plugin.call_configure(&mut *store, &active.config)?.map_err(Failure::Refused)?;
@@ -245,12 +256,13 @@ pub(crate) fn ready<'a>(active: &'a Active, store: &mut Store<State>) -> Called<
 /// Makes an instance and asks it.
 fn ask(
     active: &Active,
+    lane: usize,
     limits: &Limits,
     question: &Question,
     source: Source,
     store: &mut Store<State>,
 ) -> Called<Answer> {
-    let (bound, instance) = ready(active, store)?;
+    let (bound, instance) = ready(active, lane, store)?;
     // From here on all is the question's, however the instance came to be.
     store.set_fuel(limits.fuel)?;
     store.set_hostcall_fuel(usize::try_from(limits.output_bytes).unwrap_or(usize::MAX));
@@ -265,37 +277,34 @@ pub(crate) fn call(
     question: &Question,
     store: &mut Store<State>,
 ) -> Called<Answer> {
+    let bump = &Bump::new();
     match (&bound.verb, question) {
-        (VerbIndices::Score(indices), Question::Score(observation)) => {
-            let guest = indices.load(&mut *store, instance)?;
-            let answer = guest.call_score(&mut *store, &convert::observation(observation))?;
+        (Verb::Score(score), Question::Score(observation)) => {
+            let answer = score.call(store, instance, (&convert::observation(bump, observation),))?;
             let assessment = convert::assessment(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
             Ok(Answer::Assessment(assessment))
         }
-        (VerbIndices::Plan(indices), Question::Plan { finding, evidence, candidates, catalogue }) => {
-            let guest = indices.load(&mut *store, instance)?;
-            let candidates: Vec<_> = candidates.iter().map(convert::candidate).collect();
-            let catalogue: Vec<_> = catalogue.iter().map(convert::verb).collect();
-            let finding = convert::finding(finding);
-            let evidence = convert::observation(evidence);
-            let answer = guest.call_plan(&mut *store, &finding, &evidence, &candidates, &catalogue)?;
+        (Verb::Plan(plan), Question::Plan { finding, evidence, candidates, catalogue }) => {
+            let candidates: Vec<_> = candidates.iter().map(|item| convert::candidate(bump, item)).collect();
+            let catalogue: Vec<_> = catalogue.iter().map(|item| convert::verb(bump, item)).collect();
+            let finding = convert::finding(bump, finding);
+            let evidence = convert::observation(bump, evidence);
+            let answer = plan.call(store, instance, (&finding, &evidence, &candidates, &catalogue))?;
             let proposals = convert::proposals(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
             Ok(Answer::Proposals(proposals))
         }
-        (VerbIndices::Judge(indices), Question::Judge(question)) => {
-            let guest = indices.load(&mut *store, instance)?;
-            let answer = guest.call_judge(&mut *store, &convert::gate_question(question))?;
+        (Verb::Judge(judge), Question::Judge(question)) => {
+            let answer = judge.call(store, instance, (&convert::gate_question(bump, question),))?;
             let judgement = convert::judgement(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
             Ok(Answer::Judgement(judgement))
         }
-        (VerbIndices::Route(indices), Question::Route(question)) => {
-            let guest = indices.load(&mut *store, instance)?;
-            let answer = guest.call_route(&mut *store, &convert::routing_question(question))?;
+        (Verb::Route(route), Question::Route(question)) => {
+            let answer = route.call(store, instance, (&convert::routing_question(bump, question),))?;
             let choices = convert::choices(answer.map_err(Failure::Refused)?).map_err(Failure::Invalid)?;
             Ok(Answer::Choices(choices))
         }
         // `evaluate` compared the roles before it made a store.
-        (VerbIndices::Score(_) | VerbIndices::Plan(_) | VerbIndices::Judge(_) | VerbIndices::Route(_), _) => {
+        (Verb::Score(_) | Verb::Plan(_) | Verb::Judge(_) | Verb::Route(_), _) => {
             Err(Failure::Invalid(Invalid("asked another role's question".into())))
         }
     }
@@ -385,10 +394,9 @@ fn root(error: &wasmtime::Error) -> String {
 }
 
 fn overloaded(engine: &Engine) -> Fault {
-    let pool = &engine.0.pool;
     let message = format!(
         "no room for another evaluation within {} ms: nothing was evaluated; raise the runtime's concurrency if this recurs",
-        pool.wait().as_millis()
+        engine.0.places.wait().as_millis()
     );
     Fault { kind: FaultKind::Overloaded, message }
 }

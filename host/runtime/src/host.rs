@@ -223,9 +223,9 @@ impl assets::Host for State {
 impl history::Host for State {
     fn query(
         &mut self,
-        subject: types::Subject,
+        subject: types::SubjectResult,
         metric: types::MetricInput,
-    ) -> wasmtime::Result<Result<Vec<types::Column>, String>> {
+    ) -> wasmtime::Result<Result<Vec<types::ColumnResult>, String>> {
         let subject = match convert::subject_from_guest(subject) {
             Ok(subject) => subject,
             Err(invalid) => return Ok(Err(invalid.0)),
@@ -248,6 +248,6 @@ impl history::Host for State {
         }
         let columns = response.get("ok").cloned().unwrap_or(Value::Null);
         let columns: Vec<Column> = serde_json::from_value(columns)?;
-        Ok(Ok(columns.iter().map(convert::column).collect()))
+        Ok(Ok(columns.iter().map(convert::column_owned).collect()))
     }
 }

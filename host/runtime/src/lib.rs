@@ -37,12 +37,14 @@ mod evaluate;
 pub mod fixture;
 mod host;
 mod import;
+mod lane;
 mod limit;
 pub mod metric;
 mod replay;
 mod schema;
 mod snapshot;
 mod text;
+mod verb;
 mod wasi;
 
 pub use assets::{Assets, AssetsError};

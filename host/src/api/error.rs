@@ -273,7 +273,7 @@ impl From<plugins::Error> for Error {
             E::Refused(_) => Error::Slot(said),
             E::Stale { .. } => Error::SlotStale(said),
             E::Role { .. } => Error::Entry { code: "component.role", reason: said },
-            E::Ungrantable { .. } => Error::Entry { code: "activate.grants", reason: said },
+            E::Ungrantable { .. } | E::UngrantedAssets => Error::Entry { code: "activate.grants", reason: said },
             E::Quarantined { .. } => Error::Quarantined(said),
             E::NotReady { code, .. } => Error::Entry { code, reason: said },
             E::Activate(error) => Error::Entry { code: error.code(), reason: said },

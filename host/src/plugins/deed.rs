@@ -235,6 +235,9 @@ impl Slots {
         if let Some(grant) = grants.difference(&Grant::of(role)).next() {
             return Err(Error::Ungrantable { role, grant: *grant });
         }
+        if assets.is_some() && !grants.contains(&Grant::Assets) {
+            return Err(Error::UngrantedAssets);
+        }
         let component = self.0.registry.load(&digest).await?;
         component.check_grants(&grants)?;
         let files = match &assets {

@@ -22,6 +22,10 @@ pub enum Error {
     Role { found: Role, wanted: Role },
     #[error("the world of a {role} cannot grant {grant}", role = .role.world(), grant = .grant.name())]
     Ungrantable { role: Role, grant: Grant },
+    #[error(
+        "the entry has assets and no grant of them: a component that is granted `wasi` would find them in its file system all the same. Grant `assets`, or leave them out"
+    )]
+    UngrantedAssets,
     #[error("the component {} is in quarantine: {reason}. Lift the quarantine first, if it was not its fault", .component.short())]
     Quarantined { component: Digest, reason: String },
     #[error("`{component}` cannot be asked: {reason} ({code})")]

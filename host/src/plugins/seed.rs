@@ -15,7 +15,7 @@ use aether_core::{
     id::{Digest, EntryId, PrincipalId, SlotId},
     plan::canonical,
     policy::{self, Bundle},
-    slot::{Budget, Change, Entry, Quarantine, Slot, Stage},
+    slot::{Budget, Change, Entry, Grant, Quarantine, Slot, Stage},
 };
 use aether_runtime::{
     Assets, Component, Prepared,
@@ -310,9 +310,15 @@ fn seeded(
         version: description.version.clone(),
         config: declared.config.clone(),
         limits: declared.limits.clone(),
+        // Whoever wrote the bundle has chosen the component with what it imports, and its assets.
+        grants: prepared
+            .component()
+            .imports()
+            .iter()
+            .copied()
+            .chain(assets.is_some().then_some(Grant::Assets))
+            .collect(),
         assets,
-        // Whoever wrote the bundle has chosen the component with what it imports.
-        grants: prepared.component().imports().clone(),
         stage: Stage::Active,
         since: clock::now(),
         replaces: None,

@@ -117,6 +117,21 @@ async fn what_the_registry_lost_falls_back_to_the_one_before() {
 }
 
 /// Imports that the entry before did not have need an explicit word.
+/// WASI shows an entry's assets as files, so a grant of it must not become one of them.
+#[tokio::test]
+async fn assets_must_be_granted_even_if_nothing_imports_them() {
+    let folder = tempfile::tempdir().unwrap();
+    write_bundle(folder.path(), &scoring(0.25), "");
+    let plant = Plant::open(folder.path()).await;
+    let component = plant.upload(scoring(0.5)).await;
+    let assets = Some(Digest::of(b"never looked for"));
+    let granted = Some(BTreeSet::from([Grant::Log, Grant::Wasi]));
+    let new = NewEntry { assets, grants: granted, ..plant.new_entry(&component, None) };
+    let refused = plant.slots.act(&risk(), Deed::Add(new), ann()).await;
+    assert!(matches!(refused, Err(Error::UngrantedAssets)), "{:?}", refused.err());
+    plant.close().await;
+}
+
 #[tokio::test]
 async fn what_is_imported_beyond_the_one_before_must_be_granted() {
     let folder = tempfile::tempdir().unwrap();

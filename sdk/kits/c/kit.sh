@@ -38,7 +38,7 @@ build() {
   local sources=(*.c)
   [ "$WASI" = false ] || sources=("${sources[@]/#nowasi.c/}")
   # shellcheck disable=SC2068 # what was left out is no word
-  "${clang[@]}" -std=gnu17 -O2 -Wall -Wextra -mexec-model=reactor -Wl,--strip-debug,-z,stack-size=65536 -I. \
+  "${clang[@]}" -std=gnu17 -O2 -Wall -Wextra -mexec-model=reactor "-Wl,--strip-debug,-z,stack-size=$STACK_BYTES" -I. \
     -o "$OUT" ${sources[@]} bindings/*.c bindings/*.o
 }
 

@@ -30,7 +30,7 @@ wasm_cargo() {
   shift
   flags=(
     # A small stack is cheaper to reset for the fresh store of every evaluation.
-    -Clink-arg=-zstack-size=65536
+    "-Clink-arg=-zstack-size=${STACK_BYTES:-32768}"
     "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     "--remap-path-prefix=$folder=/aether"
   )

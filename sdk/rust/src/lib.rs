@@ -2,10 +2,14 @@
 //!
 //! - [`Settings`]: the configuration, checked once and kept for the question.
 //! - [`series`]: reading columns with gaps.
+//! - An allocator that keeps small instances within one page of memory; whoever wants another one does without this
+//!   crate.
 //!
 //! The types of `wit/aether.wit` are not here. Each plugin generates its own with `wit_bindgen::generate!`, because a
 //! component says by what it links which world it is of.
 
+#[cfg(any(target_family = "wasm", test))]
+mod arena;
 pub mod series;
 
 use serde::de::DeserializeOwned;

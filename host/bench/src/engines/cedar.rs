@@ -29,7 +29,7 @@ pub fn gate() -> Result<Variant> {
     let ask = move |case: usize| -> Result<Response> {
         let facts = &plans[case];
         let class = match facts.class {
-            gate::Class::ReadOnly => "read_only",
+            gate::Class::ReadOnly => "read-only",
             gate::Class::Reversible => "reversible",
             gate::Class::Impactful => "impactful",
             gate::Class::Destructive => "destructive",

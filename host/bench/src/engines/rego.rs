@@ -1,18 +1,25 @@
-//! Rego on regorus: its interpreter, and its virtual machine, which runs what was compiled once. The answer stays a
-//! regorus value in the timed part; only the check reads it.
+//! Rego on regorus: its interpreter, and its virtual machine, which runs what was compiled once. Both are handed the
+//! question as the host has it, through serde, as a policy that may be swapped needs it; and, where that is less, only
+//! the fields that this policy reads, built by hand. The answer stays a regorus value in the timed part; only the check
+//! reads it.
 
 use super::{Variant, variant};
 use crate::cases;
 use anyhow::Result;
 use bench_logic::{ewma, gate};
-use regorus::{Engine, Value, languages::rego::compiler::Compiler, rvm::vm::RegoVM};
+use regorus::{
+    CompiledPolicy, Engine, Value,
+    languages::rego::compiler::Compiler,
+    rvm::{program::Program, vm::RegoVM},
+};
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub const INTERPRETER: &str = "Rego on regorus, interpreter";
-pub const MACHINE: &str = "Rego on regorus, virtual machine";
-pub const MACHINE_PREPARED: &str = "Rego on regorus, virtual machine, input built before";
+pub const FRESH: &str = "Rego on regorus, fresh virtual machine";
+pub const REUSED: &str = "Rego on regorus, reused virtual machine";
+pub const REUSED_FIELDS: &str = "Rego on regorus, reused virtual machine, only the fields that are read";
 
 struct Policy {
     engine: Engine,
@@ -29,55 +36,77 @@ impl Policy {
         Ok(Self { engine, data, rule })
     }
 
-    fn machine(&self) -> Result<RegoVM> {
+    fn program(&self) -> Result<(CompiledPolicy, Arc<Program>)> {
         let compiled = self.engine.clone().compile_with_entrypoint(&self.rule.into())?;
         let program = Compiler::compile_from_policy(&compiled, &[self.rule])?;
-        let mut machine = RegoVM::new_with_policy(compiled);
-        machine.load_program(program);
+        Ok((compiled, program))
+    }
+
+    /// A machine that has evaluated nothing yet.
+    fn machine(&self, (compiled, program): &(CompiledPolicy, Arc<Program>)) -> Result<RegoVM> {
+        let mut machine = RegoVM::new_with_policy(compiled.clone());
+        machine.load_program(Arc::clone(program));
         machine.set_data(self.data.clone())?;
         Ok(machine)
     }
 
-    fn variants<I: Clone + 'static>(
+    fn variants<I: Clone + 'static, Q: Serialize + 'static>(
         self,
         inputs: Vec<I>,
-        build: fn(&I) -> Value,
+        question: fn(&I) -> Q,
+        fields: fn(&I) -> Value,
         check: impl Fn(usize, Result<Value>) -> Result<()>,
     ) -> Result<Vec<Variant>> {
         let count = inputs.len();
-        let (mut engine, rule, input) = (self.engine.clone(), self.rule, inputs.clone());
+        let questions: Arc<[Q]> = inputs.iter().map(question).collect();
+        let program = self.program()?;
+        let (mut engine, rule, asked) = (self.engine.clone(), self.rule, Arc::clone(&questions));
         let interpreter = variant(
             INTERPRETER,
             count,
             move |case| {
-                engine.set_input(build(&input[case]));
+                engine.set_input(converted(&asked[case])?);
                 engine.eval_rule(rule.into())
             },
             &check,
         )?;
-        let (mut machine, input) = (self.machine()?, inputs.clone());
-        let compiled = variant(
-            MACHINE,
+        let (mut machine, asked) = (self.machine(&program)?, Arc::clone(&questions));
+        let reused = variant(
+            REUSED,
             count,
             move |case| {
-                machine.set_input(build(&input[case]));
+                machine.set_input(converted(&asked[case])?);
                 Ok(machine.execute()?)
             },
             &check,
         )?;
-        let mut machine = self.machine()?;
-        let built: Vec<Value> = inputs.iter().map(build).collect();
-        let prepared = variant(
-            MACHINE_PREPARED,
+        let mut machine = self.machine(&program)?;
+        let reused_fields = variant(
+            REUSED_FIELDS,
             count,
             move |case| {
-                machine.set_input(built[case].clone());
+                machine.set_input(fields(&inputs[case]));
                 Ok(machine.execute()?)
             },
             &check,
         )?;
-        Ok(vec![interpreter, compiled, prepared])
+        let fresh = variant(
+            FRESH,
+            count,
+            move |case| {
+                let mut machine = self.machine(&program)?;
+                machine.set_input(converted(&questions[case])?);
+                Ok(machine.execute()?)
+            },
+            &check,
+        )?;
+        Ok(vec![interpreter, fresh, reused, reused_fields])
     }
+}
+
+/// A question as regorus takes it.
+fn converted(question: &impl Serialize) -> Result<Value> {
+    Ok(Value::from(serde_json::to_value(question)?))
 }
 
 fn object(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
@@ -89,21 +118,21 @@ pub fn gate() -> Result<Vec<Variant>> {
     let policy = Policy::new("gate.rego", source, &json!({ "rules": cases::GATE }), "data.bench.gate.judgement")?;
     let plans = cases::plans();
     let native: Vec<_> = plans.iter().map(cases::judged).collect();
-    let build = |plan: &gate::Plan| {
+    let fields = |plan: &gate::Plan| {
         let class = match plan.class {
-            gate::Class::ReadOnly => "read_only",
+            gate::Class::ReadOnly => "read-only",
             gate::Class::Reversible => "reversible",
             gate::Class::Impactful => "impactful",
             gate::Class::Destructive => "destructive",
         };
-        object([
-            ("class", Value::from(class)),
+        let blast = object([
             ("nodes", Value::from(plan.nodes)),
             ("gpus", Value::from(plan.gpus)),
             ("pool_percent", Value::from(plan.pool_percent)),
-        ])
+        ]);
+        object([("class", Value::from(class)), ("blast", blast)])
     };
-    policy.variants(plans, build, |case, answer| {
+    policy.variants(plans, cases::gate_asked, fields, |case, answer| {
         let answer: gate::Judgement = serde_json::from_value(serde_json::to_value(answer?)?)?;
         cases::same_judgement(&answer, &native[case])
     })
@@ -115,10 +144,11 @@ pub fn scorer() -> Result<Vec<Variant>> {
     let policy = Policy::new("ewma.rego", source, &data, "data.bench.ewma.risk")?;
     let series = cases::series();
     let native = series.iter().map(cases::scored).collect::<Result<Vec<_>>>()?;
-    let build = |series: &ewma::Series| {
-        object([("values", Value::from(series.values.iter().copied().map(Value::from).collect::<Vec<_>>()))])
+    let fields = |series: &ewma::Series| {
+        let values = Value::from(series.values.iter().copied().map(Value::from).collect::<Vec<_>>());
+        object([("columns", Value::from(vec![object([("values", values)])]))])
     };
-    policy.variants(series, build, |case, answer| {
+    policy.variants(series, cases::scorer_asked, fields, |case, answer| {
         let answer: ewma::Risk = serde_json::from_value(serde_json::to_value(answer?)?)?;
         cases::same_score(answer.level, answer.score, &native[case])
     })

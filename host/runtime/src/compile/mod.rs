@@ -11,7 +11,7 @@ mod child;
 pub use cache::{CacheKey, CacheSettings};
 pub use child::serve as serve_child;
 
-use crate::{Error, engine::Pool, metric, snapshot};
+use crate::{Error, engine::Lane, lane::Places, metric, snapshot};
 use aether_core::id::Digest;
 use artifact::Artifact;
 use cache::Cache;
@@ -134,7 +134,8 @@ struct Head {
 
 /// Code that can be linked.
 pub(crate) struct Compiled {
-    pub(crate) component: Component,
+    /// One for each lane, all on the same pages of code.
+    pub(crate) lanes: Vec<Component>,
     /// Why no snapshot can be taken of its instances; none: it can.
     pub(crate) plain: Option<String>,
 }
@@ -142,7 +143,7 @@ pub(crate) struct Compiled {
 /// One engine's compiler: who does it, how many at once, and what was done before.
 pub(crate) struct Workshop {
     compiler: Compiler,
-    places: Pool,
+    places: Places,
     cache: Option<Cache>,
     /// What all names in the cache have in common: this engine, with these settings.
     build: Digest,
@@ -155,13 +156,13 @@ impl Workshop {
             Compiler::Child { limits, .. } => limits.clone(),
         };
         let cache = cache.map(|settings| Cache::open(settings, limits.artifact_bytes));
-        Self { compiler, places: Pool::new(limits.at_once, limits.wall), cache, build: build(engine) }
+        Self { compiler, places: Places::new(limits.at_once, limits.wall), cache, build: build(engine) }
     }
 
     /// Makes code of `bytes`, or takes what was made of them before. Blocks for as long as the limits allow.
     pub(crate) fn compile(
         &self,
-        engine: &wasmtime::Engine,
+        lanes: &[Lane],
         kind: Kind,
         bytes: &[u8],
         stack_bytes: usize,
@@ -170,8 +171,8 @@ impl Workshop {
         if let (Some(cache), Some(name)) = (&self.cache, &name)
             && let Some((head, artifact)) = cache.get(name)
         {
-            match artifact.link(engine) {
-                Ok(component) => return Ok(Compiled { component, plain: head.plain }),
+            match artifact.link(lanes) {
+                Ok(lanes) => return Ok(Compiled { lanes, plain: head.plain }),
                 // Ours, and yet of no use: made by a build that differs in what the name does not tell.
                 Err(error) => {
                     tracing::warn!(
@@ -183,29 +184,30 @@ impl Workshop {
             }
         }
         let begun = crate::clock::now();
-        let made = self.make(engine, kind, bytes, stack_bytes);
+        let made = self.make(lanes, kind, bytes, stack_bytes);
         let outcome = made.as_ref().err().map_or("ok", CompileError::code);
         metrics::counter!(metric::COMPILATIONS, "outcome" => outcome).increment(1);
         metrics::histogram!(metric::COMPILE_SECONDS)
             .record(crate::clock::now().saturating_duration_since(begun).as_secs_f64());
         let (head, artifact) = made?;
-        let component = artifact.link(engine).map_err(|error| CompileError::Refused(format!("{error:#}")))?;
+        let linked = artifact.link(lanes).map_err(|error| CompileError::Refused(format!("{error:#}")))?;
         if let (Some(cache), Some(name)) = (&self.cache, &name) {
             cache.put(name, &head, &artifact);
         }
-        Ok(Compiled { component, plain: head.plain })
+        Ok(Compiled { lanes: linked, plain: head.plain })
     }
 
     fn make(
         &self,
-        engine: &wasmtime::Engine,
+        lanes: &[Lane],
         kind: Kind,
         bytes: &[u8],
         stack_bytes: usize,
     ) -> Result<(Head, Artifact), CompileError> {
         match &self.compiler {
             Compiler::InProcess => {
-                let (head, code) = work(engine, kind, bytes).map_err(CompileError::Refused)?;
+                let lane = lanes.first().ok_or_else(|| CompileError::Refused("there is no engine".into()))?;
+                let (head, code) = work(&lane.engine, kind, bytes).map_err(CompileError::Refused)?;
                 Ok((head, Artifact::compiled(code)))
             }
             Compiler::Child { program, arguments, limits } => {
@@ -271,7 +273,7 @@ mod tests {
     #[test]
     fn code_of_the_child_fits_the_host() {
         let settings = EngineSettings::default();
-        let host = wasmtime::Engine::new(&engine::config(&settings)).expect("an engine");
+        let host = wasmtime::Engine::new(&engine::config(1, settings.stack_bytes)).expect("an engine");
         let child = wasmtime::Engine::new(&engine::compile_only(settings.stack_bytes)).expect("an engine");
         assert_eq!(build(&host), build(&child));
     }

@@ -35,11 +35,19 @@ pub(super) struct Manifest {
     /// has it in any case.
     #[serde(default)]
     pub(super) wasi: bool,
+    /// Of Rust's and C's guests. Each page of memory that a guest has is reset after each evaluation.
+    #[serde(default = "stack_kib")]
+    pub(super) stack_kib: u32,
     /// What the fixtures are asked with, where it differs from the component's defaults.
     #[serde(default)]
     pub(super) config: Map<String, Value>,
     #[serde(default)]
     pub(super) limits: Limits,
+}
+
+/// With a little heap and data in one page of memory.
+fn stack_kib() -> u32 {
+    32
 }
 
 impl Project {
@@ -105,6 +113,7 @@ impl Project {
         let manifest: Manifest =
             toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))?;
         ensure!(is_name(&manifest.name), "{}: the name is not 1 to 63 of `a-z 0-9 - .`", path.display());
+        ensure!((8..=1_024).contains(&manifest.stack_kib), "{}: `stack_kib` is not 8 to 1024", path.display());
         let folder = folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))?;
         Ok(Self { folder, manifest })
     }

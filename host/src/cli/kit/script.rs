@@ -40,6 +40,7 @@ pub(super) fn build(project: &Project, out: &Path) -> anyhow::Result<()> {
         .env("NAME", &project.manifest.name)
         .env("WORLD", project.manifest.world.world())
         .env("WASI", project.manifest.wasi.to_string())
+        .env("STACK_BYTES", (u64::from(project.manifest.stack_kib) << 10).to_string())
         .env("SCRATCH", project.scratch())
         .env("OUT", out)
         .stdin(Stdio::null())

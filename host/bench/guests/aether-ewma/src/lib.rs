@@ -1,5 +1,7 @@
 //! The measured scorer as a component.
 
+use aether_plugin as _;
+
 wit_bindgen::generate!({ path: "../../../../wit", world: "risk-scorer" });
 
 use aether::plugin::types::{Aggregation, Description, Input, Level, MetricInput, Observation, Risk};

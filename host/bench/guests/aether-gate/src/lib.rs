@@ -1,5 +1,7 @@
 //! The measured gate as a component.
 
+use aether_plugin as _;
+
 wit_bindgen::generate!({ path: "../../../../wit", world: "policy-gate" });
 
 use aether::plugin::types::{Description, Reason, SafetyClass};
