@@ -84,7 +84,7 @@ pub fn judgements<'a>(answers: impl IntoIterator<Item = (&'a str, Result<&'a Jud
 
 /// A demand that satisfies both. Of two role names the one ranked higher by [`crate::incident::Rank`] stands; a name
 /// that is no rank asks for the highest.
-fn strictest(a: Demand, b: Demand) -> Demand {
+pub(crate) fn strictest(a: Demand, b: Demand) -> Demand {
     use crate::incident::Rank;
     let rank = |demand: &Demand| Rank::parse(&demand.role).unwrap_or(Rank::Admin);
     let role = if rank(&a) >= rank(&b) { a.role } else { b.role };

@@ -44,6 +44,8 @@ ids! {
     EntryId,
     /// One stored snapshot of a workload.
     SnapshotId,
+    /// Somebody's leave, for a short time, to approve alone.
+    BreakGlassId,
     /// A person, token or service that acts through the API.
     PrincipalId,
 }

@@ -64,6 +64,24 @@ pub struct Posture {
     pub highest_live_class: crate::catalogue::SafetyClass,
     /// Below this confidence of the finding, a plan is proposed and never run.
     pub least_confidence_percent: u8,
+    /// What a live plan of a class needs at least, whatever the gates ask for.
+    pub demands: BTreeMap<crate::catalogue::SafetyClass, ClassDemand>,
+}
+
+/// The least that is asked for one class. Gates can ask for more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassDemand {
+    pub approvers: u32,
+    /// The least role that counts: `approver`, `policy-author` or `admin`.
+    pub role: crate::incident::Rank,
+    pub comment: bool,
+}
+
+impl Default for ClassDemand {
+    fn default() -> Self {
+        Self { approvers: 1, role: crate::incident::Rank::Approver, comment: false }
+    }
 }
 
 impl Default for Posture {
@@ -73,6 +91,10 @@ impl Default for Posture {
             approval_required: true,
             highest_live_class: crate::catalogue::SafetyClass::Reversible,
             least_confidence_percent: 50,
+            demands: BTreeMap::from([(
+                crate::catalogue::SafetyClass::Destructive,
+                ClassDemand { approvers: 2, comment: true, ..ClassDemand::default() },
+            )]),
         }
     }
 }

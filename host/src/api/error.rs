@@ -49,6 +49,8 @@ pub enum Error {
     Streams { limit: usize },
     #[error("the plan was not {deed}: {reason}")]
     Decision { deed: &'static str, reason: String },
+    #[error("break-glass: {0}")]
+    BreakGlass(String),
     #[error("the signals were not taken: {0}")]
     Signals(String),
     #[error("the recorder has no room just now; nothing of the request was taken, so send it again in a few seconds")]
@@ -131,6 +133,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0077", "Decision not executable"),
     ("AE0078", "Too many backtests"),
     ("AE0090", "Audit not whole"),
+    ("AE0091", "Break-glass not taken"),
 ];
 
 impl Error {
@@ -149,6 +152,7 @@ impl Error {
             Error::CrossSite => "AE0011",
             Error::Streams { .. } => "AE0012",
             Error::Decision { .. } => "AE0020",
+            Error::BreakGlass(_) => "AE0091",
             Error::Signals(_) => "AE0021",
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
@@ -191,6 +195,7 @@ impl Error {
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Parameter { .. } => StatusCode::BAD_REQUEST,
             Error::Decision { .. }
+            | Error::BreakGlass(_)
             | Error::Conflict(_)
             | Error::Slot(_)
             | Error::SlotStale(_)

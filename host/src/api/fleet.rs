@@ -58,6 +58,7 @@ impl App {
             nodes: count(nodes.len()),
             live_nodes: count(nodes.iter().filter(|node| node.live).count()),
             open_incidents: count(open.len()),
+            break_glass: self.store().owed_break_glass().await?,
             waiting_plans: count(open.iter().filter(|incident| incident.phase == "awaiting_approval").count()),
         })
     }

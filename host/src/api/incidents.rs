@@ -195,6 +195,16 @@ impl App {
         if let Some(comment) = &comment {
             detail.insert("comment".into(), comment.clone());
         }
+        let break_glass = if body.break_glass && deed == Deed::Approve {
+            let held = self.store().held_break_glass(&by.id, clock::now()).await?;
+            let none = || Error::BreakGlass("you hold none; take one first, with a reason".into());
+            Some(held.ok_or_else(none)?)
+        } else {
+            None
+        };
+        if let Some(glass) = &break_glass {
+            detail.insert("break-glass".into(), glass.0.clone());
+        }
         let word = Word {
             deed,
             incident: incident.clone(),
@@ -202,6 +212,7 @@ impl App {
             by: by.id.clone(),
             rank: by.rank,
             comment,
+            break_glass,
             at: clock::now(),
         };
         if let Err(refused) = self.plane().decide(word).await {

@@ -11,6 +11,7 @@
 mod access;
 mod admin;
 mod backtests;
+mod break_glass;
 mod error;
 mod events;
 mod extract;

@@ -8,7 +8,7 @@ use crate::{
 };
 use aether_core::{
     decision::Envelope,
-    id::{DecisionId, IncidentId, NodeId, PrincipalId, SlotId},
+    id::{BreakGlassId, DecisionId, IncidentId, NodeId, PrincipalId, SlotId},
     incident::{ApprovalRefused, Rank},
     plan::PlanHash,
     time::Time,
@@ -52,6 +52,7 @@ pub struct Word {
     pub by: PrincipalId,
     pub rank: Rank,
     pub comment: Option<String>,
+    pub break_glass: Option<BreakGlassId>,
     pub at: Time,
 }
 

@@ -1,6 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
-use super::{App, access, admin, backtests, events, fleet, incidents, plugins, registry, session, signals, slots};
+use super::{
+    App, access, admin, backtests, break_glass, events, fleet, incidents, plugins, registry, session, signals, slots,
+};
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
 use serde_json::json;
@@ -44,6 +46,10 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Approver), routes!(incidents::approve)),
         (Needs(Approver), routes!(incidents::deny)),
         (Needs(Approver), routes!(incidents::withdraw)),
+        (Needs(Viewer), routes!(break_glass::list)),
+        (Needs(Approver), routes!(break_glass::open)),
+        (Needs(Approver), routes!(break_glass::end)),
+        (Needs(Approver), routes!(break_glass::review)),
         (Needs(Viewer), routes!(slots::slots)),
         (Needs(Viewer), routes!(slots::generations)),
         (Needs(PolicyAuthor), routes!(slots::add)),

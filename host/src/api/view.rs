@@ -11,7 +11,7 @@ pub use slots::{
 
 use crate::fabric::WorkloadState;
 use crate::plugins::registry;
-use crate::store::{IncidentSummary, audit, tokens};
+use crate::store::{IncidentSummary, audit, break_glass::BreakGlass, tokens};
 use aether_core::{
     artifact::{Artifact, TimelineEntry},
     decision::{BlastRadius, Demand, Description, Proposal, Reason, Risk, Role},
@@ -76,6 +76,8 @@ pub struct Status {
     pub open_incidents: u32,
     /// Plans that wait for an approval.
     pub waiting_plans: u32,
+    /// Leaves to approve alone that are open, or over and still to be reviewed. Empty: nobody owes anything.
+    pub break_glass: Vec<BreakGlass>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -291,6 +293,27 @@ pub struct Decide {
     /// Why. Some plans demand it.
     #[serde(default)]
     pub comment: Option<String>,
+    /// Under the break-glass that you hold. Of an approval only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub break_glass: bool,
+}
+
+/// Leave to approve alone, for a while.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenBreakGlass {
+    /// Why it cannot wait for another person.
+    pub reason: String,
+    /// Default 3,600,000 (1 h); 60,000 to 28,800,000 (8 h).
+    #[serde(default)]
+    pub valid_for_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewBreakGlass {
+    /// What was found.
+    pub comment: String,
 }
 
 /// What became of an approval, denial or withdrawal.

@@ -38,6 +38,9 @@ pub(super) struct Approve {
     /// Why. Some plans demand it.
     #[arg(long)]
     comment: Option<String>,
+    /// Alone, under the break-glass that you hold; needs a comment.
+    #[arg(long)]
+    break_glass: bool,
     /// Do not ask.
     #[arg(long, short)]
     yes: bool,
@@ -119,6 +122,9 @@ async fn one(client: &Client, wanted: &str, json: bool) -> anyhow::Result<()> {
 pub(super) async fn decide(approve: bool, word: Approve, client: &Client, json: bool) -> anyhow::Result<()> {
     let hash = whole_hash(client, &word.plan).await?;
     let plan: PlanDetail = client.get(&format!("plans/{}", escaped(&hash))).await?;
+    if word.break_glass && !approve {
+        bail!("a denial needs no break-glass: one word is enough");
+    }
     let (deed, done) = if approve { ("approve", "Approved") } else { ("deny", "Denied") };
     if !json {
         tell(&plan);
@@ -135,7 +141,10 @@ pub(super) async fn decide(approve: bool, word: Approve, client: &Client, json: 
         }
     }
     let decided: Decided = client
-        .post(&format!("plans/{}/{deed}", escaped(plan.hash.0.as_str())), &Decide { comment: word.comment })
+        .post(
+            &format!("plans/{}/{deed}", escaped(plan.hash.0.as_str())),
+            &Decide { comment: word.comment, break_glass: word.break_glass },
+        )
         .await?;
     if json {
         return show::json(&decided);

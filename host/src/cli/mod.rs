@@ -7,6 +7,7 @@
 mod admin;
 mod audit;
 mod backtest;
+mod break_glass;
 mod client;
 mod decisions;
 mod doctor;
@@ -79,6 +80,9 @@ enum Command {
     Approve(incidents::Approve),
     /// Deny a plan: nothing is done, and its incident closes.
     Deny(incidents::Approve),
+    /// Leave to approve alone, for a short time, told to everybody and reviewed by somebody else.
+    #[command(subcommand)]
+    BreakGlass(break_glass::Glass),
     /// Components and the slots they stand in.
     #[command(subcommand)]
     Plugin(plugins::Plugin),
@@ -200,6 +204,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,
         Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,
+        Command::BreakGlass(glass) => break_glass::run(glass, &client()?, json).await?,
         Command::Plugin(plugins::Plugin::Kit(kit)) => return kit::run(kit, json).await,
         Command::Plugin(plugins::Plugin::List) => plugins::list(&client()?, json).await?,
         Command::Slot(slot) => slots::run(slot, &client()?, json).await?,

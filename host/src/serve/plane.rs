@@ -103,8 +103,9 @@ impl Plane for Running {
     }
 
     async fn decide(&self, word: Word) -> Result<(), NotDecided> {
-        let Word { deed, incident, plan, by, rank, comment, at } = word;
-        let approval = |approved| Approval { plan: plan.clone(), by: by.clone(), rank, at, approved, comment };
+        let Word { deed, incident, plan, by, rank, comment, break_glass, at } = word;
+        let approval =
+            |approved| Approval { plan: plan.clone(), by: by.clone(), rank, at, approved, comment, break_glass };
         let taken = match deed {
             Deed::Approve => self.control.approve(&incident, approval(true)).await,
             Deed::Deny => self.control.deny(&incident, approval(false)).await,

@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod backtests;
+pub mod break_glass;
 mod components;
 mod incidents;
 pub mod nodes;

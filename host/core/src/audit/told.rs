@@ -142,6 +142,9 @@ fn said(incident: &Incident, action: &str, approval: &Approval) -> Act {
     if let Some(comment) = &approval.comment {
         act.detail.insert("comment".into(), comment.clone());
     }
+    if let Some(glass) = &approval.break_glass {
+        act.detail.insert("break-glass".into(), glass.0.clone());
+    }
     act
 }
 

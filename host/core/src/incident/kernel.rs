@@ -359,6 +359,30 @@ impl Incident {
                 text: "the host's posture asks for an approval of every live change".into(),
             });
         }
+        let least = context.posture.demands.get(&plan.class).filter(|least| live && least.approvers > 0);
+        if let Some(least) = least
+            && judgement.verdict != Verdict::Deny
+        {
+            let wanted = Demand {
+                approvers: least.approvers,
+                role: least.role.name().into(),
+                comment: least.comment,
+                ..POSTURE_DEMAND
+            };
+            judgement.verdict = Verdict::RequireApproval(match judgement.verdict {
+                Verdict::RequireApproval(asked) => combine::strictest(asked, wanted),
+                Verdict::Allow | Verdict::Deny => wanted,
+            });
+            judgement.reasons.push(Reason {
+                code: "posture.class-demand".into(),
+                text: format!(
+                    "the host's posture asks for {} approval(s) by {} of a live plan of this class{}",
+                    least.approvers,
+                    least.role.name(),
+                    if least.comment { ", each with a comment" } else { "" }
+                ),
+            });
+        }
         if let Verdict::RequireApproval(demand) = &mut judgement.verdict {
             demand.approve_within_ms = demand.approve_within_ms.min(WITHIN_MAXIMUM_MS);
             demand.execute_within_ms = demand.execute_within_ms.min(WITHIN_MAXIMUM_MS);
@@ -425,9 +449,12 @@ impl Incident {
             return;
         }
         self.approvals.push(approval.clone());
-        self.note(now, format!("approved by {}", approval.by));
+        let how = if approval.break_glass.is_some() { " under break-glass" } else { "" };
+        self.note(now, format!("approved by {}{how}", approval.by));
         let given = self.approvals.iter().filter(|given| given.approved).count();
-        if given < usize::try_from(demand.approvers).unwrap_or(usize::MAX) {
+        let enough = usize::try_from(demand.approvers).is_ok_and(|needed| given >= needed);
+        // One word stands for all: what it was said under is recorded, and somebody else has to look at it later.
+        if !enough && approval.break_glass.is_none() {
             return;
         }
         out.push(Effect::Disarm { timer: TimerKind::Approval });
@@ -439,7 +466,9 @@ impl Incident {
     pub fn check_approval(&self, now: Time, approve_by: Time, approval: &Approval) -> Result<(), ApprovalRefused> {
         let demand = self.demand.as_ref().ok_or(ApprovalRefused::NotAwaited)?;
         // A gate can ask for more than an approver, never for less.
-        let needed = Rank::parse(&demand.role).unwrap_or(Rank::Admin).max(Rank::Approver);
+        let glass = approval.break_glass.is_some();
+        let asked = if glass { Rank::Approver } else { Rank::parse(&demand.role).unwrap_or(Rank::Admin) };
+        let needed = asked.max(Rank::Approver);
         if self.hash.as_ref() != Some(&approval.plan) {
             return Err(ApprovalRefused::OtherPlan);
         }
@@ -452,7 +481,7 @@ impl Incident {
         if self.requester.as_ref() == Some(&approval.by) {
             return Err(ApprovalRefused::Requester);
         }
-        if demand.comment && approval.comment.as_deref().is_none_or(|comment| comment.trim().is_empty()) {
+        if (demand.comment || glass) && approval.comment.as_deref().is_none_or(|comment| comment.trim().is_empty()) {
             return Err(ApprovalRefused::CommentNeeded);
         }
         if self.approvals.iter().any(|given| given.by == approval.by) {

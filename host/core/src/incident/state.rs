@@ -4,7 +4,7 @@ use super::event::{Effect, Opening, Reservation, TimerKind};
 use crate::{
     artifact::{Artifact, Flags, TimelineEntry},
     decision::{Condition, Demand, Judgement, Proposal},
-    id::{Digest, IncidentId, NodeId, PrincipalId},
+    id::{BreakGlassId, Digest, IncidentId, NodeId, PrincipalId},
     order::{Direction, IdempotencyKey, Outcome},
     plan::{Plan, PlanHash, Resolved, Shape},
     time::Time,
@@ -49,6 +49,9 @@ pub struct Approval {
     pub at: Time,
     pub approved: bool,
     pub comment: Option<String>,
+    /// The break-glass under which it was said: it counts for as many as are asked for, of whatever role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<BreakGlassId>,
 }
 
 /// The newest value of a condition's metric. `value` is none when nothing was sampled; it is always finite.

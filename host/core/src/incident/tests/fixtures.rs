@@ -186,7 +186,8 @@ pub(super) fn judged(outcome: Result<Judgement, Fault>, context_: GateContext) -
 }
 
 pub(super) fn approval(plan: PlanHash, by: &str, rank: Rank, at: Time, comment: Option<&str>) -> Approval {
-    Approval { plan, by: PrincipalId::new(by), rank, at, approved: true, comment: comment.map(Into::into) }
+    let by = PrincipalId::new(by);
+    Approval { plan, by, rank, at, approved: true, comment: comment.map(Into::into), break_glass: None }
 }
 
 pub(super) fn outcome(status: OutcomeStatus, at: Time) -> Outcome {

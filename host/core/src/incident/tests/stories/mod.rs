@@ -3,6 +3,7 @@
 
 mod acting;
 mod deciding;
+mod governing;
 
 use super::fixtures::{self as f, START};
 use crate::{
@@ -103,6 +104,16 @@ impl Story {
             }
             ["approve", who, "other-hash"] => {
                 Event::Approved(f::approval(PlanHash("0".repeat(64)), who, Rank::Admin, self.now, None))
+            }
+            ["approve", who, "glass"] => {
+                let mut approval = f::approval(hash(), who, Rank::Approver, self.now, Some("nobody else is awake"));
+                approval.break_glass = Some(crate::id::BreakGlassId::new("glass-1"));
+                Event::Approved(approval)
+            }
+            ["approve", who, "glass-silent"] => {
+                let mut approval = f::approval(hash(), who, Rank::Approver, self.now, None);
+                approval.break_glass = Some(crate::id::BreakGlassId::new("glass-1"));
+                Event::Approved(approval)
             }
             ["approve", who, rank] => {
                 Event::Approved(f::approval(hash(), who, Rank::parse(rank).unwrap(), self.now, None))
@@ -323,6 +334,13 @@ fn judge(how: &str) -> Event {
         "admin" => demand.role = "admin".into(),
         "nonsense" => demand.role = "janitor".into(),
         "viewer" => demand.role = "viewer".into(),
+        "two-admins" => (demand.approvers, demand.role) = (2, "admin".into()),
+        "class-demand" => {
+            let least = crate::policy::ClassDemand { approvers: 2, comment: true, ..Default::default() };
+            context.posture.demands.insert(crate::catalogue::SafetyClass::Impactful, least);
+            return f::judged(Ok(f::judgement(Verdict::Allow)), context);
+        }
+        "requester-two" => (demand.approvers, context.requester) = (2, Some(PrincipalId::new("ann"))),
         "forever" => demand.approve_within_ms = u64::MAX,
         "requester" => context.requester = Some(PrincipalId::new("ann")),
         _ => panic!("no such judgement: {how}"),
