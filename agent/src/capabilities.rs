@@ -116,6 +116,7 @@ fn facts(config: &Config) -> BTreeMap<String, String> {
         ("agent.version".into(), env!("CARGO_PKG_VERSION").into()),
         ("agent.simulated".into(), config.simulate.to_string()),
     ]);
+    facts.extend(config.labels.iter().map(|(name, value)| (format!("label.{name}"), value.clone())));
     if let Some(model) = CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_string)) {
         facts.insert("cpu.model".into(), model);
     }

@@ -9,7 +9,7 @@ use aether_core::{
 };
 use serde::Deserialize;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +17,10 @@ use thiserror::Error;
 
 /// A commented file with every setting and its default.
 pub const EXAMPLE: &str = include_str!("../agent.example.toml");
+
+/// The most labels of a node, and the longest value of one.
+const LABELS_MAXIMUM: usize = 32;
+const LABEL_BYTES: usize = 63;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -46,6 +50,7 @@ struct File {
     nvml: Option<PathBuf>,
     simulate: Option<bool>,
     stop_workloads_on_exit: Option<bool>,
+    labels: BTreeMap<String, String>,
     collect: Collect,
     spool: SpoolFile,
     act: ActFile,
@@ -133,6 +138,8 @@ pub struct Config {
     pub nvml: Option<PathBuf>,
     pub simulate: bool,
     pub stop_workloads_on_exit: bool,
+    /// Where this node stands: its pool, rack and tenant, and what else people want to see of it.
+    pub labels: BTreeMap<String, String>,
     pub sample_interval: Duration,
     pub batch_interval: Duration,
     pub disabled_sources: BTreeSet<String>,
@@ -229,6 +236,7 @@ impl Config {
             nvml,
             simulate,
             stop_workloads_on_exit,
+            labels,
             collect,
             spool,
             act,
@@ -253,6 +261,15 @@ impl Config {
             (None, None) => None,
         };
         let join_token = join_token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
+        for (name, value) in &labels {
+            if !is_name(name) || value.is_empty() || value.len() > LABEL_BYTES || value.chars().any(char::is_control) {
+                let problem = format!("is no label: a name of a-z 0-9 - . and a value of 1 to {LABEL_BYTES} bytes");
+                return Err(invalid(format!("labels.{name}"), problem));
+            }
+        }
+        if labels.len() > LABELS_MAXIMUM {
+            return Err(invalid("labels", format!("has {}; the most is {LABELS_MAXIMUM}", labels.len())));
+        }
         within("collect.sample_interval_ms", collect.sample_interval_ms, 100, 60_000)?;
         within("collect.batch_interval_ms", collect.batch_interval_ms, 100, 60_000)?;
         within("spool.limit_bytes", spool.limit_bytes, 1 << 20, 1 << 40)?;
@@ -271,6 +288,7 @@ impl Config {
             nvml: flags.nvml.or(nvml),
             simulate: flags.simulate || simulate.unwrap_or(false),
             stop_workloads_on_exit: flags.stop_workloads_on_exit || stop_workloads_on_exit.unwrap_or(false),
+            labels,
             sample_interval: Duration::from_millis(collect.sample_interval_ms),
             batch_interval: Duration::from_millis(collect.batch_interval_ms.max(collect.sample_interval_ms)),
             disabled_sources: collect.disabled_sources,

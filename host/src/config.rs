@@ -5,7 +5,7 @@
 //! file. A name that is not known is an error in both, so that a typing mistake never passes for a setting.
 
 use crate::{blobs, cli::COMPILE_COMPONENT, control, fabric, plugins::registry};
-use aether_core::{finding::Hysteresis, guard::GuardLimits, policy::Posture};
+use aether_core::{breaker, finding::Hysteresis, guard::GuardLimits, policy::Posture};
 use aether_runtime::{CacheKey, CacheSettings, CompileLimits, Compiler, EngineSettings};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -29,6 +29,7 @@ pub struct Config {
     pub posture: Posture,
     pub hysteresis: Hysteresis,
     pub guard: GuardLimits,
+    pub breakers: breaker::Limits,
     pub control: control::Settings,
     pub runtime: Runtime,
     pub plugins: registry::Settings,
@@ -234,6 +235,7 @@ impl Config {
             ("guard.concurrent", self.guard.concurrent.into(), 1, 10_000),
             ("guard.attempts", self.guard.attempts.into(), 1, 1_000),
             ("guard.attempt_window_ms", self.guard.attempt_window_ms, 1_000, 30 * 86_400_000),
+            ("breakers.window_ms", self.breakers.window_ms, 1_000, 30 * 86_400_000),
             ("posture.least_confidence_percent", self.posture.least_confidence_percent.into(), 0, 100),
         ] {
             if !(least..=most).contains(&value) {
@@ -286,9 +288,12 @@ impl Config {
                 ),
                 Kind::List => {
                     let read: Result<toml::Table, _> = toml::from_str(&format!("list = {value}"));
-                    let list = read.ok().and_then(|mut table| table.remove("list")).filter(toml::Value::is_array);
+                    let list = read
+                        .ok()
+                        .and_then(|mut table| table.remove("list"))
+                        .filter(|value| value.is_array() || value.is_table());
                     list.ok_or_else(|| {
-                        wrong(format!("`{value}` is not a list as TOML writes it, such as [\"a\", \"b\"]"))
+                        wrong(format!("`{value}` is not a list or a table as TOML writes it, such as [\"a\", \"b\"]"))
                     })?
                 }
             };
@@ -333,7 +338,7 @@ fn known() -> Vec<Setting> {
             let kind = match value {
                 toml::Value::Integer(_) => Kind::Integer,
                 toml::Value::Boolean(_) => Kind::Flag,
-                toml::Value::Array(_) => Kind::List,
+                toml::Value::Array(_) | toml::Value::Table(_) => Kind::List,
                 _ => Kind::Text,
             };
             known.push(Setting { section: section.clone(), key, kind });

@@ -172,6 +172,7 @@ impl Host {
                 posture: config.posture.clone(),
                 hysteresis: config.hysteresis.clone(),
                 guard: config.guard.clone(),
+                breakers: config.breakers.clone(),
                 store: store.clone(),
                 recorder: recorder.clone(),
                 fabric: fabric.clone(),
@@ -326,6 +327,7 @@ async fn note_rules(store: &Store, config: &Config, now: Time) -> Result<(), sto
         ("posture", rules(canonical(&config.posture))),
         ("hysteresis", rules(canonical(&config.hysteresis))),
         ("guard", rules(canonical(&config.guard))),
+        ("breakers", rules(canonical(&config.breakers))),
         ("control", rules(canonical(&config.control))),
         ("policy", rules(canonical(&config.policy))),
     ];

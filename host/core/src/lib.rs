@@ -9,6 +9,7 @@
 pub mod artifact;
 pub mod audit;
 pub mod backtest;
+pub mod breaker;
 pub mod catalogue;
 pub mod combine;
 pub mod decision;

@@ -49,6 +49,8 @@ pub enum Error {
     Streams { limit: usize },
     #[error("the plan was not {deed}: {reason}")]
     Decision { deed: &'static str, reason: String },
+    #[error("nothing was reset: {0}")]
+    Breaker(String),
     #[error("break-glass: {0}")]
     BreakGlass(String),
     #[error("the signals were not taken: {0}")]
@@ -134,6 +136,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0078", "Too many backtests"),
     ("AE0090", "Audit not whole"),
     ("AE0091", "Break-glass not taken"),
+    ("AE0092", "Breaker not reset"),
 ];
 
 impl Error {
@@ -153,6 +156,7 @@ impl Error {
             Error::Streams { .. } => "AE0012",
             Error::Decision { .. } => "AE0020",
             Error::BreakGlass(_) => "AE0091",
+            Error::Breaker(_) => "AE0092",
             Error::Signals(_) => "AE0021",
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
@@ -196,6 +200,7 @@ impl Error {
             Error::Parameter { .. } => StatusCode::BAD_REQUEST,
             Error::Decision { .. }
             | Error::BreakGlass(_)
+            | Error::Breaker(_)
             | Error::Conflict(_)
             | Error::Slot(_)
             | Error::SlotStale(_)

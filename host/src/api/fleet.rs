@@ -58,6 +58,7 @@ impl App {
             nodes: count(nodes.len()),
             live_nodes: count(nodes.iter().filter(|node| node.live).count()),
             open_incidents: count(open.len()),
+            open_breakers: self.plane().breakers().into_iter().filter(|one| one.opened_at.is_some()).collect(),
             break_glass: self.store().owed_break_glass().await?,
             waiting_plans: count(open.iter().filter(|incident| incident.phase == "awaiting_approval").count()),
         })

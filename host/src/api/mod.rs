@@ -12,6 +12,7 @@ mod access;
 mod admin;
 mod backtests;
 mod break_glass;
+mod breakers;
 mod error;
 mod events;
 mod extract;

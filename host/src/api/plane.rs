@@ -7,6 +7,8 @@ use crate::{
     plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
 };
 use aether_core::{
+    audit::Act,
+    breaker::{Scope, Standing},
     decision::Envelope,
     id::{BreakGlassId, DecisionId, IncidentId, NodeId, PrincipalId, SlotId},
     incident::{ApprovalRefused, Rank},
@@ -100,6 +102,14 @@ pub trait Plane: Send + Sync + 'static {
     fn plugins(&self) -> Vec<Plugin>;
     /// Returns once the word is in the incident's journal.
     async fn decide(&self, word: Word) -> Result<(), NotDecided>;
+    /// The breakers that are open or have something to count.
+    fn breakers(&self) -> Vec<Standing> {
+        vec![]
+    }
+    /// Returns once it is closed, on disk and in the audit; false if it is not open.
+    async fn reset_breaker(&self, _scope: &Scope, _act: Act) -> Result<bool, crate::store::Error> {
+        Ok(false)
+    }
     /// A secret with which one node can join, once.
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, crate::store::Error>;
     /// A decision of the newest evaluations, which no incident has committed.

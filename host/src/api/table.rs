@@ -1,7 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, events, fleet, incidents, plugins, registry, session, signals, slots,
+    App, access, admin, backtests, break_glass, breakers, events, fleet, incidents, plugins, registry, session,
+    signals, slots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -46,6 +47,8 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Approver), routes!(incidents::approve)),
         (Needs(Approver), routes!(incidents::deny)),
         (Needs(Approver), routes!(incidents::withdraw)),
+        (Needs(Viewer), routes!(breakers::list)),
+        (Needs(Operator), routes!(breakers::reset)),
         (Needs(Viewer), routes!(break_glass::list)),
         (Needs(Approver), routes!(break_glass::open)),
         (Needs(Approver), routes!(break_glass::end)),

@@ -14,6 +14,7 @@ use crate::plugins::registry;
 use crate::store::{IncidentSummary, audit, break_glass::BreakGlass, tokens};
 use aether_core::{
     artifact::{Artifact, TimelineEntry},
+    breaker::Standing,
     decision::{BlastRadius, Demand, Description, Proposal, Reason, Risk, Role},
     id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId, SlotId, WorkloadId},
     incident::{Approval, Phase, Rank, Reading, StepRecord},
@@ -78,6 +79,8 @@ pub struct Status {
     pub waiting_plans: u32,
     /// Leaves to approve alone that are open, or over and still to be reviewed. Empty: nobody owes anything.
     pub break_glass: Vec<BreakGlass>,
+    /// Breakers that are open. Empty: nothing is held back.
+    pub open_breakers: Vec<Standing>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -296,6 +299,16 @@ pub struct Decide {
     /// Under the break-glass that you hold. Of an approval only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub break_glass: bool,
+}
+
+/// Which breaker is to be closed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetBreaker {
+    /// `fleet`, or such as `node/node-a` and `pool/spot`.
+    pub scope: String,
+    /// What was found.
+    pub comment: String,
 }
 
 /// Leave to approve alone, for a while.

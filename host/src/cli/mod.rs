@@ -8,6 +8,7 @@ mod admin;
 mod audit;
 mod backtest;
 mod break_glass;
+mod breakers;
 mod client;
 mod decisions;
 mod doctor;
@@ -80,6 +81,9 @@ enum Command {
     Approve(incidents::Approve),
     /// Deny a plan: nothing is done, and its incident closes.
     Deny(incidents::Approve),
+    /// How much has begun where, and what is held back until somebody looks.
+    #[command(subcommand)]
+    Breaker(breakers::Breaker),
     /// Leave to approve alone, for a short time, told to everybody and reviewed by somebody else.
     #[command(subcommand)]
     BreakGlass(break_glass::Glass),
@@ -204,6 +208,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,
         Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,
+        Command::Breaker(breaker) => breakers::run(breaker, &client()?, json).await?,
         Command::BreakGlass(glass) => break_glass::run(glass, &client()?, json).await?,
         Command::Plugin(plugins::Plugin::Kit(kit)) => return kit::run(kit, json).await,
         Command::Plugin(plugins::Plugin::List) => plugins::list(&client()?, json).await?,

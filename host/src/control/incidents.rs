@@ -9,7 +9,9 @@ use crate::{
 };
 use aether_core::{
     artifact::Artifact,
-    audit, catalogue, combine,
+    audit,
+    breaker::Open,
+    catalogue, combine,
     decision::{
         Answer, BlastRadius, Candidate, Condition, Envelope, Fault, FaultKind, GateQuestion, Placement,
         PlanningFinding, Question, Risk, Role, RoutingQuestion,
@@ -308,6 +310,7 @@ impl Control {
             Effect::Close => {
                 live.timers.clear();
                 locked(&self.0.guard).release(&id);
+                locked(&self.0.breakers).ended(&id);
                 self.0.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 metrics::counter!("aether_incidents_closed_total").increment(1);
                 if let Err(error) = self.0.store.prune_decisions().await {
@@ -331,6 +334,9 @@ impl Control {
                 return Event::ReservationRefused { key, code: "precondition".into(), reason };
             }
         }
+        if let Err(open) = self.may_begin(&live.incident, &reservation, now).await {
+            return Event::ReservationRefused { key, code: Open::CODE.into(), reason: open.to_string() };
+        }
         let admitted = locked(&self.0.guard).admit(
             now,
             id,
@@ -348,7 +354,10 @@ impl Control {
         };
         let execute_by = now.plus_ms(within);
         match self.0.store.reserve(id, &reservation, now, execute_by).await {
-            Ok(reserved) => Event::Reserved { key, fence: reserved.fence, execute_by: reserved.execute_by },
+            Ok(reserved) => {
+                self.has_begun(&live.incident, &reservation, now);
+                Event::Reserved { key, fence: reserved.fence, execute_by: reserved.execute_by }
+            }
             Err(error) => {
                 tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "a step could not be reserved");
                 let reason = "the ledger could not take the reservation, so nothing was sent".to_string();

@@ -12,6 +12,7 @@
 //! back and nothing is called lost. The driver decides nothing: rules are in `aether-core`, judgement in components.
 
 mod ask;
+mod breakers;
 mod incidents;
 mod observe;
 mod risks;
@@ -22,6 +23,7 @@ pub use risks::SubjectRisk;
 
 use crate::{fabric::Fabric, plugins::Slots, store::Store};
 use aether_core::{
+    breaker::{self, Breakers},
     finding::{Detector, Hysteresis},
     guard::{Guard, GuardLimits},
     id::{DecisionId, IncidentId},
@@ -33,7 +35,7 @@ use incidents::Live;
 use risks::Risks;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
@@ -96,6 +98,7 @@ pub struct Parts {
     pub posture: Posture,
     pub hysteresis: Hysteresis,
     pub guard: GuardLimits,
+    pub breakers: breaker::Limits,
     pub store: Store,
     pub recorder: Recorder,
     pub fabric: Fabric,
@@ -120,6 +123,7 @@ struct Inner {
     shadows_waiting: Arc<Semaphore>,
     detector: Mutex<Detector>,
     guard: Mutex<Guard>,
+    breakers: Mutex<Breakers>,
     live: RwLock<BTreeMap<IncidentId, Arc<tokio::sync::Mutex<Live>>>>,
     risks: Risks,
     tasks: TaskTracker,
@@ -145,7 +149,7 @@ impl Control {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let Parts { settings, posture, hysteresis, guard, store, recorder, fabric, slots } = parts;
+        let Parts { settings, posture, hysteresis, guard, breakers, store, recorder, fabric, slots } = parts;
         settings.check()?;
         let now = crate::clock::now();
         let mut detector = Detector::new(hysteresis);
@@ -158,11 +162,13 @@ impl Control {
             guard.restore_attempt(shape, at);
         }
         let mut live = BTreeMap::new();
+        let mut acting = BTreeSet::new();
         for (id, journal) in store.open_journals().await? {
             let number = journal.len() as u64;
             let incident = Incident::fold(journal.iter().map(|(at, event)| (*at, event)))
                 .ok_or_else(|| Error::Journal(id.clone()))?;
             if incident.is_acting() {
+                acting.insert(id.clone());
                 for step in incident.plan.iter().flat_map(|plan| &plan.steps) {
                     guard.restore(&id, step.target.subject());
                 }
@@ -170,6 +176,7 @@ impl Control {
             tracing::info!(incident.id = %id, phase = crate::store::phase_name(&incident.phase), "resuming an incident");
             live.insert(id, Arc::new(tokio::sync::Mutex::new(Live::new(incident, number))));
         }
+        let breakers = breakers::restored(breakers, &store, &fabric.nodes(), &acting, now).await?;
         let permits = usize::try_from(settings.evaluations).unwrap_or(1);
         let control = Self(Arc::new(Inner {
             settings,
@@ -183,6 +190,7 @@ impl Control {
             shadows_waiting: Arc::new(Semaphore::new(ask::SHADOWS_WAITING)),
             detector: Mutex::new(detector),
             guard: Mutex::new(guard),
+            breakers: Mutex::new(breakers),
             live: RwLock::new(live),
             risks: Risks::default(),
             tasks: tasks.clone(),

@@ -13,6 +13,8 @@ use crate::{
     store::{self, Store},
 };
 use aether_core::{
+    audit::Act,
+    breaker::{self, Scope},
     decision::{Envelope, Role},
     id::{DecisionId, NodeId, SlotId},
     incident::Approval,
@@ -121,6 +123,14 @@ impl Plane for Running {
                 NotDecided::Driver("it could not be written down, so it does not count; try again".into())
             }
         })
+    }
+
+    fn breakers(&self) -> Vec<breaker::Standing> {
+        self.control.breakers()
+    }
+
+    async fn reset_breaker(&self, scope: &Scope, act: Act) -> Result<bool, store::Error> {
+        self.control.reset_breaker(scope, act).await
     }
 
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, store::Error> {

@@ -6,6 +6,7 @@
 pub mod audit;
 mod backtests;
 pub mod break_glass;
+pub mod breakers;
 mod components;
 mod incidents;
 pub mod nodes;

@@ -43,15 +43,21 @@ pub(crate) fn workspace() -> PathBuf {
 impl Fleet {
     /// A server with the posture of the local fleet: live, with approval, up to impactful.
     pub(crate) async fn start() -> Self {
-        Self::launch(false).await
+        Self::launch(false, "", "").await
+    }
+
+    /// The same, with more of the posture and more sections.
+    #[allow(dead_code, reason = "each test's binary has this module, and not each asks for more")]
+    pub(crate) async fn start_with(posture: &str, sections: &str) -> Self {
+        Self::launch(false, posture, sections).await
     }
 
     /// The same, with a certificate of its own.
     pub(crate) async fn start_with_tls() -> Self {
-        Self::launch(true).await
+        Self::launch(true, "", "").await
     }
 
-    async fn launch(tls: bool) -> Self {
+    async fn launch(tls: bool, posture: &str, sections: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = (folder.path().join("host.pem"), folder.path().join("host.key.pem"));
         let mut settings = String::new();
@@ -69,7 +75,7 @@ impl Fleet {
             "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n{settings}\
              [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
              [posture]\ndry_run = false\napproval_required = true\nhighest_live_class = \"impactful\"\n\
-             [control]\ngrace_ms = 1000\n[recorder]\nseal_interval_ms = 1000\n",
+             {posture}\n[control]\ngrace_ms = 1000\n[recorder]\nseal_interval_ms = 1000\n{sections}\n",
             data = folder.path().join("host").display(),
             bundle = root.join("policies/default").display(),
             plugins = root.join("build/plugins").display(),

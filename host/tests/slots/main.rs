@@ -224,6 +224,7 @@ impl Fleet {
             posture: Posture::default(),
             hysteresis: Hysteresis::default(),
             guard: GuardLimits::default(),
+            breakers: aether_core::breaker::Limits::default(),
             store: plant.store.clone(),
             recorder,
             fabric,

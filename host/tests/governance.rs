@@ -1,0 +1,151 @@
+//! Who may let a plan run, over the real API: many words at once have one outcome, break-glass is told and reviewed, a
+//! breaker holds back until somebody looks. Executors are simulated; what is looked at is what the host lets happen.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and a fleet of processes is waited for by the clock"
+)]
+#![allow(dead_code, reason = "a fleet for the tests of incidents, too")]
+
+mod fleet;
+
+use fleet::Fleet;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+async fn pretending(mut fleet: Fleet) -> (Fleet, String, String) {
+    fleet.simulate = true;
+    fleet.start_agent("node-a", true).await;
+    fleet.start_agent("node-b", false).await;
+    let placed = fleet.until("the workload is known", async |fleet| {
+        let workloads = fleet.get("/api/v1/workloads").await;
+        workloads.as_array().is_some_and(|all| !all.is_empty()).then_some(())
+    });
+    placed.await;
+    fleet.cli(&["drill", "start", "spot-reclaim", "--node", "node-a"]);
+    let incident = fleet.incident_in(&["awaiting_approval"]).await;
+    let (id, plan) = (incident["id"].as_str().unwrap().into(), incident["plan"].as_str().unwrap().into());
+    (fleet, id, plan)
+}
+
+async fn token(fleet: &Fleet, name: &str, rank: &str) -> String {
+    let made = fleet.post("/api/v1/tokens", json!({ "name": name, "rank": rank })).await;
+    made["token"].as_str().unwrap().into()
+}
+
+async fn say(url: &str, token: &str, path: &str, body: Value) -> (StatusCode, Value) {
+    let request = reqwest::Client::new().post(format!("{url}/api/v1/{path}")).bearer_auth(token).json(&body);
+    let response = request.send().await.unwrap();
+    (response.status(), response.json().await.unwrap_or(Value::Null))
+}
+
+async fn closed(fleet: &Fleet, id: &str) -> Value {
+    fleet
+        .until("the incident closes", async |fleet| {
+            let detail = fleet.incident(id).await;
+            (detail["incident"]["phase"] == "closed").then_some(detail)
+        })
+        .await
+}
+
+/// How often the audit has each of these, done.
+async fn done(fleet: &Fleet, actions: &[&str]) -> Vec<usize> {
+    let page = fleet.get("/api/v1/audit?limit=200&verify=true").await;
+    assert_eq!(page["chain_verified"], true, "{page:#}");
+    let entries = page["entries"].as_array().unwrap();
+    let count = |action: &&str| entries.iter().filter(|e| e["action"] == **action && e["outcome"] == "done").count();
+    actions.iter().map(count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_approvals_and_denials_at_once_have_one_outcome() {
+    let (fleet, id, plan) = pretending(Fleet::start().await).await;
+    let mut people = Vec::new();
+    for n in 0..24 {
+        people.push(token(&fleet, &format!("p{n}"), "approver").await);
+    }
+    let words = people.iter().enumerate().map(|(n, token)| {
+        let deed = if n % 2 == 0 { "approve" } else { "deny" };
+        let (url, path) = (fleet.url.clone(), format!("plans/{plan}/{deed}"));
+        async move { (deed, say(&url, token, &path, json!({ "comment": "now" })).await.0) }
+    });
+    let answers = futures::future::join_all(words).await;
+    let taken: Vec<&str> =
+        answers.iter().filter(|(_, status)| *status == StatusCode::OK).map(|(deed, _)| *deed).collect();
+    assert_eq!(taken.len(), 1, "one word counts, and the others are told so: {answers:?}");
+    assert!(answers.iter().all(|(_, status)| [StatusCode::OK, StatusCode::CONFLICT].contains(status)), "{answers:?}");
+    let detail = closed(&fleet, &id).await;
+    let counted = done(&fleet, &["plan.approve", "plan.deny", "step.dispatch"]).await;
+    if taken == ["approve"] {
+        assert_eq!((&counted[..2], detail["approvals"].as_array().unwrap().len()), (&[1, 0][..], 1));
+        assert_ne!(detail["incident"]["resolution"], "denied_by_person");
+    } else {
+        assert_eq!(counted, [0, 1, 0], "denied, and nothing was sent");
+        assert_eq!(detail["incident"]["resolution"], "denied_by_person");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn break_glass_stands_for_two_and_an_open_breaker_still_holds() {
+    let posture = "demands = { impactful = { approvers = 2, role = \"approver\", comment = true } }";
+    let breakers = "[breakers]\nfleet = { count = 0, percent = 100 }";
+    let (mut fleet, id, plan) = pretending(Fleet::start_with(posture, breakers).await).await;
+    let (ann, ben) = (token(&fleet, "ann", "approver").await, token(&fleet, "ben", "approver").await);
+    let url = fleet.url.clone();
+    let approve = format!("plans/{plan}/approve");
+
+    let (status, problem) = say(&url, &ben, &approve, json!({})).await;
+    assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("AE0020")), "no comment: {problem}");
+    assert_eq!(say(&url, &ben, &approve, json!({ "comment": "looked" })).await.0, StatusCode::OK);
+    assert_eq!(fleet.incident(&id).await["incident"]["phase"], "awaiting_approval", "one of two");
+
+    let alone = json!({ "comment": "nobody else is awake", "break_glass": true });
+    let (status, problem) = say(&url, &ann, &approve, alone.clone()).await;
+    assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("AE0091")), "{problem}");
+    let nine_hours = json!({ "reason": "r", "valid_for_ms": 9 * 3_600_000 });
+    assert_eq!(say(&url, &ann, "break-glass", nine_hours).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, glass) = say(&url, &ann, "break-glass", json!({ "reason": "the node goes in two minutes" })).await;
+    assert_eq!(status, StatusCode::CREATED, "{glass}");
+    let hour = glass["expires_at"].as_i64().unwrap() - glass["opened_at"].as_i64().unwrap();
+    assert_eq!(hour, 3_600_000);
+    assert_eq!(say(&url, &ann, "break-glass", json!({ "reason": "again" })).await.0, StatusCode::CONFLICT);
+    assert_eq!(say(&url, &ann, &approve, alone).await.0, StatusCode::OK);
+
+    // It was approved; the breaker of the fleet lets nothing begin, and says so.
+    let detail = closed(&fleet, &id).await;
+    assert_eq!(detail["incident"]["resolution"], "refused", "{detail:#}");
+    assert!(detail["failure"].as_str().unwrap().contains("the breaker of fleet is open"), "{detail:#}");
+    let open = fleet.get("/api/v1/status").await["open_breakers"].clone();
+    assert_eq!((open.as_array().unwrap().len(), open[0]["scope"]["kind"].as_str()), (1, Some("fleet")), "{open}");
+
+    // A restart forgets neither.
+    fleet.kill_host();
+    fleet.start_host().await;
+    assert!(fleet.cli(&["breaker", "list"]).contains("open since"));
+    let viewer = token(&fleet, "vic", "viewer").await;
+    let reset = json!({ "scope": "fleet", "comment": "the limit was meant for a test" });
+    assert_eq!(say(&url, &viewer, "breakers/reset", reset).await.0, StatusCode::FORBIDDEN);
+    fleet.cli(&["breaker", "reset", "fleet", "--comment", "the limit was meant for a test"]);
+    assert_eq!(fleet.get("/api/v1/status").await["open_breakers"], json!([]));
+    let (status, problem) = say(&url, &ann, "breakers/reset", json!({ "scope": "fleet", "comment": "again" })).await;
+    assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("AE0092")), "{problem}");
+
+    // What was approved under it is named, and its review is owed until somebody else has done it.
+    let owed = fleet.get("/api/v1/status").await["break_glass"].clone();
+    assert_eq!((owed.as_array().unwrap().len(), owed[0]["plans"].clone()), (1, json!([plan])), "{owed}");
+    let glass = glass["id"].as_str().unwrap();
+    let review = format!("break-glass/{glass}/review");
+    let word = json!({ "comment": "it was right" });
+    assert_eq!(say(&url, &ann, &review, word.clone()).await.0, StatusCode::CONFLICT, "her own");
+    assert_eq!(say(&url, &ben, &review, word.clone()).await.0, StatusCode::CONFLICT, "still open");
+    assert_eq!(say(&url, &ben, &format!("break-glass/{glass}/end"), json!({})).await.0, StatusCode::CONFLICT);
+    assert_eq!(say(&url, &ann, &format!("break-glass/{glass}/end"), json!({})).await.0, StatusCode::OK);
+    assert_eq!(say(&url, &ben, &review, word.clone()).await.0, StatusCode::OK);
+    assert_eq!(say(&url, &ben, &review, word).await.0, StatusCode::CONFLICT, "once");
+    assert_eq!(fleet.get("/api/v1/status").await["break_glass"], json!([]));
+    assert!(fleet.cli(&["break-glass", "list"]).contains("reviewed by ben"));
+    let actions =
+        ["break-glass.open", "break-glass.end", "break-glass.review", "breaker.open", "breaker.reset", "step.dispatch"];
+    assert_eq!(done(&fleet, &actions).await, [1, 1, 1, 1, 1, 0]);
+}
