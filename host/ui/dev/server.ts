@@ -62,6 +62,9 @@ function answer(request: IncomingMessage, response: ServerResponse, url: URL, pa
       return json(session);
     case 'status':
       return json(world.status(now));
+    case 'breakers':
+    case 'break-glass':
+      return json([]);
     case 'nodes':
       return json(world.nodes(now));
     case 'workloads':

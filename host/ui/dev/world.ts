@@ -486,7 +486,7 @@ export function status(now: number): M.Status {
     started_at: BEGIN - 40 * MINUTE,
     uptime_ms: now - BEGIN + 40 * MINUTE,
     now,
-    posture: { dry_run: false, approval_required: true, highest_live_class: 'impactful', least_confidence_percent: 50 },
+    posture: { dry_run: false, approval_required: true, highest_live_class: 'impactful', least_confidence_percent: 50, demands: {} },
     bundle,
     recorder: {
       series: 61,
@@ -510,6 +510,8 @@ export function status(now: number): M.Status {
     nodes: 3,
     live_nodes: 2,
     open_incidents: made.filter((i) => detail(i, now).incident.closed_at === null).length,
+    break_glass: [],
+    open_breakers: [],
     waiting_plans: made.filter((i) => i.ending === 'waiting').length,
   };
 }

@@ -65,6 +65,13 @@ export const api = {
   startBacktest: (body: M.BacktestRequest) => told(client.POST('/api/v1/backtests', { body: body as never })),
   stopBacktest: (id: string) => told(client.POST('/api/v1/backtests/{id}/stop', { params: { path: { id } } })),
   histories: (s?: Signal) => told(client.GET('/api/v1/histories', s)),
+  breakGlass: (s?: Signal) => told(client.GET('/api/v1/break-glass', s)),
+  openBreakGlass: (reason: string) => told(client.POST('/api/v1/break-glass', { body: { reason } })),
+  endBreakGlass: (id: string) => told(client.POST('/api/v1/break-glass/{id}/end', { params: { path: { id } } })),
+  reviewBreakGlass: (id: string, comment: string) =>
+    told(client.POST('/api/v1/break-glass/{id}/review', { params: { path: { id } }, body: { comment } })),
+  breakers: (s?: Signal) => told(client.GET('/api/v1/breakers', s)),
+  resetBreaker: (scope: string, comment: string) => told(client.POST('/api/v1/breakers/reset', { body: { scope, comment } })),
   audit: (query: { before?: number; verify?: boolean }, s?: Signal) => told(client.GET('/api/v1/audit', { params: { query }, ...s })),
 };
 

@@ -34,6 +34,8 @@ export const keys = {
   plugins: ['plugins'],
   decisions: ['decisions'],
   audit: ['audit'],
+  breakGlass: ['break-glass'],
+  breakers: ['breakers'],
   backtests: ['backtests'],
 } as const;
 
@@ -132,6 +134,14 @@ export function useBacktest(id: string) {
 
 export function useHistories() {
   return useQuery({ queryKey: ['histories'], queryFn: ({ signal }) => api.histories({ signal }), staleTime: 10_000 });
+}
+
+export function useBreakGlass() {
+  return useQuery({ queryKey: keys.breakGlass, queryFn: ({ signal }) => api.breakGlass({ signal }), refetchInterval: 3_000 });
+}
+
+export function useBreakers() {
+  return useQuery({ queryKey: keys.breakers, queryFn: ({ signal }) => api.breakers({ signal }), refetchInterval: 3_000 });
 }
 
 export function useAudit() {

@@ -31,6 +31,12 @@ export function Header({ status }: { status: Status | undefined }) {
           <Tab to="/plugins" name="Plugins" />
           <Tab to="/backtests" name="Backtests" />
           <Tab to="/decisions" name="Decisions" />
+          <Tab
+            to="/governance"
+            name="Governance"
+            badge={(status?.break_glass.length ?? 0) + (status?.open_breakers.length ?? 0)}
+            badgeMeans="open breakers and reviews owed"
+          />
           <Tab to="/audit" name="Audit" />
         </nav>
         <div className={css.right}>

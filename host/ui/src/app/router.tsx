@@ -20,6 +20,7 @@ export const router = createBrowserRouter([
           { path: 'backtests/:id', lazy: async () => ({ Component: (await import('../backtests/BacktestPage')).BacktestPage }) },
           { path: 'decisions', lazy: async () => ({ Component: (await import('../audit/DecisionsPage')).DecisionsPage }) },
           { path: 'decisions/:id', lazy: async () => ({ Component: (await import('../audit/DecisionPage')).DecisionPage }) },
+          { path: 'governance', lazy: async () => ({ Component: (await import('../governance/GovernancePage')).GovernancePage }) },
           { path: 'audit', lazy: async () => ({ Component: (await import('../audit/AuditPage')).AuditPage }) },
           { path: '*', element: <Nowhere /> },
         ],

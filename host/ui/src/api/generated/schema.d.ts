@@ -131,6 +131,95 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/break-glass": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Those that are open or owe a review, then the newest of the others. */
+        get: operations["listBreakGlass"];
+        put?: never;
+        /**
+         * Take leave to approve alone. One approval under it, with a comment, stands for as many as a plan asks for, of
+         *     whatever role; it is still of exactly one hash, in time, and of no plan that you asked for yourself.
+         */
+        post: operations["openBreakGlass"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/break-glass/{id}/end": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give it back before it ends by itself. Whoever holds it, or an administrator. */
+        post: operations["endBreakGlass"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/break-glass/{id}/review": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say that somebody looked at what was done under it. Not whoever held it. */
+        post: operations["reviewBreakGlass"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/breakers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The breakers that are open or have something to count. None: nothing was begun within the window. */
+        get: operations["listBreakers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/breakers/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Close a breaker: what was begun in its scope before counts no more. */
+        post: operations["resetBreaker"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/decisions": {
         parameters: {
             query?: never;
@@ -876,6 +965,7 @@ export interface components {
             at: components["schemas"]["Time"];
             approved: boolean;
             comment?: string | null;
+            break_glass?: components["schemas"]["BreakGlassId"] | null;
         };
         ArgumentSpec: {
             name: string;
@@ -1425,6 +1515,44 @@ export interface components {
             /** @enum {string} */
             kind: "incident_report";
         };
+        BreakGlass: {
+            id: components["schemas"]["BreakGlassId"];
+            principal: components["schemas"]["PrincipalId"];
+            /** @description Of the principal, for people. */
+            name: string;
+            rank: components["schemas"]["Rank"];
+            reason: string;
+            opened_at: components["schemas"]["Time"];
+            expires_at: components["schemas"]["Time"];
+            ended_at?: components["schemas"]["Time"] | null;
+            review?: components["schemas"]["BreakGlassReview"] | null;
+            /** @description The plans that were approved under it. */
+            plans: components["schemas"]["PlanHash"][];
+        };
+        /** @description Somebody's leave, for a short time, to approve alone. */
+        BreakGlassId: string;
+        BreakGlassReview: {
+            by: components["schemas"]["PrincipalId"];
+            at: components["schemas"]["Time"];
+            comment: string;
+        };
+        /** @description How one breaker stands. */
+        BreakerStanding: {
+            scope: components["schemas"]["Scope"];
+            opened_at?: components["schemas"]["Time"] | null;
+            reason?: string | null;
+            /**
+             * Format: int32
+             * @description Begun within the window.
+             */
+            begun: number;
+            /**
+             * Format: int32
+             * @description Nodes that it was begun on.
+             */
+            nodes: number;
+            limit: components["schemas"]["Limit"];
+        };
         /**
          * @description What an entry may use up before it is taken out by itself. Looked at after every evaluation, over the newest
          *     `window` of them.
@@ -1504,6 +1632,21 @@ export interface components {
             fallback: string;
             /** @description The executor only pretends. */
             simulated: boolean;
+        };
+        /** @description The least that is asked for one class. Gates can ask for more. */
+        ClassDemand: {
+            /**
+             * Format: int32
+             * @default 1
+             */
+            approvers: number;
+            /**
+             * @description The least role that counts: `approver`, `policy-author` or `admin`.
+             * @default approver
+             */
+            role: components["schemas"]["Rank"];
+            /** @default false */
+            comment: boolean;
         };
         CollectGarbage: {
             /** @description Say what would be removed, and remove nothing. */
@@ -1612,6 +1755,8 @@ export interface components {
         Decide: {
             /** @description Why. Some plans demand it. */
             comment?: string | null;
+            /** @description Under the break-glass that you hold. Of an approval only. */
+            break_glass?: boolean;
         };
         /** @description What became of an approval, denial or withdrawal. */
         Decided: {
@@ -1889,6 +2034,10 @@ export interface components {
              * @description Plans that wait for an approval.
              */
             waiting_plans: number;
+            /** @description Leaves to approve alone that are open, or over and still to be reviewed. Empty: nobody owes anything. */
+            break_glass: components["schemas"]["BreakGlass"][];
+            /** @description Breakers that are open. Empty: nothing is held back. */
+            open_breakers: components["schemas"]["BreakerStanding"][];
         };
         /**
          * @description `hash(plan, step, direction, target generation)`: a step has one, so a repeat is known as one. A repeat is
@@ -1960,6 +2109,20 @@ export interface components {
         };
         /** @enum {string} */
         Level: "low" | "elevated" | "high" | "critical";
+        /** @description How much may be begun in one scope within the window. */
+        Limit: {
+            /**
+             * Format: int32
+             * @description Incidents that begin to act.
+             */
+            count: number;
+            /**
+             * Format: int32
+             * @description Nodes that they begin on, as a share of the scope's; 100: no limit. The first two never open a breaker by their
+             *     share, or none could ever be acted on in a small scope.
+             */
+            percent: number;
+        };
         /** @description Limits of one evaluation. Each hit is a fault with its own kind. */
         Limits: {
             /**
@@ -2131,6 +2294,16 @@ export interface components {
         };
         /** @enum {string} */
         OnFailure: "compensate" | "stop";
+        /** @description Leave to approve alone, for a while. */
+        OpenBreakGlass: {
+            /** @description Why it cannot wait for another person. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description Default 3,600,000 (1 h); 60,000 to 28,800,000 (8 h).
+             */
+            valid_for_ms?: number | null;
+        };
         /** @description How a step ended, in the agent's words. */
         Outcome: {
             status: components["schemas"]["OutcomeStatus"];
@@ -2282,6 +2455,19 @@ export interface components {
              * @default 50
              */
             least_confidence_percent: number;
+            /**
+             * @description What a live plan of a class needs at least, whatever the gates ask for.
+             * @default {
+             *       "destructive": {
+             *         "approvers": 2,
+             *         "comment": true,
+             *         "role": "approver"
+             *       }
+             *     }
+             */
+            demands: {
+                [key: string]: components["schemas"]["ClassDemand"];
+            };
         };
         Price: {
             at?: components["schemas"]["Time"] | null;
@@ -2501,6 +2687,13 @@ export interface components {
             /** @description In the envelope's order, the first 20. Empty where it is identical. */
             differences: components["schemas"]["ReplayDifference"][];
         };
+        /** @description Which breaker is to be closed. */
+        ResetBreaker: {
+            /** @description `fleet`, or such as `node/node-a` and `pool/spot`. */
+            scope: string;
+            /** @description What was found. */
+            comment: string;
+        };
         /**
          * @description How an incident ended. Every failure ends undone, unknown or stuck.
          * @enum {string}
@@ -2513,6 +2706,10 @@ export interface components {
              */
             generation: number;
             comment?: string | null;
+        };
+        ReviewBreakGlass: {
+            /** @description What was found. */
+            comment: string;
         };
         Risk: {
             level: components["schemas"]["Level"];
@@ -2554,6 +2751,14 @@ export interface components {
             /** Format: double */
             value: number;
         };
+        /** @description What one breaker watches: `fleet`, or such as `node/node-a` and `pool/spot`. */
+        Scope: {
+            kind: components["schemas"]["ScopeKind"];
+            /** @description Empty for the fleet. */
+            name: string;
+        };
+        /** @enum {string} */
+        ScopeKind: "node" | "pool" | "rack" | "tenant" | "fleet";
         SelfTest: {
             /** Format: int32 */
             passed: number;
@@ -3018,6 +3223,7 @@ export interface components {
         };
         /** @enum {string} */
         ValueKind: "text" | "integer" | "number" | "flag" | "duration" | "bytes";
+        /** @description What a planner is told of a verb. */
         Verb: {
             name: string;
             summary: string;
@@ -3122,10 +3328,15 @@ export type BacktestSubject = components['schemas']['BacktestSubject'];
 export type BlastCount = components['schemas']['BlastCount'];
 export type BlastRadius = components['schemas']['BlastRadius'];
 export type Body = components['schemas']['Body'];
+export type BreakGlass = components['schemas']['BreakGlass'];
+export type BreakGlassId = components['schemas']['BreakGlassId'];
+export type BreakGlassReview = components['schemas']['BreakGlassReview'];
+export type BreakerStanding = components['schemas']['BreakerStanding'];
 export type Budget = components['schemas']['Budget'];
 export type BundleInfo = components['schemas']['BundleInfo'];
 export type Candidate = components['schemas']['Candidate'];
 export type CapabilityView = components['schemas']['CapabilityView'];
+export type ClassDemand = components['schemas']['ClassDemand'];
 export type CollectGarbage = components['schemas']['CollectGarbage'];
 export type Collected = components['schemas']['Collected'];
 export type Column = components['schemas']['Column'];
@@ -3172,6 +3383,7 @@ export type Input = components['schemas']['Input'];
 export type LabelledEvent = components['schemas']['LabelledEvent'];
 export type LatestSample = components['schemas']['LatestSample'];
 export type Level = components['schemas']['Level'];
+export type Limit = components['schemas']['Limit'];
 export type Limits = components['schemas']['Limits'];
 export type LogLine = components['schemas']['LogLine'];
 export type Measure = components['schemas']['Measure'];
@@ -3188,6 +3400,7 @@ export type NoticeKind = components['schemas']['NoticeKind'];
 export type Observation = components['schemas']['Observation'];
 export type ObservedEvent = components['schemas']['ObservedEvent'];
 export type OnFailure = components['schemas']['OnFailure'];
+export type OpenBreakGlass = components['schemas']['OpenBreakGlass'];
 export type Outcome = components['schemas']['Outcome'];
 export type OutcomeStatus = components['schemas']['OutcomeStatus'];
 export type Phase = components['schemas']['Phase'];
@@ -3219,14 +3432,18 @@ export type RegisteredPlugin = components['schemas']['RegisteredPlugin'];
 export type ReplayDifference = components['schemas']['ReplayDifference'];
 export type ReplayVerdict = components['schemas']['ReplayVerdict'];
 export type Replayed = components['schemas']['Replayed'];
+export type ResetBreaker = components['schemas']['ResetBreaker'];
 export type Resolution = components['schemas']['Resolution'];
 export type Retirement = components['schemas']['Retirement'];
+export type ReviewBreakGlass = components['schemas']['ReviewBreakGlass'];
 export type Risk = components['schemas']['Risk'];
 export type Role = components['schemas']['Role'];
 export type RollBack = components['schemas']['RollBack'];
 export type RoutingQuestion = components['schemas']['RoutingQuestion'];
 export type SafetyClass = components['schemas']['SafetyClass'];
 export type Sample = components['schemas']['Sample'];
+export type Scope = components['schemas']['Scope'];
+export type ScopeKind = components['schemas']['ScopeKind'];
 export type SelfTest = components['schemas']['SelfTest'];
 export type Series = components['schemas']['Series'];
 export type SeriesKey = components['schemas']['SeriesKey'];
@@ -3552,6 +3769,190 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listBreakGlass: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BreakGlass"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    openBreakGlass: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["OpenBreakGlass"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BreakGlass"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    endBreakGlass: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BreakGlass"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    reviewBreakGlass: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReviewBreakGlass"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BreakGlass"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listBreakers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BreakerStanding"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resetBreaker: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ResetBreaker"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BreakerStanding"][];
+                };
             };
             /** @description A problem */
             default: {

@@ -1,0 +1,229 @@
+/** What holds back and who may go past: breakers, and break-glass with the reviews that it owes. */
+import { Button, TextInput } from '@mantine/core';
+import { useMutation, useQueryClient, type QueryKey } from '@tanstack/react-query';
+import { useState } from 'react';
+import { api } from '../api/client';
+import { useNow } from '../api/clock';
+import type { BreakerStanding, BreakGlass } from '../api/model';
+import { keys, useBreakers, useBreakGlass } from '../api/queries';
+import { usePerson } from '../app/session';
+import { isOpen, scopeName } from '../domain/governance';
+import { rankName } from '../domain/words';
+import { At, Chip, Empty, Failure, Hash, Page, Panel, Skeleton } from '../parts/parts';
+import parts from '../parts/parts.module.css';
+import css from './Governance.module.css';
+
+export function GovernancePage() {
+  const breakers = useBreakers();
+  const glasses = useBreakGlass();
+  const { suffices } = usePerson();
+  return (
+    <Page title="Governance">
+      <div className={css.stack}>
+        <Panel title="Breakers">
+          {breakers.error && !breakers.data && <Failure error={breakers.error} lead="The breakers could not be read" />}
+          {!breakers.data && !breakers.error && <Skeleton height={120} />}
+          {breakers.data?.length === 0 && (
+            <Empty title="All closed">Nothing was begun within the window. Undoing and recovery are never held back.</Empty>
+          )}
+          {breakers.data && breakers.data.length > 0 && <Breakers all={breakers.data} may={suffices('operator')} />}
+        </Panel>
+        <Panel title="Break-glass">
+          {glasses.error && !glasses.data && <Failure error={glasses.error} lead="Break-glass could not be read" />}
+          {!glasses.data && !glasses.error && <Skeleton height={120} />}
+          {glasses.data?.length === 0 && <Empty title="Nobody has ever taken it">Every approval was given as the policy asks.</Empty>}
+          {glasses.data && glasses.data.length > 0 && <Glasses all={glasses.data} />}
+          {suffices('approver') && (
+            <Word
+              label="Take leave to approve alone for an hour: why can it not wait for another person?"
+              button="Break the glass"
+              send={(reason) => api.openBreakGlass(reason)}
+              changes={keys.breakGlass}
+              lead="Not taken"
+            />
+          )}
+        </Panel>
+      </div>
+    </Page>
+  );
+}
+
+function Breakers({ all, may }: { all: BreakerStanding[]; may: boolean }) {
+  return (
+    <div className={parts.scroll}>
+      <table className={parts.table}>
+        <thead>
+          <tr>
+            <th>Scope</th>
+            <th>Stands</th>
+            <th className={parts.right}>Begun</th>
+            <th className={parts.right}>Nodes</th>
+            <th>Why, and what to do</th>
+          </tr>
+        </thead>
+        <tbody>
+          {all.map((one) => (
+            <tr key={scopeName(one.scope)}>
+              <td>
+                <code>{scopeName(one.scope)}</code>
+              </td>
+              <td>
+                {one.opened_at ? (
+                  <>
+                    <Chip tone="high">Open</Chip> <At time={one.opened_at} />
+                  </>
+                ) : (
+                  <Chip tone="ok">Closed</Chip>
+                )}
+              </td>
+              <td className={parts.right}>
+                {one.begun} of {one.limit.count}
+              </td>
+              <td className={parts.right}>
+                {one.nodes}, at most {one.limit.percent} %
+              </td>
+              <td>
+                {one.reason}
+                {one.opened_at && may && (
+                  <Word
+                    label="What was found"
+                    button="Reset"
+                    send={(comment) => api.resetBreaker(scopeName(one.scope), comment)}
+                    changes={keys.breakers}
+                    lead="Not reset"
+                  />
+                )}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Glasses({ all }: { all: BreakGlass[] }) {
+  const now = useNow();
+  const { session, suffices } = usePerson();
+  return (
+    <div className={parts.scroll}>
+      <table className={parts.table}>
+        <thead>
+          <tr>
+            <th>Who</th>
+            <th>Since</th>
+            <th>Stands</th>
+            <th>Why</th>
+            <th>Approved under it</th>
+            <th>Review</th>
+          </tr>
+        </thead>
+        <tbody>
+          {all.map((glass) => {
+            const open = isOpen(glass, now);
+            const mine = glass.principal === session.principal;
+            return (
+              <tr key={glass.id}>
+                <td title={glass.principal}>
+                  {glass.name}, {rankName(glass.rank)}
+                </td>
+                <td>
+                  <At time={glass.opened_at} />
+                </td>
+                <td>
+                  {open ? (
+                    <>
+                      <Chip tone="high">Open</Chip> until <At time={glass.expires_at} />
+                      {(mine || suffices('admin')) && <End glass={glass} />}
+                    </>
+                  ) : (
+                    <Chip tone={glass.review ? 'ok' : 'elevated'}>{glass.review ? 'Reviewed' : 'Review owed'}</Chip>
+                  )}
+                </td>
+                <td>{glass.reason}</td>
+                <td>
+                  {glass.plans.map((plan) => (
+                    <Hash key={plan} value={plan} what="plan hash" />
+                  ))}
+                </td>
+                <td>
+                  {glass.review && (
+                    <>
+                      {glass.review.comment} <At time={glass.review.at} />
+                    </>
+                  )}
+                  {!glass.review && !open && !mine && suffices('approver') && (
+                    <Word
+                      label="What you found"
+                      button="Reviewed"
+                      send={(comment) => api.reviewBreakGlass(glass.id, comment)}
+                      changes={keys.breakGlass}
+                      lead="Not reviewed"
+                    />
+                  )}
+                  {!glass.review && !open && mine && 'by another person'}
+                </td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function End({ glass }: { glass: BreakGlass }) {
+  const client = useQueryClient();
+  const end = useMutation({
+    mutationFn: () => api.endBreakGlass(glass.id),
+    onSettled: () => {
+      void client.invalidateQueries({ queryKey: keys.breakGlass });
+      void client.invalidateQueries({ queryKey: keys.status });
+    },
+  });
+  return (
+    <>
+      <Button size="compact-xs" variant="default" loading={end.isPending} onClick={() => end.mutate()}>
+        Give back
+      </Button>
+      {end.error && <Failure error={end.error} lead="Not given back" />}
+    </>
+  );
+}
+
+interface WordProps {
+  label: string;
+  button: string;
+  send: (text: string) => Promise<unknown>;
+  changes: QueryKey;
+  lead: string;
+}
+
+/** One sentence that is written down, and the deed that it is for. */
+function Word({ label, button, send, changes, lead }: WordProps) {
+  const client = useQueryClient();
+  const [text, setText] = useState('');
+  const said = useMutation({
+    mutationFn: () => send(text.trim()),
+    onSuccess: () => setText(''),
+    onSettled: () => {
+      void client.invalidateQueries({ queryKey: changes });
+      void client.invalidateQueries({ queryKey: keys.status });
+    },
+  });
+  return (
+    <form
+      className={css.word}
+      onSubmit={(event) => {
+        event.preventDefault();
+        said.mutate();
+      }}
+    >
+      <TextInput size="xs" label={label} value={text} maxLength={2000} required onChange={(event) => setText(event.currentTarget.value)} />
+      <Button type="submit" size="xs" loading={said.isPending} disabled={text.trim() === ''}>
+        {button}
+      </Button>
+      <div aria-live="polite">{said.error && <Failure error={said.error} lead={lead} />}</div>
+    </form>
+  );
+}
