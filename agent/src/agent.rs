@@ -5,6 +5,7 @@ use crate::{
         Desk,
         control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain},
         criu::{Criu, Missing},
+        cuda::Cuda,
         hands::{Hands, native::Native, simulated::Simulated},
         images::Images,
         journal::Journal,
@@ -69,8 +70,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let sources = collector.probe(&config.disabled_sources);
     let namespaces = Criu::probe_namespaces();
     let cgroups = Cgroups::probe();
+    let cuda = Cuda::find(config.cuda_checkpoint.as_deref());
+    let bounded = cgroups.can_make();
     let gpus = find_gpus(&config).await;
-    let findings = Findings::new(&config, &criu, &namespaces, &cgroups, &gpus, &sources);
+    let findings = Findings::new(&config, &criu, &namespaces, &cuda, &cgroups, &gpus, &bounded, &sources);
     for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
         let reason = finding.reason.as_deref().unwrap_or_default();
         warn!(capability = finding.name, reason, advice = finding.advice, "is not to be had on this machine");
@@ -97,7 +100,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let hands: Box<dyn Hands> = if config.simulate {
         Box::new(Simulated)
     } else {
-        Box::new(Native { criu, namespaces, registry: registry.clone() })
+        Box::new(Native { criu, namespaces, cuda, registry: registry.clone() })
     };
     let journal = Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?);
     let control = Control {
@@ -105,6 +108,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         cgroups,
         gpus,
         drain,
+        bounded,
+        runbooks: state.runbooks(),
         registry: registry.clone(),
         journal: journal.clone(),
     };
@@ -154,12 +159,15 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
     let _ = std::fs::remove_file(&folder);
     let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), registry);
     let sources = collector.probe(&config.disabled_sources);
+    let cgroups = Cgroups::probe();
     Ok(Findings::new(
         config,
         &Criu::find(config.criu.as_deref()),
         &Criu::probe_namespaces(),
-        &Cgroups::probe(),
+        &Cuda::find(config.cuda_checkpoint.as_deref()),
+        &cgroups,
         &Gpus::probe(config.nvml.as_deref()),
+        &cgroups.can_make(),
         &sources,
     ))
 }

@@ -2,8 +2,9 @@
 
 use crate::{
     act::{
-        control::{Control, cgroup::Cgroups, gpu::Gpus},
+        control::{Absent, Control, cgroup::Cgroups, gpu::Gpus},
         criu::{Criu, Missing},
+        cuda::Cuda,
     },
     collect::Standing,
     config::Config,
@@ -39,8 +40,10 @@ impl Findings {
         config: &Config,
         criu: &Result<Criu, Missing>,
         namespaces: &Result<(), Missing>,
+        cuda: &Result<Cuda, Missing>,
         cgroups: &Cgroups,
         gpus: &Gpus,
+        bounded: &Result<(), Absent>,
         sources: &[Standing],
     ) -> Self {
         let mut capabilities = Vec::new();
@@ -54,17 +57,22 @@ impl Findings {
         }
         let checkpoint = criu.as_ref().map(|_| ());
         let restore = checkpoint.and(namespaces.as_ref().copied());
-        for (name, found) in [(capability::CHECKPOINT, checkpoint), (capability::RESTORE, restore)] {
-            let missing = if config.simulate { None } else { found.err() };
+        let gpu = restore.and(cuda.as_ref().map(|_| ()));
+        for (name, found) in
+            [(capability::CHECKPOINT, checkpoint), (capability::RESTORE, restore), (capability::CHECKPOINT_GPU, gpu)]
+        {
+            // A simulating agent has no contexts to pretend with.
+            let pretends = config.simulate && name != capability::CHECKPOINT_GPU;
+            let missing = if pretends { None } else { found.err() };
             capabilities.push(Finding {
                 name: name.into(),
                 available: missing.is_none(),
                 reason: missing.map(|missing| missing.reason.clone()),
                 advice: missing.map(|missing| missing.advice.clone()),
-                simulated: config.simulate,
+                simulated: pretends,
             });
         }
-        for (name, found) in Control::capabilities(config.simulate, cgroups, gpus) {
+        for (name, found) in Control::capabilities(config.simulate, cgroups, gpus, bounded) {
             let absent = found.err();
             capabilities.push(Finding {
                 name: name.into(),

@@ -48,6 +48,7 @@ struct File {
     join_token_file: Option<PathBuf>,
     criu: Option<PathBuf>,
     nvml: Option<PathBuf>,
+    cuda_checkpoint: Option<PathBuf>,
     simulate: Option<bool>,
     stop_workloads_on_exit: Option<bool>,
     labels: BTreeMap<String, String>,
@@ -119,6 +120,7 @@ pub struct Overrides {
     pub join_token_file: Option<PathBuf>,
     pub criu: Option<PathBuf>,
     pub nvml: Option<PathBuf>,
+    pub cuda_checkpoint: Option<PathBuf>,
     pub simulate: bool,
     pub stop_workloads_on_exit: bool,
 }
@@ -136,6 +138,8 @@ pub struct Config {
     pub criu: Option<PathBuf>,
     /// NVML as it was asked for; none means that the loader looks for it.
     pub nvml: Option<PathBuf>,
+    /// `cuda-checkpoint` as it was asked for; none means that it is looked for.
+    pub cuda_checkpoint: Option<PathBuf>,
     pub simulate: bool,
     pub stop_workloads_on_exit: bool,
     /// Where this node stands: its pool, rack and tenant, and what else people want to see of it.
@@ -234,6 +238,7 @@ impl Config {
             join_token_file,
             criu,
             nvml,
+            cuda_checkpoint,
             simulate,
             stop_workloads_on_exit,
             labels,
@@ -286,6 +291,7 @@ impl Config {
             join_token: join_token.map(JoinToken),
             criu: flags.criu.or(criu),
             nvml: flags.nvml.or(nvml),
+            cuda_checkpoint: flags.cuda_checkpoint.or(cuda_checkpoint),
             simulate: flags.simulate || simulate.unwrap_or(false),
             stop_workloads_on_exit: flags.stop_workloads_on_exit || stop_workloads_on_exit.unwrap_or(false),
             labels,

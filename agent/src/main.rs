@@ -31,6 +31,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Enter cgroups and become a program. The agent runs it on itself, for a runbook's script.
+    #[command(hide = true)]
+    Enter {
+        folders: Vec<PathBuf>,
+        #[arg(last = true)]
+        program: PathBuf,
+    },
     /// Print a commented configuration with every setting and its default.
     ExampleConfig,
 }
@@ -64,6 +71,9 @@ struct Settings {
     /// NVML, the NVIDIA driver's library [default: looked for by the loader].
     #[arg(long, env = "AETHER_NVML")]
     nvml: Option<PathBuf>,
+    /// NVIDIA's cuda-checkpoint [default: looked for on the PATH].
+    #[arg(long, env = "AETHER_CUDA_CHECKPOINT")]
+    cuda_checkpoint: Option<PathBuf>,
     /// Only pretend to act, and say so everywhere.
     #[arg(long)]
     simulate: bool,
@@ -83,6 +93,7 @@ impl Settings {
             join_token_file: self.join_token_file,
             criu: self.criu,
             nvml: self.nvml,
+            cuda_checkpoint: self.cuda_checkpoint,
             simulate: self.simulate,
             stop_workloads_on_exit: self.stop_workloads_on_exit,
         };
@@ -116,6 +127,10 @@ fn act(command: Command) -> anyhow::Result<()> {
             runtime.block_on(run(config))
         }
         Command::Doctor { settings, json } => doctor(settings, json),
+        Command::Enter { folders, program } => {
+            let error = aether_agent::act::control::runbook::enter(&folders, &program);
+            Err(error).with_context(|| format!("{} could not be begun", program.display()))
+        }
         Command::ExampleConfig => {
             print(aether_agent::config::EXAMPLE);
             Ok(())

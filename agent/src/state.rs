@@ -54,7 +54,7 @@ impl StateFolder {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::InUse(path)),
             Err(error) => return Err(at(error.into())),
         }
-        for inner in ["spool", "journal", "workloads", "snapshots"] {
+        for inner in ["spool", "journal", "workloads", "snapshots", "runbooks"] {
             let inner = path.join(inner);
             DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at)?;
         }
@@ -80,6 +80,10 @@ impl StateFolder {
     }
     pub fn registry(&self) -> PathBuf {
         self.path.join("workloads.json")
+    }
+    /// Scripts while they run, one folder for each order.
+    pub fn runbooks(&self) -> PathBuf {
+        self.path.join("runbooks")
     }
     /// Whether this node takes new work.
     pub fn drain(&self) -> PathBuf {

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod control;
 pub mod criu;
+pub mod cuda;
 pub mod hands;
 pub mod images;
 pub mod journal;

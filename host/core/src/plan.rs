@@ -365,6 +365,7 @@ mod tests {
         World {
             nodes: ["node-a", "node-b"].map(|node| (NodeId::new(node), able.clone())).into(),
             workloads: [(crate::id::WorkloadId::new("train"), train)].into(),
+            ..World::default()
         }
     }
 
@@ -438,6 +439,65 @@ mod tests {
         }
         world.nodes.get_mut(&NodeId::new("node-a")).unwrap().live = false;
         assert_eq!(resolve_one(freeze, &world).unwrap_err().code(), "proposal.node-not-live");
+    }
+
+    #[test]
+    fn a_runbook_is_one_step_with_the_digest_and_bounds_of_its_script() {
+        let mut world = world();
+        let node = world.nodes.get_mut(&NodeId::new("node-a")).unwrap();
+        node.capabilities.insert("runbook.run".into(), Ok(()));
+        let runbook: crate::policy::Runbook = serde_json::from_value(serde_json::json!({
+            "script": "runbooks/collect.sh",
+            "digest": Digest::of(b"script"),
+            "arguments": [
+                { "name": "unit", "kind": "text", "required": true },
+                { "name": "lines", "kind": "integer", "minimum": 1.0, "maximum": 100.0 },
+                { "name": "level", "kind": "text", "choices": ["low", "high"] },
+            ],
+        }))
+        .unwrap();
+        world.runbooks.insert("collect".into(), runbook);
+        let run = |arguments: &[(&str, Value)]| {
+            let step = ProposedStep {
+                verb: verb::RUNBOOK.into(),
+                target: Target { kind: SubjectKind::Node, id: "node-a".into(), generation: 1 },
+                arguments: arguments.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect(),
+                preconditions: vec![],
+                on_failure: OnFailure::Stop,
+            };
+            resolve(&Proposal { steps: vec![step], success: vec![], ..proposal() }, &world)
+        };
+        let text = |text: &str| Value::Text(text.into());
+        let name = || ("runbook", text("collect"));
+        let unit = || ("arg.unit", text("sshd; rm -rf /"));
+        let resolved = run(&[name(), unit(), ("arg.lines", Value::Integer(5))]).unwrap();
+        let [step] = &resolved.steps[..] else { panic!("{resolved:?}") };
+        assert_eq!(
+            (step.verb.as_str(), resolved.class, &step.compensation),
+            (verb::SCRIPT, SafetyClass::Destructive, &None)
+        );
+        let arguments = serde_json::to_string(&step.arguments).unwrap();
+        let digest = Digest::of(b"script");
+        expect![[r#"{"arg.lines":{"integer":5},"arg.unit":{"text":"sshd; rm -rf /"},"cpus":{"number":0.5},"memory-max":{"bytes":268435456},"output-bytes":{"bytes":16384},"pids":{"integer":64},"runbook":{"text":"collect"},"script":{"text":"DIGEST"},"timeout":{"duration":60000}}"#]]
+            .assert_eq(&arguments.replace(&digest.0, "DIGEST"));
+
+        for (arguments, expected) in [
+            (vec![name()], "proposal.argument"),
+            (vec![name(), unit(), ("arg.lines", Value::Integer(101))], "proposal.argument"),
+            (vec![name(), unit(), ("arg.lines", text("5"))], "proposal.argument"),
+            (vec![name(), unit(), ("arg.level", text("middle"))], "proposal.argument"),
+            (vec![name(), unit(), ("arg.other", text("x"))], "proposal.argument"),
+            (vec![name(), ("arg.unit", text("two\nlines"))], "proposal.argument"),
+            (vec![name(), ("arg.unit", text(&"x".repeat(257)))], "proposal.argument"),
+            (vec![name(), unit(), ("script", text("mine"))], "proposal.argument"),
+            (vec![("runbook", text("other")), unit()], "proposal.unknown-runbook"),
+        ] {
+            assert_eq!(run(&arguments).unwrap_err().code(), expected, "{arguments:?}");
+        }
+        let shown = catalogue::catalogue_with(&world.runbooks);
+        let shown = shown.iter().find(|verb| verb.name == verb::RUNBOOK).unwrap();
+        assert_eq!(shown.arguments[0].choices, ["collect"]);
+        assert!(shown.arguments.iter().any(|spec| spec.name == "arg.level" && spec.choices.len() == 2));
     }
 
     /// Success of what stays where it is is judged on that very generation.

@@ -2,6 +2,7 @@
 //! On disk it is a folder with `policy.toml` and `fixtures/`; this is its parsed form.
 
 use crate::{
+    catalogue::{ArgumentSpec, argument},
     combine::CombiningRule,
     decision::{Limits, Role},
     id::{Digest, SlotId},
@@ -20,6 +21,64 @@ pub struct Bundle {
     pub summary: String,
     /// In order of evaluation.
     pub slots: BTreeMap<SlotId, Slot>,
+    /// What `runbook.run` can run, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runbooks: BTreeMap<String, Runbook>,
+}
+
+/// The largest script of a runbook: it travels in an order.
+pub const SCRIPT_BYTES_MAXIMUM: usize = 64 << 10;
+/// The longest text that a runbook's argument may be, where no choices are named.
+pub const RUNBOOK_TEXT_MAXIMUM: usize = 256;
+
+/// A script that ships with the bundle, signed, and what it may use and be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Runbook {
+    #[serde(default)]
+    pub summary: String,
+    /// The script's file, beside the bundle's `policy.toml`. Its signature is the file of that name with `.sig`.
+    pub script: String,
+    /// BLAKE3 of the script; set when it is read. A bundle that names one takes just that.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    #[serde(default = "Runbook::default_cpus")]
+    pub cpus: f64,
+    #[serde(default = "Runbook::default_memory")]
+    pub memory_bytes: u64,
+    #[serde(default = "Runbook::default_pids")]
+    pub pids: u32,
+    #[serde(default = "Runbook::default_output")]
+    pub output_bytes: u64,
+    #[serde(default = "Runbook::default_timeout")]
+    pub timeout_ms: u64,
+    #[serde(default)]
+    pub arguments: Vec<ArgumentSpec>,
+}
+
+impl Runbook {
+    fn default_cpus() -> f64 {
+        0.5
+    }
+    fn default_memory() -> u64 {
+        256 << 20
+    }
+    fn default_pids() -> u32 {
+        64
+    }
+    fn default_output() -> u64 {
+        16 << 10
+    }
+    fn default_timeout() -> u64 {
+        60_000
+    }
+
+    /// Its own arguments under the names by which a proposal gives them.
+    pub fn specs(&self) -> impl Iterator<Item = ArgumentSpec> + '_ {
+        self.arguments
+            .iter()
+            .map(|spec| ArgumentSpec { name: format!("{}{}", argument::OF_RUNBOOK, spec.name), ..spec.clone() })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

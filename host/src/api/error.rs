@@ -134,6 +134,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0076", "Exported decision not right"),
     ("AE0077", "Decision not executable"),
     ("AE0078", "Too many backtests"),
+    ("AE0080", "Runbook not there"),
     ("AE0090", "Audit not whole"),
     ("AE0091", "Break-glass not taken"),
     ("AE0092", "Breaker not reset"),

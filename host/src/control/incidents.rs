@@ -24,7 +24,7 @@ use aether_core::{
     metric,
     observation::{Input, Observation},
     order::{Direction, IdempotencyKey, Order},
-    plan::{PlanHash, Shape},
+    plan::{PlanHash, Shape, Step, World},
     subject::SubjectRef,
     time::Time,
     value::Value,
@@ -329,6 +329,10 @@ impl Control {
         if reservation.direction == Direction::Forward {
             let step =
                 usize::try_from(reservation.step).ok().and_then(|step| live.incident.plan.as_ref()?.steps.get(step));
+            if step.is_some_and(|step| script_of(step).is_some_and(|digest| self.script(digest).is_none())) {
+                let reason = "the policy in force no longer has the script that was approved".to_string();
+                return Event::ReservationRefused { key, code: "runbook.gone".into(), reason };
+            }
             let bounds = step.map(|step| self.readings(&step.preconditions)).unwrap_or_default();
             if let Some(reason) = bounds.iter().find_map(|reading| reading.broken(now)) {
                 return Event::ReservationRefused { key, code: "precondition".into(), reason };
@@ -366,6 +370,11 @@ impl Control {
         }
     }
 
+    /// The text of a runbook's script, by what the plan that was approved names.
+    fn script(&self, digest: &str) -> Option<&str> {
+        self.0.slots.runbooks().script(digest)
+    }
+
     /// Sends an order. If its node is away the order is sent when it comes back; the step's timer bounds the wait.
     async fn dispatch(&self, incident: &Incident, reservation: Reservation, fence: u64, execute_by: Time) {
         let Some(plan) = &incident.plan else { return };
@@ -377,6 +386,11 @@ impl Control {
             }
         };
         let Reservation { key, plan: hash, step, direction, verb, node, target: _, inputs } = reservation;
+        let mut inputs = inputs;
+        let planned = usize::try_from(step).ok().and_then(|step| plan.steps.get(step));
+        if let Some(script) = planned.and_then(script_of).and_then(|digest| self.script(digest)) {
+            inputs.insert(catalogue::argument::SCRIPT.into(), script.into());
+        }
         let order = Order {
             key: key.clone(),
             plan: hash,
@@ -445,7 +459,7 @@ impl Control {
     async fn plan(&self, incident: Incident) {
         let at = clock::now();
         let mut envelopes = Vec::new();
-        let world = self.0.fabric.world();
+        let world = World { runbooks: self.0.slots.runbooks().known().clone(), ..self.0.fabric.world() };
         let candidates = self.candidates(&incident, at, &mut envelopes).await;
         let finding = PlanningFinding {
             id: incident.id.0.clone(),
@@ -463,7 +477,7 @@ impl Control {
                 .iter()
                 .map(|node| Candidate { node: node.clone(), free: vec![self.observation(node, inputs, at)] })
                 .collect();
-            let catalogue = catalogue::catalogue();
+            let catalogue = catalogue::catalogue_with(&world.runbooks);
             Question::Plan { finding: finding.clone(), evidence, candidates, catalogue }
         };
         for generation in self.0.slots.of(Role::RemediationPlanner) {
@@ -520,7 +534,11 @@ impl Control {
             .fabric
             .nodes()
             .iter()
-            .filter(|node| node.live && node.id.0 != incident.opening.subject.id)
+            .filter(|node| {
+                node.live
+                    && !node.facts.contains_key(catalogue::fact::DRAINED)
+                    && node.id.0 != incident.opening.subject.id
+            })
             .map(observe::node_subject)
             .collect();
         if others.is_empty() {
@@ -687,6 +705,12 @@ impl Control {
             }
         }
     }
+}
+
+/// The script that a step runs, if it runs one.
+fn script_of(step: &Step) -> Option<&str> {
+    let argument = (step.verb == catalogue::verb::SCRIPT).then(|| step.arguments.get(catalogue::argument::SCRIPT))?;
+    argument.and_then(Value::as_text)
 }
 
 fn silent_gate(failure: &aether_runtime::bundle::Failure) -> GateAnswer {

@@ -16,6 +16,7 @@ mod live;
 pub mod metric;
 pub mod registry;
 pub mod replay;
+pub mod runbooks;
 mod seed;
 
 pub use deed::{Added, By, Deed, NewEntry};
@@ -40,6 +41,7 @@ use aether_runtime::{
     bundle::{Failure, Refusal, chain},
 };
 use registry::Registry;
+use runbooks::Runbooks;
 use serde::Serialize;
 use serde_json::json;
 use std::{
@@ -59,6 +61,7 @@ struct Inner {
     tasks: TaskTracker,
     bundle: Bundle,
     bundle_digest: Digest,
+    runbooks: Runbooks,
     /// Of the bundle; its fixtures are what candidates are tested on.
     folder: PathBuf,
     places: BTreeMap<SlotId, Place>,
@@ -99,6 +102,10 @@ impl Slots {
 
     pub fn current(&self, slot: &SlotId) -> Option<Arc<Generation>> {
         self.0.places.get(slot).map(Place::current)
+    }
+
+    pub fn runbooks(&self) -> &Runbooks {
+        &self.0.runbooks
     }
 
     pub fn bundle(&self) -> &Bundle {

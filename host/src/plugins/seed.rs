@@ -4,6 +4,7 @@
 use super::{
     Error, Failure, Generation, ITSELF, Inner, Place, Slots, load, metric,
     registry::{self, Provenance, Registry},
+    runbooks::Runbooks,
 };
 use crate::{
     clock,
@@ -109,6 +110,13 @@ impl Slots {
                 found.entry(id.clone()).or_default().push(result);
             }
         }
+        let trusted = registry.settings().trusted_keys.clone();
+        let (declared, beside) = (bundle.clone(), folder.clone());
+        let runbooks = tokio::task::spawn_blocking(move || Runbooks::read(&declared, &beside, &trusted)).await;
+        let runbooks = runbooks.map_err(|_| Error::Died)?;
+        for (name, runbook) in runbooks.known() {
+            bundle.runbooks.insert(name.clone(), runbook.clone());
+        }
         let bundle_digest = Digest::of(&canonical(&bundle));
         let mut slots = Self(Arc::new(Inner {
             store,
@@ -116,6 +124,7 @@ impl Slots {
             tasks,
             bundle: bundle.clone(),
             bundle_digest,
+            runbooks,
             folder,
             places: BTreeMap::new(),
         }));

@@ -3,16 +3,22 @@
 //! A limit is set only in a cgroup that holds nothing but the workload: what shares one is not ours to limit.
 
 use super::{
-    Absent,
+    Absent, runbook,
     settings::{Settings, Values},
 };
-use crate::{act::hands::Failure, process::ProcessRef, workloads::Entry};
+use crate::{
+    act::hands::Failure,
+    process::{self, ProcessRef},
+    workloads::Entry,
+};
 use aether_core::{catalogue::argument, value::Value};
 use procfs::process::Process;
+use rustix::process::Signal;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Folders below a workload's cgroup that are looked into.
@@ -238,6 +244,146 @@ impl Settings for Limits {
 
     fn write(&self, name: &str, value: &str) -> Result<(), Failure> {
         write(&self.file(name)?, value)
+    }
+}
+
+/// What a script may use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    pub cpus: f64,
+    pub memory_bytes: u64,
+    pub pids: u64,
+}
+
+/// Period of a processor limit that is made here.
+const PERIOD_US: f64 = 100_000.0;
+
+impl Cgroups {
+    /// Where a cgroup of this name is or would be, for each hierarchy that bounds need.
+    fn places(&self, name: &str) -> Vec<(PathBuf, bool)> {
+        let two = self.two.as_ref().map(|mount| read(&mount.point.join("cgroup.controllers")).unwrap_or_default());
+        let mut places = Vec::new();
+        for kind in [Kind::Cpu, Kind::Memory, Kind::Pids] {
+            let (controller, _) = kind.names();
+            let in_two = two.as_ref().is_some_and(|all| all.split_whitespace().any(|one| one == controller));
+            let place = match (&self.two, self.one.get(controller)) {
+                (Some(mount), _) if in_two => Some((mount.point.join(name), true)),
+                (_, Some(mount)) => Some((mount.point.join(name), false)),
+                (_, None) => None,
+            };
+            places.extend(place.filter(|place| !places.contains(place)));
+        }
+        places
+    }
+
+    /// A new cgroup with these bounds, all of them.
+    pub fn make(&self, name: &str, bounds: &Bounds) -> Result<Made, Failure> {
+        let Bounds { cpus, memory_bytes, pids } = *bounds;
+        let quota = (cpus * PERIOD_US).round().max(QUOTA_MINIMUM_US);
+        let made = Made { folders: vec![] };
+        let made = self.places(name).into_iter().try_fold(made, |mut made, (folder, two)| {
+            if let Some(parent) = folder.parent().filter(|_| two) {
+                write(&parent.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
+            }
+            match fs::create_dir(&folder) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failure("made", &folder, &error)),
+            }
+            made.folders.push(folder);
+            Ok(made)
+        });
+        let made = made?;
+        let wanted = [
+            [("cpu.max", format!("{quota} {PERIOD_US}")), ("cpu.cfs_quota_us", format!("{quota}"))],
+            [("memory.max", memory_bytes.to_string()), ("memory.limit_in_bytes", memory_bytes.to_string())],
+            [("pids.max", pids.to_string()), ("pids.max", pids.to_string())],
+        ];
+        for setting in wanted {
+            let file = setting.iter().find_map(|(name, value)| Some((made.file(name)?, value)));
+            let set = match file {
+                Some((file, value)) => write(&file, value),
+                None => Err(Failure::new("cgroup.controller", format!("no cgroup hierarchy has `{}`", setting[0].0))),
+            };
+            if let Err(failure) = set {
+                made.remove(MADE_WITHIN);
+                return Err(failure);
+            }
+        }
+        Ok(made)
+    }
+
+    /// What an earlier agent made under this name, as far as it is there.
+    pub fn found(&self, name: &str) -> Made {
+        Made {
+            folders: self.places(name).into_iter().map(|(folder, _)| folder).filter(|folder| folder.is_dir()).collect(),
+        }
+    }
+
+    /// Whether a cgroup with bounds can be made here: tried.
+    pub fn can_make(&self) -> Result<(), Absent> {
+        let bounds = Bounds { cpus: 1.0, memory_bytes: 64 << 20, pids: 8 };
+        let made = self.make(&format!("aether-probe-{}", std::process::id()), &bounds);
+        let made = made.map_err(|failure| {
+            Absent::new(
+                format!("a cgroup with bounds cannot be made here: {failure}"),
+                "run the agent as root where it may write the cgroup hierarchy, with the controllers cpu, memory and pids",
+            )
+        })?;
+        made.remove(MADE_WITHIN);
+        Ok(())
+    }
+}
+
+/// How long an empty cgroup may take to go.
+const MADE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A cgroup that this agent made, in each hierarchy.
+pub struct Made {
+    folders: Vec<PathBuf>,
+}
+
+impl Made {
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        self.folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file())
+    }
+
+    /// Kills all that is in it. True once nothing is.
+    pub fn kill(&self, within: Duration) -> bool {
+        let gone = process::poll(within, || {
+            let pids: Vec<u32> = self.folders.iter().filter_map(|folder| processes(folder).ok()).flatten().collect();
+            let left = runbook::alive(&pids);
+            for process in &left {
+                let _ = process.signal(Signal::KILL);
+            }
+            left.is_empty().then_some(())
+        });
+        gone.is_some()
+    }
+
+    /// Whether the kernel killed something in it for want of memory.
+    pub fn out_of_memory(&self) -> bool {
+        let events = self.file("memory.events").or_else(|| self.file("memory.oom_control"));
+        let text = events.and_then(|file| read(&file).ok()).unwrap_or_default();
+        let killed = text.lines().filter_map(|line| line.strip_prefix("oom_kill "));
+        killed.filter_map(|count| count.trim().parse::<u64>().ok()).any(|count| count > 0)
+    }
+
+    pub fn remove(&self, within: Duration) {
+        for folder in &self.folders {
+            let removed = process::poll(within, || match fs::remove_dir(folder) {
+                Ok(()) => Some(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Some(()),
+                Err(_) => None,
+            });
+            if removed.is_none() {
+                tracing::warn!(cgroup = %folder.display(), "a cgroup that is not needed any more could not be removed");
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod freezer;
 pub mod gpu;
 pub mod node;
+pub mod runbook;
 pub mod settings;
 pub mod signal;
 
@@ -27,7 +28,7 @@ use cgroup::Cgroups;
 use gpu::Gpus;
 use node::Drain;
 use settings::{Settings, Values};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// Why something cannot be done here, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,20 +50,35 @@ pub struct Control {
     pub cgroups: Cgroups,
     pub gpus: Gpus,
     pub drain: Drain,
+    /// Whether scripts can be held to bounds here.
+    pub bounded: Result<(), Absent>,
+    /// Where a script lies while it runs.
+    pub runbooks: PathBuf,
     pub registry: Arc<Registry>,
     pub journal: Arc<Journal>,
 }
 
 impl Control {
     /// Every capability of this module, with why it is missing.
-    pub fn capabilities(simulate: bool, cgroups: &Cgroups, gpus: &Gpus) -> Vec<(&'static str, Result<(), Absent>)> {
+    pub fn capabilities(
+        simulate: bool,
+        cgroups: &Cgroups,
+        gpus: &Gpus,
+        bounded: &Result<(), Absent>,
+    ) -> Vec<(&'static str, Result<(), Absent>)> {
         if simulate {
             let pretends = Absent::new(
                 "a simulating agent pretends checkpoint and restore, and nothing else",
                 "run the agent without `--simulate`",
             );
-            let real =
-                [capability::FREEZE, capability::SIGNAL, capability::LIMIT, capability::GPU, capability::RESET_GPU];
+            let real = [
+                capability::FREEZE,
+                capability::SIGNAL,
+                capability::LIMIT,
+                capability::GPU,
+                capability::RESET_GPU,
+                capability::RUNBOOK,
+            ];
             let mut all: Vec<_> = real.map(|name| (name, Err(pretends.clone()))).into();
             all.push((capability::DRAIN, Ok(())));
             return all;
@@ -74,6 +90,7 @@ impl Control {
             (capability::GPU, gpus.can_control()),
             (capability::RESET_GPU, gpus.can_reset()),
             (capability::DRAIN, Ok(())),
+            (capability::RUNBOOK, bounded.clone()),
         ]
     }
 
@@ -94,6 +111,7 @@ impl Control {
             verb::RESTORE_GPU,
             verb::DRAIN,
             verb::UNDRAIN,
+            verb::SCRIPT,
         ]
         .contains(&verb)
     }
@@ -107,6 +125,7 @@ impl Control {
             (Direction::Compensate, _) => Ok(()),
             (Direction::Forward, verb::SIGNAL) => signal::targets(task, entry.as_ref()).map(|_| ()),
             (Direction::Forward, verb::TERMINATE) => signal::root(entry.as_ref()).map(|_| ()),
+            (Direction::Forward, verb::SCRIPT) => runbook::ready(task),
             (Direction::Forward, verb::LOCK_CLOCKS | verb::RESET_CLOCKS | verb::RESET_GPU) => {
                 self.gpus.ready(gpu_of(task), task)
             }
@@ -117,7 +136,7 @@ impl Control {
 
     fn available(&self, verb: &str) -> Result<(), Refusal> {
         let needed = catalogue::find(verb).ok().and_then(|found| found.verb.capability);
-        let all = Self::capabilities(self.simulate, &self.cgroups, &self.gpus);
+        let all = Self::capabilities(self.simulate, &self.cgroups, &self.gpus, &self.bounded);
         let found = all.into_iter().find(|(name, _)| Some(*name) == needed.as_deref());
         match found {
             Some((_, Err(Absent { reason, advice }))) => {
@@ -176,6 +195,7 @@ impl Control {
         match (task.order.direction, task.verb.as_str()) {
             (_, verb::SIGNAL) => signal::send(run, self.registry.get(&task.workload).as_ref()),
             (_, verb::TERMINATE) => signal::terminate(run, self.registry.get(&task.workload).as_ref()),
+            (_, verb::SCRIPT) => runbook::carry_out(run, &self.cgroups, &self.runbooks),
             (_, verb::LOCK_CLOCKS) => self.gpus.lock_clocks(run, gpu_of(task)),
             (_, verb::RESET_CLOCKS) => self.gpus.reset_clocks(gpu_of(task)),
             (_, verb::RESET_GPU) => self.gpus.reset(run, gpu_of(task)),
@@ -215,6 +235,7 @@ impl Control {
     pub fn settle(&self, task: &Task, phase: Option<&str>) -> Option<Done> {
         match (task.order.direction, task.verb.as_str()) {
             (_, verb::SIGNAL | verb::TERMINATE) => Some(signal::settle(phase)),
+            (_, verb::SCRIPT) => Some(runbook::settle(task, phase, &self.cgroups, &self.runbooks)),
             (_, verb::LOCK_CLOCKS | verb::RESET_GPU) => Some(Gpus::settle(phase)),
             // Giving a clock back twice is giving it back.
             (_, verb::RESET_CLOCKS) => Some(self.gpus.reset_clocks(gpu_of(task))),

@@ -5,6 +5,7 @@ use crate::{
     act::{
         check::{Refusal, refuse},
         criu::{Criu, Missing, explain, tail},
+        cuda::{self, Cuda},
         run::Run,
     },
     process::{self, Condition, ProcessRef},
@@ -27,12 +28,51 @@ const RESTORED_WITHIN_BYTES: u64 = 4 << 10;
 pub struct Native {
     pub criu: Result<Criu, Missing>,
     pub namespaces: Result<(), Missing>,
+    pub cuda: Result<Cuda, Missing>,
     pub registry: Arc<Registry>,
 }
 
 impl Native {
     fn criu(&self) -> Result<&Criu, Failure> {
         self.criu.as_ref().map_err(|missing| Failure::new(missing.code, &missing.reason))
+    }
+}
+
+/// A process with all that it has begun.
+fn tree(root: &ProcessRef) -> Vec<ProcessRef> {
+    let mut tree = root.descendants();
+    tree.push(*root);
+    tree
+}
+
+impl Native {
+    /// Moves what the workload has on GPUs into its memory, and marks the images.
+    fn take_off_gpus(&self, root: &ProcessRef, images: &Path, run: &Run) -> Result<(), Failure> {
+        let tree = tree(root);
+        let taken_off = match &self.cuda {
+            Ok(cuda) => cuda.take_off(&tree, run)?,
+            Err(missing) if tree.iter().any(Cuda::is_on_gpu) => {
+                return Err(Failure::new(
+                    "cuda.missing",
+                    format!("the workload is on a GPU: {missing}; {}", missing.advice),
+                ));
+            }
+            Err(_) => 0,
+        };
+        if taken_off == 0 {
+            return Ok(());
+        }
+        let mark = format!("{taken_off} processes had GPU contexts\n");
+        fs::write(images.join(cuda::MARK), mark)
+            .map_err(|error| Failure::new("agent.disk", format!("the images cannot be marked: {error}")))
+    }
+
+    /// Gives GPUs back to whatever of the workload was taken off one.
+    fn put_back_on_gpus(&self, root: &ProcessRef) -> Result<(), Failure> {
+        match &self.cuda {
+            Ok(cuda) => cuda.put_back(&tree(root)).map(|_| ()),
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -62,6 +102,7 @@ impl Hands for Native {
     fn dump(&self, entry: &Entry, images: &Path, run: &Run) -> Result<Body, Failure> {
         let criu = self.criu()?;
         let root = entry.root().ok_or_else(|| Failure::new("workload.state", "it has no process"))?;
+        self.take_off_gpus(&root, images, run)?;
         let mut child = criu
             .begin_dump(&root, images)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
@@ -103,7 +144,10 @@ impl Hands for Native {
         match root
             .wait_until(|condition| condition != Condition::Stopped && condition != Condition::Traced, OBEY_WITHIN)
         {
-            Condition::Running => Ok(entry.body.clone()),
+            Condition::Running => {
+                self.put_back_on_gpus(&root).map_err(|failure| lost(&failure.message))?;
+                Ok(entry.body.clone())
+            }
             Condition::Gone => Err(lost("it has ended")),
             Condition::Stopped | Condition::Traced => Err(lost("it stays stopped, whoever stops it")),
         }
@@ -133,6 +177,10 @@ impl Hands for Native {
 
     fn restore(&self, _manifest: &Manifest, images: &Path, run: &Run) -> Result<Body, Failure> {
         let criu = self.criu()?;
+        if let (true, Err(missing)) = (images.join(cuda::MARK).exists(), &self.cuda) {
+            let message = format!("the snapshot has GPU contexts, and here they cannot be put back: {missing}");
+            return Err(Failure::new("cuda.missing", message));
+        }
         let pid_file = images.join("root.pid");
         let mut child = criu
             .begin_restore(images, &pid_file)
@@ -151,6 +199,7 @@ impl Hands for Native {
                 Failure::new("criu.restore", "CRIU reported success, and yet no restored process is there")
             })
         });
+        let found = found.and_then(|found| self.put_back_on_gpus(&found.0).map(|()| found));
         match found {
             Ok((root, init)) => {
                 self.registry.watch_over(child);

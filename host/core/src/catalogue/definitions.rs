@@ -9,7 +9,7 @@ use crate::{
     subject::SubjectKind::{self, Gpu, Node, Workload},
     value::ValueKind,
 };
-use DryRun::{PreconditionChecked, Simulated};
+use DryRun::{NotSimulable, PreconditionChecked, Simulated};
 use SafetyClass::{Destructive, Impactful, ReadOnly, Reversible};
 use Standing::{Composite, Internal, Proposable};
 
@@ -95,6 +95,7 @@ pub fn definitions() -> Vec<Definition> {
     all.extend(process());
     all.extend(gpu());
     all.extend(node());
+    all.extend(runbook());
     all.sort_by(|a, b| a.verb.name.cmp(&b.verb.name));
     all
 }
@@ -359,5 +360,42 @@ fn node() -> Vec<Definition> {
         .dry(Simulated)
         .if_("The node is this one, in this boot.")
         .seen("The agent has forgotten the drain on disk and reports none."),
+    ]
+}
+
+fn runbook() -> Vec<Definition> {
+    vec![
+        row(
+            verb::RUNBOOK,
+            Node,
+            Destructive,
+            Composite,
+            "Run a runbook of the policy bundle on a node. Its own arguments are named `arg.<name>`, typed and bounded by the bundle.",
+        )
+        .needs(capability::RUNBOOK)
+        .takes([required(text(argument::RUNBOOK, &[]))])
+        .dry(NotSimulable)
+        .if_("The bundle has the runbook, its script is signed by a trusted key, and every argument is within its bounds.")
+        .seen("Its one step, `runbook.script`, is seen to be done."),
+        row(
+            verb::SCRIPT,
+            Node,
+            Destructive,
+            Internal,
+            "Run one script, known by its BLAKE3, in a cgroup of its own with these bounds. What the plan holds is what is run.",
+        )
+        .needs(capability::RUNBOOK)
+        .takes([
+            required(text(argument::RUNBOOK, &[])),
+            required(text(argument::SCRIPT, &[])),
+            required(number(argument::CPUS, ValueKind::Number, 0.01, 64.0)),
+            required(number(argument::MEMORY_MAX, ValueKind::Bytes, 16.0 * MIB, 65_536.0 * MIB)),
+            required(number(argument::PIDS, ValueKind::Integer, 1.0, 4_096.0)),
+            required(number(argument::OUTPUT, ValueKind::Bytes, 0.0, 32_768.0)),
+        ])
+        .within(900_000.0)
+        .dry(NotSimulable)
+        .if_("The script that came hashes to what was approved, and its first line names the program that reads it.")
+        .seen("It ended with status 0 within its bounds. What it wrote is in the incident's execution result."),
     ]
 }

@@ -14,6 +14,7 @@ pub use document::document;
 pub use names::{argument, capability, evidence, fact, verb};
 
 use crate::{
+    policy::Runbook,
     subject::SubjectKind,
     value::{Value, ValueKind},
 };
@@ -32,13 +33,18 @@ pub enum SafetyClass {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ArgumentSpec {
     pub name: String,
+    #[serde(default)]
     pub required: bool,
     pub kind: ValueKind,
+    #[serde(default)]
     pub minimum: Option<f64>,
+    #[serde(default)]
     pub maximum: Option<f64>,
     /// For text: the allowed values; empty means any.
+    #[serde(default)]
     pub choices: Vec<String>,
 }
 
@@ -91,7 +97,8 @@ impl DryRun {
 }
 
 /// All that the host and the agents know of a verb.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = VerbDefinition)]
 pub struct Definition {
     #[serde(flatten)]
     pub verb: Verb,
@@ -105,6 +112,24 @@ pub struct Definition {
     pub preconditions: Vec<String>,
     /// What must be seen for it to count as done.
     pub verified_by: String,
+}
+
+/// What planners are shown where these runbooks are: which there are, and what each takes.
+pub fn catalogue_with(runbooks: &BTreeMap<String, Runbook>) -> Vec<Verb> {
+    let mut all = catalogue();
+    let run = all.iter_mut().find(|verb| verb.name == verb::RUNBOOK);
+    if let Some(run) = run.filter(|_| !runbooks.is_empty()) {
+        if let Some(name) = run.arguments.iter_mut().find(|spec| spec.name == argument::RUNBOOK) {
+            name.choices = runbooks.keys().cloned().collect();
+        }
+        let own = runbooks.values().flat_map(Runbook::specs).map(|spec| ArgumentSpec { required: false, ..spec });
+        for spec in own {
+            if !run.arguments.contains(&spec) {
+                run.arguments.push(spec);
+            }
+        }
+    }
+    all
 }
 
 /// What planners are shown, in order of name.
@@ -136,6 +161,18 @@ pub fn find(name: &str) -> Result<Definition, ArgumentError> {
 impl Verb {
     /// Checks names, kinds and bounds.
     pub fn check(&self, arguments: &BTreeMap<String, Value>) -> Result<(), ArgumentError> {
+        // A runbook's own are checked against the bundle, when the plan is made.
+        let own = |name: &str, value: &Value| {
+            [verb::RUNBOOK, verb::SCRIPT].contains(&self.name.as_str())
+                && name.starts_with(argument::OF_RUNBOOK)
+                && value.is_exact()
+        };
+        let rest = arguments.iter().filter(|(name, value)| !own(name, value));
+        self.check_all(&rest.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
+    /// The same, with nothing left out.
+    pub(crate) fn check_all(&self, arguments: &BTreeMap<String, Value>) -> Result<(), ArgumentError> {
         let verb = || self.name.clone();
         if let Some(spec) = self.arguments.iter().find(|spec| spec.required && !arguments.contains_key(&spec.name)) {
             return Err(ArgumentError::Missing { verb: verb(), argument: spec.name.clone() });

@@ -23,18 +23,23 @@ pub mod verb {
     pub const RESTORE_GPU: &str = "gpu.restore";
     pub const DRAIN: &str = "node.drain";
     pub const UNDRAIN: &str = "node.undrain";
+    pub const RUNBOOK: &str = "runbook.run";
+    pub const SCRIPT: &str = "runbook.script";
 }
 
 /// Names of agents' capabilities.
 pub mod capability {
     pub const CHECKPOINT: &str = "process.checkpoint";
     pub const RESTORE: &str = "process.restore";
+    /// Workloads with GPU contexts too.
+    pub const CHECKPOINT_GPU: &str = "process.checkpoint.gpu";
     pub const FREEZE: &str = "process.freeze";
     pub const SIGNAL: &str = "process.signal";
     pub const LIMIT: &str = "cgroup.limit";
     pub const GPU: &str = "gpu.control";
     pub const RESET_GPU: &str = "gpu.reset";
     pub const DRAIN: &str = "node.drain";
+    pub const RUNBOOK: &str = "runbook.run";
 }
 
 /// Names of evidence that the host itself looks at.
@@ -76,4 +81,14 @@ pub mod argument {
     pub const MAX_MHZ: &str = "max-mhz";
     /// Text: which contexts a GPU admits.
     pub const MODE: &str = "mode";
+    /// Text: a runbook of the policy bundle.
+    pub const RUNBOOK: &str = "runbook";
+    /// Text: BLAKE3 of the runbook's script.
+    pub const SCRIPT: &str = "script";
+    /// Integer: processes at one time.
+    pub const PIDS: &str = "pids";
+    /// Bytes: of output that is kept.
+    pub const OUTPUT: &str = "output-bytes";
+    /// Before the names of a runbook's own arguments.
+    pub const OF_RUNBOOK: &str = "arg.";
 }

@@ -6,6 +6,7 @@ use crate::{
     decision::{Condition, OnFailure, Proposal, ProposedStep},
     id::NodeId,
     plan::BlastCount,
+    policy::{RUNBOOK_TEXT_MAXIMUM, Runbook},
     subject::{SubjectKind, Target},
     value::{MAX_EXACT, Value},
 };
@@ -19,6 +20,9 @@ use utoipa::ToSchema;
 pub struct World {
     pub nodes: BTreeMap<NodeId, KnownNode>,
     pub workloads: BTreeMap<crate::id::WorkloadId, KnownWorkload>,
+    /// What the policy in force has, each with the digest of its script.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runbooks: BTreeMap<String, Runbook>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -65,6 +69,8 @@ pub enum Refusal {
     AlreadyThere { target: Target, node: NodeId },
     #[error("`{verb}` is for a {expected}, and the target is {target}")]
     TargetKind { verb: String, expected: &'static str, target: Target },
+    #[error("the policy in force has no runbook `{0}` that is signed by a trusted key")]
+    UnknownRunbook(String),
     #[error("the node `{node}` takes no new work: {reason}")]
     Cordoned { node: NodeId, reason: String },
     #[error("the agent on `{node}` cannot do `{capability}`: {reason}")]
@@ -91,6 +97,7 @@ impl Refusal {
             Refusal::NodeNotLive(_) => "proposal.node-not-live",
             Refusal::AlreadyThere { .. } => "proposal.already-there",
             Refusal::TargetKind { .. } => "proposal.target-kind",
+            Refusal::UnknownRunbook(_) => "proposal.unknown-runbook",
             Refusal::Cordoned { .. } => "proposal.cordoned",
             Refusal::Incapable { .. } => "proposal.incapable",
             Refusal::Condition(_) => "proposal.condition",
@@ -132,6 +139,7 @@ pub fn resolve(proposal: &Proposal, world: &World) -> Result<Resolved, Refusal> 
                 steps.extend(migrate(proposed, world, steps.len())?);
                 moved.push(proposed.target.clone());
             }
+            (Standing::Composite, verb::RUNBOOK) => steps.push(runbook(proposed, world)?),
             (Standing::Proposable, _) => steps.push(single(proposed, &found, world)?),
             (Standing::Composite | Standing::Internal, other) => return Err(Refusal::NotProposable(other.into())),
         }
@@ -240,6 +248,40 @@ fn single(proposed: &ProposedStep, found: &Definition, world: &World) -> Result<
     let (verb, arguments) = (verb.clone(), arguments.clone());
     let (target, preconditions, on_failure) = (target.clone(), preconditions.clone(), *on_failure);
     Ok(Step { verb, node, target, arguments, preconditions, on_failure, compensation })
+}
+
+/// The one step that a runbook is, with its script's digest and bounds, so that they are what is approved.
+fn runbook(proposed: &ProposedStep, world: &World) -> Result<Step, Refusal> {
+    let name = proposed.arguments.get(argument::RUNBOOK).and_then(Value::as_text).unwrap_or_default();
+    let known = world.runbooks.get(name).and_then(|known| Some((known, known.digest.as_ref()?)));
+    let (known, digest) = known.ok_or_else(|| Refusal::UnknownRunbook(name.into()))?;
+    let mut own = catalogue::find(verb::SCRIPT)?;
+    own.verb.arguments = known.specs().collect();
+    let arguments = proposed.arguments.iter().filter(|(name, _)| name.starts_with(argument::OF_RUNBOOK));
+    let mut arguments: BTreeMap<String, Value> = arguments.map(|(name, value)| (name.clone(), value.clone())).collect();
+    own.verb.check_all(&arguments)?;
+    let long = arguments.iter().find(|(_, value)| value.as_text().is_some_and(unfit));
+    if let Some((argument, _)) = long {
+        return Err(ArgumentError::Bounds { verb: verb::RUNBOOK.into(), argument: argument.clone() }.into());
+    }
+    let Runbook { cpus, memory_bytes, pids, output_bytes, timeout_ms, .. } = known;
+    arguments.extend([
+        (argument::RUNBOOK.to_string(), Value::Text(name.into())),
+        (argument::SCRIPT.to_string(), Value::Text(digest.0.clone())),
+        (argument::CPUS.to_string(), Value::Number(*cpus)),
+        (argument::MEMORY_MAX.to_string(), Value::Bytes(*memory_bytes)),
+        (argument::PIDS.to_string(), Value::Integer(i64::from(*pids))),
+        (argument::OUTPUT.to_string(), Value::Bytes(*output_bytes)),
+        (argument::TIMEOUT.to_string(), Value::Duration(*timeout_ms)),
+    ]);
+    let script = catalogue::find(verb::SCRIPT)?;
+    script.verb.check(&arguments)?;
+    single(&ProposedStep { verb: verb::SCRIPT.into(), arguments, ..proposed.clone() }, &script, world)
+}
+
+/// A text that is no argument: too long, or with control characters.
+fn unfit(text: &str) -> bool {
+    text.len() > RUNBOOK_TEXT_MAXIMUM || text.chars().any(char::is_control)
 }
 
 /// checkpoint on the source, restore and confirm on the target node, and only then retire the source.

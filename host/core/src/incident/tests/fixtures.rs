@@ -137,6 +137,7 @@ pub(super) fn world() -> World {
             WorkloadId::new("train"),
             KnownWorkload { generation: 7, node: NodeId::new("node-a") },
         )]),
+        ..World::default()
     }
 }
 
