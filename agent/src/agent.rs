@@ -12,7 +12,7 @@ use crate::{
         snapshot::ahead::Ahead,
         verbs::Executor,
     },
-    capabilities::{self, Findings},
+    capabilities::{self, Findings, Probed},
     clock,
     collect::Collector,
     config::Config,
@@ -73,7 +73,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let cuda = Cuda::find(config.cuda_checkpoint.as_deref());
     let bounded = cgroups.can_make();
     let gpus = find_gpus(&config).await;
-    let findings = Findings::new(&config, &criu, &namespaces, &cuda, &cgroups, &gpus, &bounded, &sources);
+    let findings = Findings::new(
+        &config,
+        &Probed {
+            criu: &criu,
+            namespaces: &namespaces,
+            cuda: &cuda,
+            cgroups: &cgroups,
+            gpus: &gpus,
+            bounded: &bounded,
+            sources: &sources,
+        },
+    );
     for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
         let reason = finding.reason.as_deref().unwrap_or_default();
         warn!(capability = finding.name, reason, advice = finding.advice, "is not to be had on this machine");
@@ -160,16 +171,16 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
     let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), registry);
     let sources = collector.probe(&config.disabled_sources);
     let cgroups = Cgroups::probe();
-    Ok(Findings::new(
-        config,
-        &Criu::find(config.criu.as_deref()),
-        &Criu::probe_namespaces(),
-        &Cuda::find(config.cuda_checkpoint.as_deref()),
-        &cgroups,
-        &Gpus::probe(config.nvml.as_deref()),
-        &cgroups.can_make(),
-        &sources,
-    ))
+    let probed = Probed {
+        criu: &Criu::find(config.criu.as_deref()),
+        namespaces: &Criu::probe_namespaces(),
+        cuda: &Cuda::find(config.cuda_checkpoint.as_deref()),
+        cgroups: &cgroups,
+        gpus: &Gpus::probe(config.nvml.as_deref()),
+        bounded: &cgroups.can_make(),
+        sources: &sources,
+    };
+    Ok(Findings::new(config, &probed))
 }
 
 /// NVML may take a while: a driver that nobody keeps loaded is loaded for it.

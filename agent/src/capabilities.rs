@@ -35,17 +35,22 @@ pub struct Findings {
     pub facts: BTreeMap<String, String>,
 }
 
+/// What was probed, each with why it is missing.
+#[derive(Clone, Copy)]
+pub struct Probed<'a> {
+    pub criu: &'a Result<Criu, Missing>,
+    pub namespaces: &'a Result<(), Missing>,
+    pub cuda: &'a Result<Cuda, Missing>,
+    pub cgroups: &'a Cgroups,
+    pub gpus: &'a Gpus,
+    /// Whether scripts can be held to bounds.
+    pub bounded: &'a Result<(), Absent>,
+    pub sources: &'a [Standing],
+}
+
 impl Findings {
-    pub fn new(
-        config: &Config,
-        criu: &Result<Criu, Missing>,
-        namespaces: &Result<(), Missing>,
-        cuda: &Result<Cuda, Missing>,
-        cgroups: &Cgroups,
-        gpus: &Gpus,
-        bounded: &Result<(), Absent>,
-        sources: &[Standing],
-    ) -> Self {
+    pub fn new(config: &Config, probed: &Probed<'_>) -> Self {
+        let Probed { criu, namespaces, cuda, cgroups, gpus, bounded, sources } = *probed;
         let mut capabilities = Vec::new();
         let mut facts = facts(config);
         if let Ok(criu) = criu {
