@@ -6,6 +6,7 @@ use crate::{
     combine::CombiningRule,
     decision::{Limits, Role},
     id::{Digest, SlotId},
+    value::ValueKind,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,7 +54,24 @@ pub struct Runbook {
     #[serde(default = "Runbook::default_timeout")]
     pub timeout_ms: u64,
     #[serde(default)]
-    pub arguments: Vec<ArgumentSpec>,
+    pub arguments: Vec<RunbookArgument>,
+}
+
+/// One argument of a runbook, as the bundle declares it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunbookArgument {
+    pub name: String,
+    #[serde(default)]
+    pub required: bool,
+    pub kind: ValueKind,
+    #[serde(default)]
+    pub minimum: Option<f64>,
+    #[serde(default)]
+    pub maximum: Option<f64>,
+    /// For text: the allowed values; empty means any.
+    #[serde(default)]
+    pub choices: Vec<String>,
 }
 
 impl Runbook {
@@ -75,9 +93,11 @@ impl Runbook {
 
     /// Its own arguments under the names by which a proposal gives them.
     pub fn specs(&self) -> impl Iterator<Item = ArgumentSpec> + '_ {
-        self.arguments
-            .iter()
-            .map(|spec| ArgumentSpec { name: format!("{}{}", argument::OF_RUNBOOK, spec.name), ..spec.clone() })
+        self.arguments.iter().cloned().map(|argument| {
+            let RunbookArgument { name, required, kind, minimum, maximum, choices } = argument;
+            let name = format!("{}{name}", argument::OF_RUNBOOK);
+            ArgumentSpec { name, required, kind, minimum, maximum, choices }
+        })
     }
 }
 

@@ -33,18 +33,13 @@ pub enum SafetyClass {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ArgumentSpec {
     pub name: String,
-    #[serde(default)]
     pub required: bool,
     pub kind: ValueKind,
-    #[serde(default)]
     pub minimum: Option<f64>,
-    #[serde(default)]
     pub maximum: Option<f64>,
     /// For text: the allowed values; empty means any.
-    #[serde(default)]
     pub choices: Vec<String>,
 }
 
