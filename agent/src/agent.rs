@@ -66,7 +66,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let spool = Arc::new(Spool::open(&state.spool(), config.node.clone(), config.spool)?);
     let mut collector = Collector::new(config.node.clone(), state.path(), registry.clone());
 
-    let criu = find_criu(&config).await;
+    let criu = find_criu(&config, state.path()).await;
     let sources = collector.probe(&config.disabled_sources);
     let namespaces = Criu::probe_namespaces();
     let cgroups = Cgroups::probe();
@@ -190,9 +190,14 @@ async fn find_gpus(config: &Config) -> Gpus {
     found.unwrap_or_else(|error| Gpus::absent(error.to_string()))
 }
 
-async fn find_criu(config: &Config) -> Result<Criu, Missing> {
-    let asked = config.criu.clone();
-    let found = tokio::task::spawn_blocking(move || Criu::find(asked.as_deref())).await;
+async fn find_criu(config: &Config, state: &std::path::Path) -> Result<Criu, Missing> {
+    let (asked, state) = (config.criu.clone(), state.to_owned());
+    let found = tokio::task::spawn_blocking(move || {
+        let mut criu = Criu::find(asked.as_deref())?;
+        criu.remember_kernel(&state);
+        Ok(criu)
+    })
+    .await;
     found.unwrap_or_else(|error| {
         Err(Missing { code: "criu.broken", reason: error.to_string(), advice: "see the agent's log".into() })
     })

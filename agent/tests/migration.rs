@@ -321,7 +321,9 @@ async fn an_adopted_process_that_criu_cannot_take_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let host = Host::start().await;
     // In this test's session, not in one of its own.
-    let mut process = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
+    let null = std::process::Stdio::null;
+    let mut process = std::process::Command::new("/bin/sleep");
+    let mut process = process.arg("600").stdin(null()).stdout(null()).stderr(null()).spawn().unwrap();
     let config = folder.path().join("agent.toml");
     std::fs::write(&config, format!("[[workloads]]\nid = \"sleeper\"\nadopt_pid = {}\n", process.id())).unwrap();
     let arguments = ["--criu", criu.to_str().unwrap(), "--config", config.to_str().unwrap()];

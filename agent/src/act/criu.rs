@@ -16,6 +16,10 @@ use thiserror::Error;
 
 /// Bytes at the end of CRIU's log that are read for its errors.
 const LOG_TAIL_BYTES: u64 = 64 << 10;
+/// Where CRIU looks for what it found out about the kernel.
+const KERNEL: &str = "/run/criu.kdat";
+/// `TMPFS_MAGIC` of `linux/magic.h`.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 /// Lines of CRIU's own that are shown to a person.
 const LOG_LINES_SHOWN: usize = 3;
 
@@ -33,6 +37,8 @@ pub struct Missing {
 pub struct Criu {
     path: PathBuf,
     pub version: String,
+    /// What CRIU found out about this kernel, where it cannot keep that itself.
+    kernel: Option<PathBuf>,
 }
 
 impl Criu {
@@ -92,11 +98,29 @@ impl Criu {
                 "use CRIU 4 or newer (`make setup` gets one), or another kernel",
             ));
         }
-        Ok(Self { path, version })
+        Ok(Self { path, version, kernel: None })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has CRIU try the kernel out once, and keeps what it found in `folder` for as long as the agent runs. A restore
+    /// would otherwise do that anew while the workload stands still, and it is most of what a small one takes. CRIU
+    /// keeps it itself in `/run`, but only where that is a file system in memory. Without it all works, slower.
+    pub fn remember_kernel(&mut self, folder: &Path) {
+        if rustix::fs::statfs("/run").is_ok_and(|stat| stat.f_type == TMPFS) {
+            return;
+        }
+        let kept = folder.join("criu.kdat");
+        let script = "mount -t tmpfs tmpfs /run && { \"$0\" check; cp /run/criu.kdat \"$1\"; }";
+        let tried = Command::new("unshare")
+            .args(["-m", "sh", "-c", script])
+            .arg(&self.path)
+            .arg(&kept)
+            .stdin(Stdio::null())
+            .output();
+        self.kernel = Some(kept).filter(|_| tried.is_ok_and(|output| output.status.success()));
     }
 
     /// Whether a restore can have namespaces of its own here.
@@ -136,6 +160,12 @@ impl Criu {
     pub fn begin_restore(&self, images: &Path, pid_file: &Path) -> io::Result<Child> {
         let mut command = Command::new("setsid");
         command.args(["unshare", "-p", "-m", "-f", "--mount-proc"]);
+        if let Some(kernel) = &self.kernel
+            && fs::File::create(KERNEL).is_ok()
+        {
+            // Seen in the new mount namespace alone. If that fails, CRIU finds it out anew.
+            command.args(["sh", "-c", &format!("mount --bind \"$0\" {KERNEL}; exec \"$@\"")]).arg(kernel);
+        }
         // At this level its log says when the restored processes run, which nothing else does while it stays.
         command.arg(&self.path).args(["restore", "-v3", "-o", "restore.log"]);
         command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
@@ -162,12 +192,16 @@ pub fn explain(log: &Path) -> String {
 }
 
 /// Marks in CRIU's log and what they mean.
-const HINTS: [(&str, &str); 9] = [
+const HINTS: [(&str, &str); 13] = [
     ("is not a session leader", "the workload is not in a session of its own: start it with setsid, or by the agent"),
     ("A session leader of", "the workload is not in a session of its own: start it with setsid, or by the agent"),
     ("Found dangling tty", "the workload holds a terminal: start it with its streams on files"),
     ("--tcp-established", "the workload holds a TCP connection, which this agent does not move yet"),
     ("Can't dump half of stream unix connection", "the workload is connected by a socket to a process outside of it"),
+    ("Can't dump ghost file", "the workload holds open a deleted file that is too large to be taken along"),
+    ("inotify", "the workload watches files in a way that CRIU cannot take along"),
+    ("io_uring", "the workload uses io_uring, which CRIU cannot take"),
+    ("External socket is used", "the workload is connected by a socket to a process outside of it"),
     ("has bad size", "a file that the workload has open changed its size after the snapshot"),
     ("Can't open file", "a file that the workload had open is not there on this machine"),
     ("No space left on device", "the disk that holds the agent's state is full"),

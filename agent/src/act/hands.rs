@@ -39,6 +39,9 @@ pub trait Hands: Send + Sync {
     /// Whether `verb` can be done here at all.
     fn ready(&self, verb: &str) -> Result<(), Refusal>;
 
+    /// Whether the workload can be dumped, as far as that can be seen before; in words for a person if not.
+    fn examine(&self, entry: &Entry) -> Result<(), Failure>;
+
     /// Writes the workload's images into the folder and leaves it stopped; gives what it is made of then. At any
     /// failure the caller lets it go on.
     fn dump(&self, entry: &Entry, images: &Path, run: &Run) -> Result<Body, Failure>;

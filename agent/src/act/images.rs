@@ -3,12 +3,12 @@
 
 use aether_core::{id::Digest, order::IdempotencyKey};
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, OpenOptions},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// A file system in memory that every Linux has.
 const MEMORY: &str = "/dev/shm";
@@ -69,6 +69,18 @@ impl Images {
         private(&folder).ok().map(|()| folder)
     }
 
+    /// Touches as much memory as images will need, before a workload stands still for them: memory that a virtual
+    /// machine never used costs far more the first time.
+    pub fn warm(&self, folder: &Path, bytes: u64) {
+        if folder.starts_with(&self.memory) {
+            let path = folder.join("warm");
+            if let Err(error) = reserve(&path, bytes) {
+                debug!(%error, "memory for images could not be touched ahead");
+            }
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Whether so much more may lie in memory. As much again must be left, for the workload itself.
     pub fn has_memory(&self, bytes: u64) -> bool {
         if bytes > self.memory_bytes {
@@ -95,6 +107,15 @@ impl Images {
         }
         remove(&self.memory);
     }
+}
+
+/// Makes a file take up so many bytes, of zeros.
+pub fn reserve(path: &Path, bytes: u64) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
 }
 
 fn private(folder: &Path) -> io::Result<()> {

@@ -12,6 +12,7 @@ pub mod cuda;
 pub mod hands;
 pub mod images;
 pub mod journal;
+pub mod preflight;
 pub mod run;
 pub mod snapshot;
 pub mod verbs;

@@ -206,6 +206,7 @@ impl Executor {
         };
         let stored =
             |error: snapshot::Error| Failure::new(error.code(), format!("the snapshot was not stored: {error}"));
+        self.hands.examine(entry)?;
         let sender = Sender::new(run);
         let root = entry.root();
         let mut ahead = snapshot::send::Precopied::default();
@@ -216,6 +217,7 @@ impl Executor {
         let memories = root.map(|root| precopy::survey(&root, run.link.chunk_bytes())).unwrap_or_default();
         let expected = memories.iter().map(precopy::Memory::bytes).sum();
         let images = self.images.make(&task.order.key, expected).map_err(io)?;
+        self.images.warm(&images, expected);
         run.phase("dumping").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let taken_at = clock::now();
@@ -228,11 +230,16 @@ impl Executor {
             body
         })?;
         let dump_ms = run.elapsed_ms() - before_ms;
-        self.put(Entry { state: State::Stopped, since: clock::now(), body, ..entry.clone() })?;
+        // It stands still from here on: what can be done side by side is.
+        let stopped = Entry { state: State::Stopped, since: clock::now(), body, ..entry.clone() };
+        let (files, total_bytes) = std::thread::scope(|scope| {
+            let keeping = scope.spawn(|| self.put(stopped));
+            let sent = sender.finish(&images, |name| self.hands.is_image(name)).map_err(stored);
+            let kept = keeping.join().unwrap_or_else(|_| Err(io(io::Error::other("a thread failed"))));
+            kept.and(sent)
+        })?;
         // The source is stopped by now, so this is the progress of its memory.
         let progress = entry_progress(&self.registry, entry);
-        run.phase("storing").map_err(io)?;
-        let (files, total_bytes) = sender.finish(&images, |name| self.hands.is_image(name)).map_err(stored)?;
         let count = files.len();
         let manifest = Manifest {
             schema_version: Manifest::SCHEMA_VERSION,
@@ -321,7 +328,6 @@ impl Executor {
         };
         let fetched = |error: snapshot::Error| Failure::new(error.code(), format!("nothing was restored: {error}"));
         let digest = Digest(task.order.inputs.get(MANIFEST).cloned().unwrap_or_default());
-        run.phase("verifying").map_err(io)?;
         let manifest = snapshot::fetch_manifest(run, &digest).map_err(fetched)?;
         if manifest.workload.id != task.workload || manifest.generation != task.target.generation {
             let message = format!(

@@ -6,6 +6,7 @@ use crate::{
         check::{Refusal, refuse},
         criu::{Criu, Missing, explain, tail},
         cuda::{self, Cuda},
+        preflight,
         run::Run,
     },
     process::{self, Condition, ProcessRef},
@@ -97,6 +98,10 @@ impl Hands for Native {
                 refuse("capability.missing", format!("`{verb}` cannot be done here: {missing}; {}", missing.advice))
             }
         }
+    }
+
+    fn examine(&self, entry: &Entry) -> Result<(), Failure> {
+        entry.root().map_or(Ok(()), |root| preflight::examine(&root))
     }
 
     fn dump(&self, entry: &Entry, images: &Path, run: &Run) -> Result<Body, Failure> {

@@ -47,6 +47,10 @@ impl Hands for Simulated {
         Ok(())
     }
 
+    fn examine(&self, _entry: &Entry) -> Result<(), Failure> {
+        Ok(())
+    }
+
     fn dump(&self, entry: &Entry, images: &Path, _run: &Run) -> Result<Body, Failure> {
         let progress = progress(entry)?;
         let image = serde_json::to_vec(&Image { simulated: true, progress }).map_err(failure)?;

@@ -5,7 +5,11 @@
 //! is fetched by [`super::fetch`]. All of it is a cache: bounded, dropped when there is no room, forgotten with the agent.
 
 use super::unpack;
-use crate::{act::images::Images, clock::Stopwatch, uplink::Piece};
+use crate::{
+    act::images::{Images, reserve},
+    clock::Stopwatch,
+    uplink::Piece,
+};
 use aether_core::id::Digest;
 use aether_proto::{CHUNK_BYTES, v1::SnapshotAhead};
 use std::{
@@ -24,6 +28,9 @@ use tracing::{debug, warn};
 const WAITING_MAXIMUM: usize = 64;
 /// Snapshots that are kept ahead at a time.
 const STAGES_MAXIMUM: usize = 4;
+/// A file that holds memory for the restored workload, and by how much it grows.
+const ASIDE: &str = "aside";
+const ASIDE_STEP_BYTES: u64 = 16 << 20;
 /// Chunks that are expected, and places of one.
 const EXPECTED_MAXIMUM: usize = 16_384;
 /// After this without a further piece, a snapshot is not expected any more.
@@ -45,6 +52,8 @@ pub struct Stage {
     /// Places of chunks that are still to come.
     expected: BTreeMap<Digest, Vec<(String, u64)>>,
     touched: Stopwatch,
+    /// Bytes that are held for the restored workload.
+    aside: u64,
 }
 
 impl Drop for Stage {
@@ -76,7 +85,14 @@ impl Ahead {
                 match message {
                     Message::Piece(piece) => keeper.take_in(*piece),
                     Message::Take(snapshot, reply) => {
-                        let _ = reply.send(keeper.stages.remove(&snapshot));
+                        let stage = keeper.stages.remove(&snapshot);
+                        let aside = stage.as_ref().map(|stage| stage.folder.with_extension("aside"));
+                        if let (Some(stage), Some(aside)) = (&stage, &aside) {
+                            let _ = fs::rename(stage.folder.join(ASIDE), aside);
+                        }
+                        let _ = reply.send(stage);
+                        // Giving much memory back takes a while, and a workload stands still.
+                        let _ = aside.map(fs::remove_file);
                     }
                 }
             }
@@ -120,7 +136,7 @@ impl Keeper {
             }
             let Some(folder) = self.images.make_in_memory(&format!("{key}.ahead"), end) else { return };
             let (files, expected) = (BTreeMap::new(), BTreeMap::new());
-            let stage = Stage { folder, files, expected, touched: Stopwatch::start() };
+            let stage = Stage { folder, files, expected, touched: Stopwatch::start(), aside: 0 };
             self.stages.insert(key.clone(), stage);
         }
         let Some(stage) = self.stages.get_mut(&key) else { return };
@@ -149,7 +165,7 @@ impl Keeper {
             if longer > 0 && !self.images.has_memory(longer.saturating_add(stage.bytes())) {
                 return;
             }
-            if let Err(error) = stage.write(&file, offset, digest.clone(), &bytes) {
+            if let Err(error) = stage.write(&file, offset, digest.clone(), &bytes).and_then(|()| stage.set_aside()) {
                 warn!(%error, "a piece that came ahead could not be kept; the rest will be fetched");
                 self.stages.remove(&key);
                 return;
@@ -161,6 +177,16 @@ impl Keeper {
 impl Stage {
     fn bytes(&self) -> u64 {
         self.files.keys().map(|file| self.length(file)).sum()
+    }
+
+    /// Holds as much memory again, which the restored workload will need; given back when the restore begins.
+    fn set_aside(&mut self) -> io::Result<()> {
+        let bytes = self.bytes();
+        if bytes > self.aside {
+            self.aside = bytes + ASIDE_STEP_BYTES;
+            reserve(&self.folder.join(ASIDE), self.aside)?;
+        }
+        Ok(())
     }
 
     fn length(&self, file: &str) -> u64 {
