@@ -235,6 +235,8 @@ impl Config {
             ("guard.concurrent", self.guard.concurrent.into(), 1, 10_000),
             ("guard.attempts", self.guard.attempts.into(), 1, 1_000),
             ("guard.attempt_window_ms", self.guard.attempt_window_ms, 1_000, 30 * 86_400_000),
+            ("guard.cooldown_ms", self.guard.cooldown_ms, 0, 86_400_000),
+            ("guard.attempts_per_rung", self.guard.attempts_per_rung.into(), 0, 1_000),
             ("breakers.window_ms", self.breakers.window_ms, 1_000, 30 * 86_400_000),
             ("posture.least_confidence_percent", self.posture.least_confidence_percent.into(), 0, 100),
         ] {

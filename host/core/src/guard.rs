@@ -12,14 +12,18 @@ use utoipa::ToSchema;
 pub struct GuardLimits {
     /// Incidents that act at the same time, in the fleet.
     pub concurrent: u32,
-    /// Attempts for one shape within `attempt_window_ms`.
+    /// Attempts for one cause on one subject, and on one target, within `attempt_window_ms`.
     pub attempts: u32,
     pub attempt_window_ms: u64,
+    /// After an incident has ended, nothing begins on what it acted on for so long.
+    pub cooldown_ms: u64,
+    /// Attempts of the same kind (the verbs of a plan) for one shape, before the next kind is due, or a person.
+    pub attempts_per_rung: u32,
 }
 
 impl Default for GuardLimits {
     fn default() -> Self {
-        Self { concurrent: 4, attempts: 3, attempt_window_ms: 3_600_000 }
+        Self { concurrent: 4, attempts: 3, attempt_window_ms: 3_600_000, cooldown_ms: 60_000, attempts_per_rung: 2 }
     }
 }
 
@@ -31,6 +35,8 @@ pub enum Stop {
     TooManyAtOnce { limit: u32 },
     #[error("{attempts} attempts were made on this trouble within the last {window_ms} ms; a person should look")]
     TooManyAttempts { attempts: u32, window_ms: u64 },
+    #[error("{subject} was acted on lately; nothing begins on it for another {left_ms} ms")]
+    Cooling { subject: SubjectRef, left_ms: u64 },
 }
 
 impl Stop {
@@ -39,6 +45,7 @@ impl Stop {
             Stop::TargetBusy { .. } => "guard.target-busy",
             Stop::TooManyAtOnce { .. } => "guard.too-many-at-once",
             Stop::TooManyAttempts { .. } => "guard.too-many-attempts",
+            Stop::Cooling { .. } => "guard.cooling",
         }
     }
 }
@@ -47,12 +54,16 @@ impl Stop {
 pub struct Guard {
     limits: GuardLimits,
     holders: BTreeMap<SubjectRef, IncidentId>,
+    /// By cause, with the subject of the trouble and with the target of the action: a workload that is chased from node
+    /// to node is of many subjects, and still one target.
     attempts: BTreeMap<Shape, Vec<Time>>,
+    /// When an incident that acted on it ended.
+    rested: BTreeMap<SubjectRef, Time>,
 }
 
 impl Guard {
     pub fn new(limits: GuardLimits) -> Self {
-        Self { limits, holders: BTreeMap::new(), attempts: BTreeMap::new() }
+        Self { limits, holders: BTreeMap::new(), attempts: BTreeMap::new(), rested: BTreeMap::new() }
     }
 
     /// Whether `incident` may act on `target` now. Undoing is always admitted, and so is going on with what is held.
@@ -86,12 +97,20 @@ impl Guard {
                 attempts.retain(|at| *at >= since);
                 !attempts.is_empty()
             });
-            let attempts = self.attempts.entry(shape.clone()).or_default();
-            if attempts.len() >= usize::try_from(self.limits.attempts).unwrap_or(usize::MAX) {
+            self.rested.retain(|_, at| now.since_ms(*at) < self.limits.cooldown_ms);
+            if let Some(at) = self.rested.get(target) {
+                let left_ms = self.limits.cooldown_ms.saturating_sub(now.since_ms(*at));
+                return Err(Stop::Cooling { subject: target.clone(), left_ms });
+            }
+            let most = usize::try_from(self.limits.attempts).unwrap_or(usize::MAX);
+            let counted = counted(shape, target);
+            if counted.iter().any(|shape| self.attempts.get(shape).map_or(0, Vec::len) >= most) {
                 let (attempts, window_ms) = (self.limits.attempts, self.limits.attempt_window_ms);
                 return Err(Stop::TooManyAttempts { attempts, window_ms });
             }
-            attempts.push(now);
+            for shape in counted {
+                self.attempts.entry(shape).or_default().push(now);
+            }
         }
         self.holders.insert(target.clone(), incident.clone());
         Ok(())
@@ -102,13 +121,27 @@ impl Guard {
         self.holders.insert(target, incident.clone());
     }
 
-    pub fn restore_attempt(&mut self, shape: Shape, at: Time) {
-        self.attempts.entry(shape).or_default().push(at);
+    /// What was begun before a restart. It cools from then on: when it ended is not known any more.
+    pub fn restore_attempt(&mut self, shape: &Shape, target: &SubjectRef, at: Time) {
+        for shape in counted(shape, target) {
+            self.attempts.entry(shape).or_default().push(at);
+        }
+        let rested = self.rested.entry(target.clone()).or_insert(at);
+        *rested = at.max(*rested);
     }
 
-    pub fn release(&mut self, incident: &IncidentId) {
+    /// The incident has ended: what it acted on is free, once it has cooled.
+    pub fn release(&mut self, now: Time, incident: &IncidentId) {
+        let held = self.holders.iter().filter(|(_, holder)| *holder == incident).map(|(target, _)| target.clone());
+        self.rested.extend(held.map(|target| (target, now)));
         self.holders.retain(|_, holder| holder != incident);
     }
+}
+
+/// What an attempt counts for.
+fn counted(shape: &Shape, target: &SubjectRef) -> Vec<Shape> {
+    let on_target = Shape { cause: shape.cause.clone(), subject: target.clone() };
+    if on_target == *shape { vec![on_target] } else { vec![shape.clone(), on_target] }
 }
 
 #[cfg(test)]
@@ -135,43 +168,49 @@ mod tests {
 
     #[test]
     fn one_action_per_target() {
-        let mut guard = Guard::new(GuardLimits::default());
+        let mut guard = Guard::new(GuardLimits { cooldown_ms: 0, ..GuardLimits::default() });
         assert_eq!(forward(&mut guard, 0, 1, 7), Ok(()));
         assert_eq!(forward(&mut guard, 1, 1, 7), Ok(()), "going on with what is held");
         assert!(matches!(forward(&mut guard, 2, 2, 7), Err(Stop::TargetBusy { holder, .. }) if holder == incident(1)));
-        guard.release(&incident(1));
+        guard.release(Time(0), &incident(1));
         assert_eq!(forward(&mut guard, 3, 2, 7), Ok(()));
     }
 
     #[test]
     fn so_many_at_once_counts_incidents_not_targets() {
-        let mut guard = Guard::new(GuardLimits { concurrent: 2, ..GuardLimits::default() });
+        let mut guard = Guard::new(GuardLimits { concurrent: 2, cooldown_ms: 0, ..GuardLimits::default() });
         assert_eq!(forward(&mut guard, 0, 1, 1), Ok(()));
         assert_eq!(forward(&mut guard, 0, 1, 2), Ok(()));
         assert_eq!(forward(&mut guard, 0, 2, 3), Ok(()));
         assert_eq!(forward(&mut guard, 0, 3, 4), Err(Stop::TooManyAtOnce { limit: 2 }));
-        guard.release(&incident(1));
+        guard.release(Time(0), &incident(1));
         assert_eq!(forward(&mut guard, 0, 3, 4), Ok(()));
     }
 
     #[test]
     fn attempts_on_one_shape_are_limited_within_the_window() {
-        let limits = GuardLimits { attempts: 2, attempt_window_ms: 100, concurrent: 9 };
+        let limits =
+            GuardLimits { attempts: 2, attempt_window_ms: 100, concurrent: 9, cooldown_ms: 0, attempts_per_rung: 2 };
         let mut guard = Guard::new(limits.clone());
         for at in [0, 50] {
             assert_eq!(forward(&mut guard, at, 1, 1), Ok(()));
             assert_eq!(forward(&mut guard, at, 1, 2), Ok(()), "another target of the same attempt");
-            guard.release(&incident(1));
+            guard.release(Time(0), &incident(1));
         }
         assert_eq!(forward(&mut guard, 60, 1, 1), Err(Stop::TooManyAttempts { attempts: 2, window_ms: 100 }));
-        assert_eq!(forward(&mut guard, 60, 2, 1), Ok(()), "another trouble");
-        guard.release(&incident(2));
+        assert_eq!(
+            forward(&mut guard, 60, 2, 1),
+            Err(Stop::TooManyAttempts { attempts: 2, window_ms: 100 }),
+            "the same target, chased from another node"
+        );
+        assert_eq!(forward(&mut guard, 60, 2, 3), Ok(()), "another trouble");
+        guard.release(Time(0), &incident(2));
         assert_eq!(forward(&mut guard, 101, 1, 1), Ok(()), "the first has aged out");
 
         // A restart forgets neither.
         let mut guard = Guard::new(limits);
-        guard.restore_attempt(shape(1), Time(0));
-        guard.restore_attempt(shape(1), Time(50));
+        guard.restore_attempt(&shape(1), &workload(1), Time(0));
+        guard.restore_attempt(&shape(1), &workload(1), Time(50));
         guard.restore(&incident(9), workload(9));
         assert!(matches!(forward(&mut guard, 60, 1, 1), Err(Stop::TooManyAttempts { .. })));
         assert!(matches!(forward(&mut guard, 60, 2, 9), Err(Stop::TargetBusy { .. })));
@@ -179,13 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_acted_on_cools_and_undoing_does_not_wait() {
+        let mut guard = Guard::new(GuardLimits { cooldown_ms: 100, ..GuardLimits::default() });
+        assert_eq!(forward(&mut guard, 0, 1, 7), Ok(()));
+        guard.release(Time(50), &incident(1));
+        assert_eq!(forward(&mut guard, 60, 2, 7), Err(Stop::Cooling { subject: workload(7), left_ms: 90 }));
+        assert_eq!(forward(&mut guard, 60, 2, 8), Ok(()), "another target");
+        let undo = guard.admit(Time(60), &incident(3), &shape(3), &workload(7), Direction::Compensate);
+        assert_eq!(undo, Ok(()));
+        assert_eq!(forward(&mut guard, 150, 4, 7), Ok(()));
+    }
+
+    #[test]
     fn old_attempts_are_dropped_for_every_shape() {
-        let mut guard = Guard::new(GuardLimits { attempt_window_ms: 10, ..GuardLimits::default() });
+        let mut guard = Guard::new(GuardLimits { attempt_window_ms: 10, cooldown_ms: 10, ..GuardLimits::default() });
         for n in 0..100 {
-            guard.restore_attempt(shape(n), Time(0));
+            guard.restore_attempt(&shape(n), &workload(n), Time(0));
         }
         forward(&mut guard, 1_000, 200, 1).unwrap();
-        assert_eq!(guard.attempts.len(), 1);
+        assert_eq!((guard.attempts.len(), guard.rested.len()), (2, 0));
     }
 
     proptest! {
@@ -197,14 +248,14 @@ mod tests {
             deeds in prop::collection::vec((0u8..6, 0u8..6, 0u8..4, 0i64..50), 0..80),
         ) {
             let (concurrent, attempts, attempt_window_ms) = limits;
-            let mut guard = Guard::new(GuardLimits { concurrent, attempts, attempt_window_ms });
+            let mut guard = Guard::new(GuardLimits { concurrent, attempts, attempt_window_ms, cooldown_ms: 20, attempts_per_rung: 0 });
             // What was admitted and not released, as the world sees it.
             let mut acting: BTreeMap<SubjectRef, IncidentId> = BTreeMap::new();
             let mut at = 0;
             for (who, on, what, later) in deeds {
                 at += later;
                 if what == 0 {
-                    guard.release(&incident(who));
+                    guard.release(Time(at), &incident(who));
                     acting.retain(|_, holder| *holder != incident(who));
                     continue;
                 }

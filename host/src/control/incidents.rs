@@ -19,7 +19,7 @@ use aether_core::{
     id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId},
     incident::{
         Approval, ApprovalRefused, Context, Effect, Event, GateAnswer, GateContext, Incident, Opening, Phase,
-        PlannerAnswer, Reservation, TimerKind, step,
+        PlannerAnswer, Reservation, Rung, TimerKind, Tried, step,
     },
     metric,
     observation::{Input, Observation},
@@ -186,6 +186,40 @@ impl Control {
         true
     }
 
+    /// Goes on with an incident of the same trouble that was closed as done a short time ago; none if there is none, or if
+    /// it does not take it.
+    pub(super) async fn relapse(&self, opening: &Opening, envelopes: &[Envelope], now: Time) -> Option<IncidentId> {
+        let since = now.minus_ms(self.0.settings.relapse_within_ms);
+        let again = async {
+            let Some(id) = self.0.store.closed_as_done(&opening.finding.shape, since).await? else { return Ok(None) };
+            let journal = self.0.store.journal(&id).await?;
+            let Some(incident) = Incident::fold(journal.iter().map(|(at, event)| (*at, event))) else {
+                return Ok(None);
+            };
+            let mut live = Live::new(incident, journal.len() as u64);
+            let opening = Opening { incident: id.clone(), ..opening.clone() };
+            let effects = self.commit(&mut live, &Event::Relapsed(Box::new(opening)), envelopes).await?;
+            Ok::<_, crate::store::Error>((!live.incident.is_closed()).then_some((id, live, effects)))
+        };
+        let (id, live, effects) = match again.await {
+            Ok(found) => found?,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a relapse could not be noted; a new incident is opened"
+                );
+                return None;
+            }
+        };
+        tracing::warn!(incident.id = %id, relapses = live.incident.relapses, "the trouble came back; the incident goes on");
+        metrics::counter!("aether_incidents_relapsed_total").increment(1);
+        let live = Arc::new(Mutex::new(live));
+        self.0.live.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), live.clone());
+        let mut live = live.lock().await;
+        self.perform_all(&mut live, effects).await;
+        Some(id)
+    }
+
     /// The trouble was seen again. Told once per incident and minute at most: the journal is not for every tick.
     pub(super) async fn recur(&self, id: &IncidentId, risk: Risk) {
         const EVERY_MS: u64 = 60_000;
@@ -309,7 +343,7 @@ impl Control {
             }
             Effect::Close => {
                 live.timers.clear();
-                locked(&self.0.guard).release(&id);
+                locked(&self.0.guard).release(clock::now(), &id);
                 locked(&self.0.breakers).ended(&id);
                 self.0.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 metrics::counter!("aether_incidents_closed_total").increment(1);
@@ -461,13 +495,14 @@ impl Control {
         let mut envelopes = Vec::new();
         let world = World { runbooks: self.0.slots.runbooks().known().clone(), ..self.0.fabric.world() };
         let candidates = self.candidates(&incident, at, &mut envelopes).await;
+        let tried = self.tried(&incident, at).await;
         let finding = PlanningFinding {
             id: incident.id.0.clone(),
             subject: incident.opening.subject.clone(),
             risk: incident.opening.finding.risk.clone(),
             first_seen: incident.opening.finding.first_seen,
             recurrences: incident.recurrences,
-            attempts: self.attempts(&incident, at).await,
+            attempts: u32::try_from(tried.len()).unwrap_or(u32::MAX),
             workloads: self.workloads_on(&incident),
         };
         let mut answers = Vec::new();
@@ -490,7 +525,8 @@ impl Control {
                 envelopes.push(envelope);
             }
         }
-        let event = Event::Proposed { answers, world, posture: self.0.posture.clone() };
+        let tried = self.rungs(tried).await;
+        let event = Event::Proposed { answers, world, posture: self.0.posture.clone(), tried };
         self.feed(&incident.id, event, envelopes).await;
     }
 
@@ -507,19 +543,41 @@ impl Control {
         workloads
     }
 
-    /// How often execution was begun on this trouble before, within the guard's window.
-    async fn attempts(&self, incident: &Incident, at: Time) -> u32 {
+    /// The plans that were begun on this trouble before, within the guard's window.
+    async fn tried(&self, incident: &Incident, at: Time) -> Vec<PlanHash> {
         match self.0.store.attempts(at.minus_ms(self.0.attempt_window_ms)).await {
             Ok(attempts) => {
-                let same = attempts.iter().filter(|(shape, _)| *shape == incident.shape).count();
-                u32::try_from(same).unwrap_or(u32::MAX)
+                let same = attempts.into_iter().filter(|attempt| attempt.shape == incident.shape);
+                same.map(|attempt| attempt.plan).collect()
             }
             Err(error) => {
                 tracing::error!(incident.id = %incident.id, error = &error as &dyn std::error::Error,
                     "earlier attempts could not be counted; the guard counts its own");
-                0
+                vec![]
             }
         }
+    }
+
+    /// The rungs that these plans stood on, by the verbs of their steps.
+    async fn rungs(&self, plans: Vec<PlanHash>) -> Tried {
+        let mut rungs: Vec<Rung> = Vec::new();
+        for hash in plans {
+            let plan = match self.0.store.plan(&hash).await {
+                Ok(Some((plan, _))) => plan,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(plan.hash = %hash, error = &error as &dyn std::error::Error,
+                        "an earlier plan could not be read; it does not count for its rung");
+                    continue;
+                }
+            };
+            let verbs: Vec<String> = plan.steps.into_iter().map(|step| step.verb).collect();
+            match rungs.iter_mut().find(|rung| rung.verbs == verbs) {
+                Some(rung) => rung.attempts = rung.attempts.saturating_add(1),
+                None => rungs.push(Rung { verbs, attempts: 1 }),
+            }
+        }
+        Tried { rungs, per_rung: self.0.attempts_per_rung }
     }
 
     /// The other live nodes, best first as the routers rank them; those that no router named come last.

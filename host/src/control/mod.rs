@@ -56,13 +56,23 @@ pub struct Settings {
     pub begin_within_ms: u64,
     /// Evaluations at one time. Default 2; 1 to 256.
     pub evaluations: u32,
+    /// A trouble that comes back so soon after its incident was closed as done goes on with that incident. Default
+    /// 600,000 (10 min); 0 to 86,400,000 (a day). 0: it always opens a new one.
+    pub relapse_within_ms: u64,
     /// The operators' time zone for gates that know change windows. Default 0.
     pub utc_offset_minutes: i32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { tick_ms: 1_000, grace_ms: 10_000, begin_within_ms: 60_000, evaluations: 2, utc_offset_minutes: 0 }
+        Self {
+            tick_ms: 1_000,
+            grace_ms: 10_000,
+            begin_within_ms: 60_000,
+            evaluations: 2,
+            relapse_within_ms: 600_000,
+            utc_offset_minutes: 0,
+        }
     }
 }
 
@@ -83,6 +93,7 @@ impl Settings {
             ("grace_ms", self.grace_ms, 0, 600_000),
             ("begin_within_ms", self.begin_within_ms, 1_000, 3_600_000),
             ("evaluations", u64::from(self.evaluations), 1, 256),
+            ("relapse_within_ms", self.relapse_within_ms, 0, 86_400_000),
         ] {
             if given < least || given > most {
                 return Err(OutOfRange { field, given, least, most });
@@ -129,6 +140,7 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     attempt_window_ms: u64,
+    attempts_per_rung: u32,
 }
 
 #[derive(Debug, Error)]
@@ -157,9 +169,10 @@ impl Control {
             detector.restore(shape, first_seen);
         }
         let window = guard.attempt_window_ms;
+        let per_rung = guard.attempts_per_rung;
         let mut guard = Guard::new(guard);
-        for (shape, at) in store.attempts(now.minus_ms(window)).await? {
-            guard.restore_attempt(shape, at);
+        for attempt in store.attempts(now.minus_ms(window)).await? {
+            guard.restore_attempt(&attempt.shape, &attempt.target, attempt.at);
         }
         let mut live = BTreeMap::new();
         let mut acting = BTreeSet::new();
@@ -196,6 +209,7 @@ impl Control {
             tasks: tasks.clone(),
             stop: stop.clone(),
             attempt_window_ms: window,
+            attempts_per_rung: per_rung,
         }));
         tasks.spawn(control.clone().take_fabric_events(events));
         tasks.spawn(control.clone().tick_until_stopped());

@@ -113,7 +113,12 @@ impl Control {
                 ..Flags::default()
             },
         };
-        if self.begin(opening, envelopes, now).await {
+        let relapsed = self.relapse(&opening, &envelopes, now).await;
+        let begun = match relapsed {
+            Some(id) => Some(id),
+            None => self.begin(opening, envelopes, now).await.then_some(incident),
+        };
+        if let Some(incident) = begun {
             let raised = self.0.store.raise_finding(&finding.shape, finding.first_seen, &incident).await;
             if let Err(error) = raised {
                 tracing::error!(error = &error as &dyn std::error::Error, "a raised finding could not be noted");
@@ -128,7 +133,8 @@ impl Control {
     pub(super) async fn read_conditions(&self) {
         for (id, conditions) in self.watched().await {
             let readings = self.readings(&conditions);
-            self.feed(&id, Event::Read { readings }, vec![]).await;
+            let every_ms = Some(self.0.settings.tick_ms);
+            self.feed(&id, Event::Read { readings, every_ms }, vec![]).await;
         }
     }
 

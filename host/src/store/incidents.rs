@@ -56,6 +56,16 @@ pub struct Commit<'a> {
     pub acts: Vec<Act>,
 }
 
+/// A plan that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub shape: Shape,
+    /// Of its first step.
+    pub target: SubjectRef,
+    pub plan: PlanHash,
+    pub at: Time,
+}
+
 /// Decisions kept beyond those of open incidents; the oldest go first.
 pub const DECISIONS_MAXIMUM: u32 = 100_000;
 
@@ -251,16 +261,41 @@ impl Store {
         Ok(recent)
     }
 
-    /// When execution was begun for each shape since `since`: the attempts that the guard counts.
-    pub async fn attempts(&self, since: Time) -> Result<Vec<(Shape, Time)>, Error> {
+    /// Each plan that was begun since `since`, with its trouble and its first target: the attempts that the guard counts.
+    pub async fn attempts(&self, since: Time) -> Result<Vec<Attempt>, Error> {
         let rows = sqlx::query(
-            "SELECT i.shape, MIN(l.reserved_at) AS at FROM ledger l JOIN incidents i ON i.id = l.incident_id
-             WHERE l.direction = 'forward' AND l.reserved_at >= ? GROUP BY l.incident_id, i.shape",
+            "SELECT i.shape, l.target, l.plan_hash, l.reserved_at FROM ledger l JOIN incidents i ON i.id = l.incident_id
+             WHERE l.step = 0 AND l.direction = 'forward' AND l.reserved_at >= ? ORDER BY l.fence",
         )
         .bind(since.0)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|row| Ok((from_json("shape", row.try_get("shape")?)?, Time(row.try_get("at")?)))).collect()
+        rows.iter()
+            .map(|row| {
+                let target: Target = from_json("target", row.try_get("target")?)?;
+                Ok(Attempt {
+                    shape: from_json("shape", row.try_get("shape")?)?,
+                    target: target.subject(),
+                    plan: PlanHash(row.try_get("plan_hash")?),
+                    at: Time(row.try_get("reserved_at")?),
+                })
+            })
+            .collect()
+    }
+
+    /// The newest incident of this shape that was closed as done since `since`: what a relapse goes on with.
+    pub async fn closed_as_done(&self, shape: &Shape, since: Time) -> Result<Option<IncidentId>, Error> {
+        let done = [Resolution::Resolved, Resolution::Unchecked, Resolution::NotVerified].map(|done| to_json(&done));
+        let row = sqlx::query(
+            "SELECT id, resolution FROM incidents WHERE shape = ? AND closed_at >= ? ORDER BY closed_at DESC LIMIT 1",
+        )
+        .bind(to_json(shape))
+        .bind(since.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let resolution: String = row.try_get("resolution")?;
+        Ok(done.contains(&resolution).then_some(IncidentId(row.try_get("id")?)))
     }
 
     /// The plan that was begun last on the same trouble, if any.

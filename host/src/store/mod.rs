@@ -13,7 +13,7 @@ pub mod nodes;
 pub mod slots;
 pub mod tokens;
 
-pub use incidents::{Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};
+pub use incidents::{Attempt, Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};
 
 use sqlx::{
     SqlitePool,

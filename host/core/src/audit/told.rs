@@ -27,7 +27,7 @@ pub fn told(before: Option<&Incident>, event: &Event, after: &Incident) -> Vec<A
 fn first(before: Option<&Incident>, event: &Event, after: &Incident) -> Option<Act> {
     let plan = || after.hash.as_ref().map(|hash| hash.0.clone()).unwrap_or_default();
     Some(match event {
-        Event::Opened(opening) => {
+        Event::Opened(opening) | Event::Relapsed(opening) => {
             let risk = &opening.finding.risk;
             let shape = &opening.finding.shape;
             let detail = [
@@ -36,9 +36,10 @@ fn first(before: Option<&Incident>, event: &Event, after: &Incident) -> Option<A
                 ("level", word(&risk.level)),
                 ("decisions", joined(opening.decisions.iter().map(|context| context.decision.as_str()))),
             ];
-            by_itself(after, "incident.open", detail)
+            let action = if before.is_some() { "incident.relapse" } else { "incident.open" };
+            by_itself(after, action, detail)
         }
-        Event::Proposed { answers, world: _, posture: _ } => {
+        Event::Proposed { answers, world: _, posture: _, tried: _ } => {
             let title = after.proposal.as_ref().map(|proposal| proposal.title.clone());
             let decisions = joined(answers.iter().map(|answer| answer.by.decision.as_str()));
             let mut act = by_itself(after, "plan.propose", [("decisions", decisions)]);
@@ -122,7 +123,7 @@ fn first(before: Option<&Incident>, event: &Event, after: &Incident) -> Option<A
         // What was seen, and what an agent has in its own journal, is no decision.
         Event::Recurred { risk: _ }
         | Event::Accepted { key: _, journal: _ }
-        | Event::Read { readings: _ }
+        | Event::Read { readings: _, every_ms: _ }
         | Event::TimerFired { timer: TimerKind::Approval | TimerKind::Watch } => return None,
     })
 }

@@ -52,6 +52,34 @@ pub struct GateAnswer {
     pub outcome: Result<Judgement, Fault>,
 }
 
+/// What was begun on the same trouble before, within the guard's window: the rungs of a ladder that were stood on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    pub rungs: Vec<Rung>,
+    /// How often one rung may be tried; 0: as often as the guard lets it.
+    pub per_rung: u32,
+}
+
+/// One way of acting, by the verbs of its steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rung {
+    pub verbs: Vec<String>,
+    pub attempts: u32,
+}
+
+impl Tried {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How often a plan of these steps was tried, if that is as often as it may.
+    pub fn exhausted(&self, steps: &[crate::plan::Step]) -> Option<u32> {
+        let same = |rung: &&Rung| rung.verbs.iter().eq(steps.iter().map(|step| &step.verb));
+        let attempts = self.rungs.iter().find(same).map_or(0, |rung| rung.attempts);
+        (self.per_rung > 0 && attempts >= self.per_rung).then_some(attempts)
+    }
+}
+
 /// What the gates were told besides the proposal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateContext {
@@ -73,11 +101,15 @@ pub enum Event {
     Recurred {
         risk: Risk,
     },
+    /// It was closed as done, and the trouble came back soon after: this incident goes on, and no new one is opened.
+    Relapsed(Box<Opening>),
     /// The planners answered; `world` is what was known when they did.
     Proposed {
         answers: Vec<PlannerAnswer>,
         world: World,
         posture: Posture,
+        #[serde(default, skip_serializing_if = "Tried::is_nothing")]
+        tried: Tried,
     },
     Judged {
         answers: Vec<GateAnswer>,
@@ -120,6 +152,10 @@ pub enum Event {
     /// The success conditions as read just now.
     Read {
         readings: Vec<Reading>,
+        /// How often the driver means to look; what it did not look at for longer counts as a gap. None in journals of
+        /// hosts that did not say: those know no gaps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        every_ms: Option<u64>,
     },
 }
 

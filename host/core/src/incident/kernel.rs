@@ -5,7 +5,7 @@ mod executing;
 mod verifying;
 
 use super::{
-    event::{Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, TimerKind},
+    event::{Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, TimerKind, Tried},
     state::{Approval, Incident, Phase, Rank, Reading, Resolution},
 };
 use crate::{
@@ -43,6 +43,7 @@ impl Incident {
             opened_at: now,
             phase: Phase::Planning,
             recurrences: 0,
+            relapses: 0,
             flags: opening.flags,
             proposal: None,
             planner: None,
@@ -87,12 +88,13 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
     let mut effects = Vec::new();
     let out = &mut effects;
     match (incident.phase.clone(), event) {
+        (Phase::Closed { resolution }, Event::Relapsed(opening)) => incident.relapsed(now, resolution, opening, out),
         (Phase::Closed { resolution: _ }, _) => {}
-        (_, Event::Opened(_)) => {}
+        (_, Event::Opened(_) | Event::Relapsed(_)) => {}
         (_, Event::Recurred { risk: _ }) => incident.recurrences = incident.recurrences.saturating_add(1),
 
-        (Phase::Planning, Event::Proposed { answers, world, posture }) => {
-            incident.proposed(now, answers, world, posture, out);
+        (Phase::Planning, Event::Proposed { answers, world, posture, tried }) => {
+            incident.proposed(now, answers, (world, tried), posture, out);
         }
         (Phase::Gating, Event::Judged { answers, context, before }) => {
             incident.judged(now, answers, context, before, out);
@@ -128,13 +130,16 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
             incident.compensating(now, step, stage, left, event, out);
         }
 
-        (Phase::Verifying { since, until, held_since }, Event::Read { readings }) => {
-            incident.verifying(now, since, until, held_since, readings, out);
+        (Phase::Verifying { .. }, Event::Read { readings, every_ms }) => {
+            incident.verifying(now, readings, *every_ms, out);
         }
-        (Phase::Verifying { since, until, held_since: _ }, Event::TimerFired { timer: TimerKind::Watch }) => {
+        (
+            Phase::Verifying { since, until, held_since: _, read_at: _, samples: _, gaps },
+            Event::TimerFired { timer: TimerKind::Watch },
+        ) => {
             if now >= until {
                 let seen = incident.last_read();
-                incident.verified(now, since, false, &seen, out);
+                incident.verified(now, since, false, &seen, (0, gaps), out);
             } else {
                 out.push(Effect::Arm { timer: TimerKind::Watch, at: until });
             }
@@ -262,11 +267,12 @@ impl Incident {
         &mut self,
         now: Time,
         answers: &[PlannerAnswer],
-        world: &World,
+        (world, tried): (&World, &Tried),
         posture: &Posture,
         out: &mut Vec<Effect>,
     ) {
         let mut refused = Vec::new();
+        let mut exhausted = false;
         let mut evidence = Vec::new();
         let mut all = Vec::new();
         for PlannerAnswer { by, outcome } in answers {
@@ -283,7 +289,16 @@ impl Incident {
         let considered = u32::try_from(all.len()).unwrap_or(u32::MAX);
         let mut chosen = None;
         for (by, proposal) in all {
-            match plan::resolve(proposal, world) {
+            let resolved = plan::resolve(proposal, world);
+            if let Some(attempts) = resolved.as_ref().ok().and_then(|resolved| tried.exhausted(&resolved.steps)) {
+                exhausted = true;
+                refused.push(Reason {
+                    code: "proposal.rung-exhausted".into(),
+                    text: format!("“{}” was tried {attempts} times on this trouble already", proposal.title),
+                });
+                continue;
+            }
+            match resolved {
                 Ok(resolved) if chosen.is_none() => chosen = Some((by, proposal, resolved)),
                 Ok(_) => refused.push(Reason {
                     code: "proposal.ranked-lower".into(),
@@ -307,6 +322,11 @@ impl Incident {
         self.record(now, status, evidence, body, out);
         let Some((by, proposal, resolved)) = chosen else {
             let why = why.unwrap_or_else(|| "the planners proposed nothing".into());
+            if exhausted {
+                out.push(Effect::Tell { message: format!("{}: {why}", self.id) });
+                let action = "Decide what is to be done: what the planners know of has not helped.".to_string();
+                return self.close(now, Resolution::Escalated, why, Some(action), out);
+            }
             return self.close(now, Resolution::NoPlan, why, None, out);
         };
         self.note(now, format!("{} proposed: {}", by.name, proposal.title));
@@ -501,6 +521,27 @@ impl Incident {
         self.record(now, status, evidence, body, out);
     }
 
+    /// Goes on where it was closed as done. What was tried stays in its artifacts and its timeline.
+    fn relapsed(&mut self, now: Time, resolution: Resolution, opening: &Opening, out: &mut Vec<Effect>) {
+        let done = matches!(resolution, Resolution::Resolved | Resolution::Unchecked | Resolution::NotVerified);
+        if !done || opening.finding.shape != self.shape {
+            return;
+        }
+        let again = Incident::open(now, Opening { incident: self.id.clone(), ..opening.clone() }).0;
+        *self = Incident {
+            opened_at: self.opened_at,
+            recurrences: self.recurrences,
+            relapses: self.relapses.saturating_add(1),
+            timeline: std::mem::take(&mut self.timeline),
+            artifacts: self.artifacts,
+            last_artifact: self.last_artifact.take(),
+            ..again
+        };
+        self.note(now, format!("the trouble came back: {}", opening.finding.risk.reason));
+        self.record_opening(now, out);
+        out.push(Effect::Plan);
+    }
+
     /// Ends an incident whose plan was never begun.
     fn not_executed(&mut self, now: Time, resolution: Resolution, status: Status, why: String, out: &mut Vec<Effect>) {
         self.record_execution(now, status, format!("not executed: {why}"), out);
@@ -527,10 +568,11 @@ impl Incident {
         };
         debug_assert_eq!(body.kind(), Kind::IncidentReport);
         let status = match resolution {
-            Resolution::Resolved => Status::Complete,
+            Resolution::Resolved | Resolution::Unchecked => Status::Complete,
             Resolution::Unknown => Status::Unknown,
             Resolution::NotVerified | Resolution::Undone | Resolution::Stuck => Status::Failed,
             Resolution::NoPlan
+            | Resolution::Escalated
             | Resolution::ProposalOnly
             | Resolution::DeniedByGate
             | Resolution::DeniedByPerson

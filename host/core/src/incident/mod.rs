@@ -19,6 +19,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Context, Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, Reservation, TimerKind};
+pub use event::{
+    Context, Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, Reservation, Rung, TimerKind, Tried,
+};
 pub use kernel::{ApprovalRefused, step};
 pub use state::{Approval, Incident, Phase, Rank, Reading, Resolution, StepRecord, StepStage};

@@ -140,10 +140,18 @@ pub enum Phase {
         left: Vec<u32>,
     },
     /// Since when, and until when success must show. `held_since`: all conditions have held since then.
+    /// `read_at`: when the conditions were read last; `samples`: how many different samples success rests on so far;
+    /// `gaps`: how often nobody looked for so long that the window began anew.
     Verifying {
         since: Time,
         until: Time,
         held_since: Option<Time>,
+        #[serde(default)]
+        read_at: Option<Time>,
+        #[serde(default)]
+        samples: u32,
+        #[serde(default)]
+        gaps: u32,
     },
     Closed {
         resolution: Resolution,
@@ -156,10 +164,14 @@ pub enum Phase {
 pub enum Resolution {
     /// Done, and verified on fresh evidence.
     Resolved,
+    /// Done, and nothing was checked: the plan named no condition of success.
+    Unchecked,
     /// Done, but success did not show within the watch window.
     NotVerified,
     /// No proposal stands.
     NoPlan,
+    /// Every way that was proposed has been tried as often as it may: a person must decide.
+    Escalated,
     /// The evidence was too weak to act on: proposed only.
     ProposalOnly,
     /// A gate denied.
@@ -186,6 +198,8 @@ pub struct Incident {
     pub opening: Opening,
     pub phase: Phase,
     pub recurrences: u32,
+    /// How often it was closed as done, and the trouble came back.
+    pub relapses: u32,
     pub flags: Flags,
     pub proposal: Option<Proposal>,
     pub planner: Option<Digest>,
@@ -234,7 +248,7 @@ impl Incident {
             }
             Phase::Executing { step, stage } => self.pending_step(*step, Direction::Forward, stage),
             Phase::Compensating { step, stage, left: _ } => self.pending_step(*step, Direction::Compensate, stage),
-            Phase::Verifying { since: _, until, held_since: _ } => {
+            Phase::Verifying { since: _, until, held_since: _, read_at: _, samples: _, gaps: _ } => {
                 vec![Effect::Watch, Effect::Arm { timer: TimerKind::Watch, at: *until }]
             }
             Phase::Closed { resolution: _ } => vec![],

@@ -44,7 +44,9 @@ export interface StoryStep {
 }
 
 export function tell(incident: IncidentDetail, nameOf: (principal: string) => string = (principal) => principal): StoryStep[] {
-  const byKind = new Map(incident.artifacts.map((artifact) => [artifact.body.kind, artifact]));
+  // After a relapse the story begins anew; what came before stays in the list of artifacts.
+  const first = incident.artifacts.findLastIndex((artifact) => artifact.body.kind === 'observation_summary');
+  const byKind = new Map(incident.artifacts.slice(Math.max(first, 0)).map((artifact) => [artifact.body.kind, artifact]));
   const resolution = incident.incident.resolution ?? null;
   const here = ORDER.find((kind) => {
     if (resolution !== null) return false;
@@ -140,7 +142,7 @@ export function planOf(incident: Pick<IncidentDetail, 'artifacts'>): Plan | null
 }
 
 export function bodyOf<K extends Kind>(incident: Pick<IncidentDetail, 'artifacts'>, kind: K): BodyOf<K> | null {
-  const body = incident.artifacts.find((artifact) => artifact.body.kind === kind)?.body;
+  const body = incident.artifacts.findLast((artifact) => artifact.body.kind === kind)?.body;
   return (body as BodyOf<K> | undefined) ?? null;
 }
 

@@ -95,7 +95,9 @@ export const RULES: Record<string, string> = {
 
 export const RESOLUTIONS: Record<Resolution, { word: string; tone: Tone; means: string }> = {
   resolved: { word: 'Resolved', tone: 'ok', means: 'Done, and verified on fresh evidence.' },
+  unchecked: { word: 'Done, not checked', tone: 'elevated', means: 'Done; the plan named no condition of success, so nobody checked.' },
   not_verified: { word: 'Not verified', tone: 'critical', means: 'Done, but success did not show within the watch window.' },
+  escalated: { word: 'For a person', tone: 'critical', means: 'Every way that was proposed has been tried as often as it may. A person must decide.' },
   no_plan: { word: 'No plan', tone: 'high', means: 'No proposal stands.' },
   proposal_only: { word: 'Proposal only', tone: 'elevated', means: 'The evidence was too weak to act on.' },
   denied_by_gate: { word: 'Denied by policy', tone: 'elevated', means: 'A policy gate denied the plan. Nothing was done.' },

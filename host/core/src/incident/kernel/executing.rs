@@ -107,6 +107,7 @@ impl Incident {
             (
                 StepStage::Reserving | StepStage::Dispatched { .. } | StepStage::Accepted { .. },
                 Event::Opened(_)
+                | Event::Relapsed(_)
                 | Event::Recurred { .. }
                 | Event::Proposed { .. }
                 | Event::Judged { .. }
@@ -189,6 +190,7 @@ impl Incident {
             (
                 StepStage::Reserving | StepStage::Dispatched { .. } | StepStage::Accepted { .. },
                 Event::Opened(_)
+                | Event::Relapsed(_)
                 | Event::Recurred { .. }
                 | Event::Proposed { .. }
                 | Event::Judged { .. }

@@ -151,7 +151,8 @@ pub(super) fn fault(message: &str) -> Fault {
 }
 
 pub(super) fn proposed(outcome: Result<Vec<Proposal>, Fault>, world: World) -> Event {
-    Event::Proposed { answers: vec![PlannerAnswer { by: context("planner"), outcome }], world, posture: posture() }
+    let answers = vec![PlannerAnswer { by: context("planner"), outcome }];
+    Event::Proposed { answers, world, posture: posture(), tried: Default::default() }
 }
 
 pub(super) fn demand(approvers: u32) -> Demand {

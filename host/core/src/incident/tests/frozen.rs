@@ -74,6 +74,7 @@ fn events() -> BTreeMap<&'static str, Event> {
     let all = [
         Event::Opened(Box::new(f::opening())),
         Event::Recurred { risk: f::risk(0.9) },
+        Event::Relapsed(Box::new(f::opening())),
         f::proposed(Ok(vec![f::proposal()]), world),
         f::judged(Ok(f::judgement(Verdict::RequireApproval(f::demand(1)))), context),
         Event::Approved(f::approval(plan(), "ann", crate::incident::Rank::PolicyAuthor, START, Some("looked at it"))),
@@ -91,12 +92,14 @@ fn events() -> BTreeMap<&'static str, Event> {
                 value: Some(0.1),
                 sampled_at: Some(START),
             }],
+            every_ms: Some(1_000),
         },
     ];
     // A new kind does not build before it has a name here.
     let name = |event: &Event| match event {
         Event::Opened(_) => "opened",
         Event::Recurred { .. } => "recurred",
+        Event::Relapsed(_) => "relapsed",
         Event::Proposed { .. } => "proposed",
         Event::Judged { .. } => "judged",
         Event::Approved(_) => "approved",
@@ -116,7 +119,7 @@ fn events() -> BTreeMap<&'static str, Event> {
 #[test]
 fn every_kind_of_journal_event() {
     let events = events();
-    assert_eq!(events.len(), 14);
+    assert_eq!(events.len(), 15);
     let texts: BTreeMap<&str, &Event> = events.iter().map(|(name, event)| (*name, event)).collect();
     expect_file!["../../../golden/events.json"].assert_eq(&(serde_json::to_string_pretty(&texts).unwrap() + "\n"));
     for (name, event) in &events {

@@ -73,6 +73,7 @@ impl Checker {
                 self.finished.entry(key.clone()).or_insert(outcome.status);
             }
             Event::Opened(_)
+            | Event::Relapsed(_)
             | Event::Recurred { .. }
             | Event::Proposed { .. }
             | Event::Judged { .. }
@@ -158,7 +159,7 @@ impl Checker {
             of(Direction::Compensate, OutcomeStatus::Failed) || of(Direction::Compensate, OutcomeStatus::Unknown);
         let done = of(Direction::Forward, OutcomeStatus::Succeeded);
         match resolution {
-            Resolution::Resolved | Resolution::NotVerified => {
+            Resolution::Resolved | Resolution::Unchecked | Resolution::NotVerified => {
                 let (plan, _) = self.plan.as_ref().unwrap();
                 let succeeded = self.finished.values().filter(|s| **s == OutcomeStatus::Succeeded).count();
                 assert_eq!(succeeded, plan.steps.len());
@@ -179,6 +180,7 @@ impl Checker {
             Resolution::Unknown => assert!(!not_undone && !self.dispatched.is_empty()),
             Resolution::Stuck => assert!(done),
             Resolution::NoPlan
+            | Resolution::Escalated
             | Resolution::ProposalOnly
             | Resolution::DeniedByGate
             | Resolution::DeniedByPerson
@@ -244,7 +246,10 @@ fn sensible(incident: &Incident, now: Time, (_, a, b, _): Dice) -> Event {
 }
 
 fn read(value: Option<f64>, now: Time) -> Event {
-    Event::Read { readings: vec![Reading { condition: f::success(), value, sampled_at: Some(now) }] }
+    Event::Read {
+        readings: vec![Reading { condition: f::success(), value, sampled_at: Some(now) }],
+        every_ms: Some(1_000),
+    }
 }
 
 fn of_step(incident: &Incident, now: Time, step: u32, direction: Direction, stage: &StepStage, a: u8) -> Event {

@@ -109,7 +109,7 @@ impl Driver {
             let good = self.fate.roll(&IdempotencyKey("read".into()), "good") > 40;
             let value = Some(if good { 1.0 } else { 0.0 });
             let reading = Reading { condition: f::success(), value, sampled_at: Some(self.now) };
-            return Some(vec![Event::Read { readings: vec![reading] }]);
+            return Some(vec![Event::Read { readings: vec![reading], every_ms: None }]);
         }
         let (timer, at) = self.timers.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at))?;
         self.timers.remove(&timer);

@@ -2348,11 +2348,20 @@ export interface components {
                 left: number[];
             };
         } | {
-            /** @description Since when, and until when success must show. `held_since`: all conditions have held since then. */
+            /**
+             * @description Since when, and until when success must show. `held_since`: all conditions have held since then.
+             *     `read_at`: when the conditions were read last; `samples`: how many different samples success rests on so far;
+             *     `gaps`: how often nobody looked for so long that the window began anew.
+             */
             verifying: {
                 since: components["schemas"]["Time"];
                 until: components["schemas"]["Time"];
                 held_since?: components["schemas"]["Time"] | null;
+                read_at?: components["schemas"]["Time"] | null;
+                /** Format: int32 */
+                samples?: number;
+                /** Format: int32 */
+                gaps?: number;
             };
         } | {
             closed: {
@@ -2698,7 +2707,7 @@ export interface components {
          * @description How an incident ended. Every failure ends undone, unknown or stuck.
          * @enum {string}
          */
-        Resolution: "resolved" | "not_verified" | "no_plan" | "proposal_only" | "denied_by_gate" | "denied_by_person" | "expired" | "refused" | "undone" | "unknown" | "stuck";
+        Resolution: "resolved" | "unchecked" | "not_verified" | "no_plan" | "escalated" | "proposal_only" | "denied_by_gate" | "denied_by_person" | "expired" | "refused" | "undone" | "unknown" | "stuck";
         Retirement: {
             /**
              * Format: int64

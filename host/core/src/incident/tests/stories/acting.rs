@@ -438,14 +438,14 @@ fn a_plan_without_conditions_says_that_nothing_was_checked() {
     check(
         "propose no-success; judge demand; approve ann; reserve; ok; reserve; ok; reserve; ok; reserve | ok",
         expect![[r#"
-        ok -> closed Resolved
-            disarm step 3 forward
-            record execution_result (complete) ["process.checkpoint ok", "process.restore ok", "process.confirm ok", "process.retire ok"] every step was done
-            disarm watch
-            record verification_result (complete) verified=true ["the plan names no condition of success"]
-            record incident_report (complete) Resolved: no condition of success was given, so none was checked
-            close
-    "#]],
+            ok -> closed Unchecked
+                disarm step 3 forward
+                record execution_result (complete) ["process.checkpoint ok", "process.restore ok", "process.confirm ok", "process.retire ok"] every step was done
+                disarm watch
+                record verification_result (complete) verified=true ["the plan names no condition of success"]
+                record incident_report (complete) Unchecked: no condition of success was given, so none was checked | Look at the subject: it was done, and nobody checked what it did.
+                close
+        "#]],
     );
 }
 

@@ -91,8 +91,10 @@ impl Story {
     fn event(&mut self, word: &str) -> Event {
         let key = |story: &Story| story.reservation().key;
         let hash = || self.incident.hash.clone().unwrap_or_else(|| PlanHash("none".into()));
-        let read =
-            |value, at| Event::Read { readings: vec![Reading { condition: f::success(), value, sampled_at: at }] };
+        let read = |value, at| Event::Read {
+            readings: vec![Reading { condition: f::success(), value, sampled_at: at }],
+            every_ms: None,
+        };
         let words: Vec<&str> = word.split_whitespace().collect();
         match words[..] {
             ["propose"] => f::proposed(Ok(vec![f::proposal()]), f::world()),
@@ -154,11 +156,33 @@ impl Story {
                 Event::TimerFired { timer: TimerKind::Step { step, direction } }
             }
             ["read", "good"] => read(Some(1.0), Some(self.now)),
+            ["look"] => {
+                let mut event = read(Some(1.0), Some(self.now));
+                if let Event::Read { every_ms, .. } = &mut event {
+                    *every_ms = Some(1_000);
+                }
+                event
+            }
             ["read", "bad"] => read(Some(0.1), Some(self.now)),
             ["read", "stale"] => read(Some(1.0), Some(self.now.minus_ms(5_001))),
             ["read", "old"] => read(Some(1.0), Some(START)),
             ["read", "none"] => read(None, None),
-            ["read", "other"] => Event::Read { readings: vec![] },
+            ["read", "other"] => Event::Read { readings: vec![], every_ms: None },
+            ["relapse"] => Event::Relapsed(Box::new(f::opening())),
+            ["relapse", "other"] => {
+                let mut opening = f::opening();
+                opening.finding.shape.cause = "another".into();
+                Event::Relapsed(Box::new(opening))
+            }
+            ["propose", "tried", times] => {
+                let mut event = f::proposed(Ok(vec![f::proposal()]), f::world());
+                if let Event::Proposed { tried, .. } = &mut event {
+                    let verbs = ["checkpoint", "restore", "confirm", "retire"].map(|verb| format!("process.{verb}"));
+                    let rung = crate::incident::Rung { verbs: verbs.into(), attempts: times.parse().unwrap() };
+                    *tried = crate::incident::Tried { rungs: vec![rung], per_rung: 2 };
+                }
+                event
+            }
             ["recur"] => Event::Recurred { risk: f::risk(0.9) },
             _ => panic!("no such word: {word}"),
         }
