@@ -20,11 +20,12 @@ PROFILE := debug
 CARGO_FLAGS :=
 aether := $(CARGO_TARGET_DIR)/$(PROFILE)/aether
 
-.PHONY: help setup setup-test guests kits ui build run test bench fmt clean
+.PHONY: help setup setup-test guests kits ui build run test sim bench fmt clean
 
 help:
 	@echo "make run     set up what is missing, build, start a server, two agents and a demo workload"
 	@echo "make test    everything CI runs"
+	@echo "make sim     10,000 seeds of the simulation"
 	@echo "make bench   measure the plugin runtime beside other engines, into docs/benchmarks.md"
 	@echo "make build   plugins, web page and binaries; make setup, make fmt, make clean"
 
@@ -85,6 +86,10 @@ test: setup-test
 	$(step) --needs "$$($(setup_dir)/browser.sh || echo chromium)" --in host/ui --tell '[0-9]+ (passed|skipped|flaky)' \
 		e2e $(setup_dir)/with-tools.sh npm run e2e
 	@$(setup_dir)/summary.sh
+
+# The seeds of `make test` and many more; SEEDS=200 for fewer. Counts the faults that were injected.
+sim:
+	cargo run --locked --release --workspace --bin aether-sim -- --seeds $(or $(SEEDS),10000)
 
 # With its own target folder, because other engines bring other versions of what the host is built of.
 bench: setup

@@ -1,23 +1,53 @@
 //! The one place of this crate that reads a clock or draws a random number.
 
 use aether_core::time::Time;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    cell::RefCell,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Where time and randomness come from, in the stead of the machine's.
+pub trait Source: Send + Sync {
+    fn now(&self) -> Time;
+    fn random(&self) -> u64;
+}
+
+thread_local! {
+    static SOURCE: RefCell<Option<Arc<dyn Source>>> = const { RefCell::new(None) };
+}
+
+/// From now on this thread has its time and randomness from there; with none, from the machine again.
+pub fn set_source(source: Option<Arc<dyn Source>>) {
+    SOURCE.set(source);
+}
+
+/// Whether this thread has its time from elsewhere.
+pub(crate) fn is_simulated() -> bool {
+    SOURCE.with_borrow(Option::is_some)
+}
+
+fn source() -> Option<Arc<dyn Source>> {
+    SOURCE.with_borrow(Clone::clone)
+}
 
 /// UTC now.
 #[allow(clippy::disallowed_methods, reason = "this is the clock module")]
 pub fn now() -> Time {
+    if let Some(source) = source() {
+        return source.now();
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Measures how long something takes, unmoved by changes of the wall clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Stopwatch(std::time::Instant);
+pub struct Stopwatch(tokio::time::Instant);
 
 impl Stopwatch {
-    #[allow(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn start() -> Self {
-        Self(std::time::Instant::now())
+        Self(tokio::time::Instant::now())
     }
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
@@ -30,13 +60,18 @@ impl Stopwatch {
 /// Sixty-two random bits.
 #[allow(clippy::disallowed_methods, reason = "this is the module of ids")]
 pub fn random() -> u64 {
-    uuid::Uuid::now_v7().as_u64_pair().1 & (u64::MAX >> 2)
+    let random = source().map_or_else(|| uuid::Uuid::now_v7().as_u64_pair().1, |source| source.random());
+    random & (u64::MAX >> 2)
 }
 
 /// A new id, such as of this instance of the agent.
 #[allow(clippy::disallowed_methods, reason = "this is the module of ids")]
 pub fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    let uuid = match source() {
+        None => uuid::Uuid::now_v7(),
+        Some(source) => uuid::Uuid::from_u64_pair(source.random(), source.random()),
+    };
+    uuid.to_string()
 }
 
 /// A number that no earlier spool had: the time with eight random bits behind, within what a signed 64-bit column

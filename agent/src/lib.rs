@@ -15,6 +15,7 @@
 
 pub mod act;
 pub mod agent;
+mod blocking;
 pub mod capabilities;
 pub mod clock;
 pub mod collect;

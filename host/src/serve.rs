@@ -166,6 +166,14 @@ impl Host {
         let signer = signing_key(&data.join("host.key"))?;
         let (fabric, events) =
             Fabric::open(config.fabric.clone(), store.clone(), recorder.clone(), blobs.clone(), signer).await?;
+        let components = control::Components::new(
+            slots.clone(),
+            store.clone(),
+            recorder.clone(),
+            config.control.evaluations,
+            tasks.clone(),
+            stop.clone(),
+        );
         let control = Control::start(
             control::Parts {
                 settings: config.control.clone(),
@@ -176,7 +184,7 @@ impl Host {
                 store: store.clone(),
                 recorder: recorder.clone(),
                 fabric: fabric.clone(),
-                slots: slots.clone(),
+                panels: Arc::new(components),
             },
             events,
             tasks.clone(),

@@ -18,6 +18,7 @@ pub mod snapshot;
 pub mod verbs;
 
 use crate::{
+    blocking::blocking,
     clock,
     collect::Latest,
     uplink::{Inbound, Link},
@@ -43,12 +44,53 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use verbs::Executor;
 
+/// What carries orders out that were admitted: [`Executor`], or what a simulation puts in its place.
+#[tonic::async_trait]
+pub trait Work: Send + Sync {
+    /// Whether what is here allows for it.
+    fn ready(&self, task: &Task) -> Result<(), Refusal>;
+
+    /// The outcome of an order that a crash cut short; none if it may simply be run again.
+    fn settle(&self, task: &Task, phase: Option<&str>) -> Option<Outcome>;
+
+    /// Carries an order out to its end. Panics where its thread does.
+    async fn carry_out(self: Arc<Self>, run: Run) -> Outcome;
+
+    /// After all that a crash cut short is settled: nothing of it is needed any more.
+    fn forget_all_images(&self);
+}
+
+#[tonic::async_trait]
+impl Work for Executor {
+    fn ready(&self, task: &Task) -> Result<(), Refusal> {
+        Executor::ready(self, task)
+    }
+
+    fn settle(&self, task: &Task, phase: Option<&str>) -> Option<Outcome> {
+        Executor::settle(self, task, phase)
+    }
+
+    async fn carry_out(self: Arc<Self>, run: Run) -> Outcome {
+        match tokio::task::spawn_blocking(move || Executor::carry_out(&self, &run)).await {
+            Ok(outcome) => outcome,
+            Err(error) => std::panic::resume_unwind(match error.try_into_panic() {
+                Ok(panic) => panic,
+                Err(cancelled) => Box::new(cancelled.to_string()),
+            }),
+        }
+    }
+
+    fn forget_all_images(&self) {
+        Executor::forget_all_images(self);
+    }
+}
+
 /// Takes orders from the uplink, one after the other, and has them carried out beside it.
 pub struct Desk {
     pub node: NodeId,
     pub journal: Arc<Journal>,
     pub registry: Arc<Registry>,
-    pub executor: Arc<Executor>,
+    pub executor: Arc<dyn Work>,
     pub link: Link,
     pub host_key: watch::Receiver<Option<VerifyingKey>>,
     /// This node's generation, as the host last said.
@@ -80,6 +122,8 @@ impl Desk {
         }
         loop {
             tokio::select! {
+                // What has ended makes room for what comes.
+                biased;
                 () = shutdown.cancelled() => break,
                 Some(finished) = work.join_next(), if !work.is_empty() => self.finish(finished, &mut running).await,
                 Some(inbound) = inbound.recv() => match inbound {
@@ -233,12 +277,17 @@ impl Desk {
         running.insert(key.clone(), Running { target: task.target.clone(), cancel: cancel.clone() });
         let run = Run::new(task, self.journal.clone(), self.link.clone(), Handle::current(), cancel);
         let (executor, journal) = (self.executor.clone(), self.journal.clone());
-        work.spawn_blocking(move || {
-            let outcome = executor.carry_out(&run);
-            let position = journal.outcome(&key, outcome.clone()).unwrap_or_else(|error| {
-                error!(%error, key = %key, "the outcome of an order cannot be journaled; it is told all the same");
-                0
-            });
+        work.spawn(async move {
+            let outcome = executor.carry_out(run).await;
+            let (ended, kept) = (key.clone(), outcome.clone());
+            let position = match blocking(move || journal.outcome(&ended, kept)).await {
+                Some(Ok(position)) => position,
+                Some(Err(error)) => {
+                    error!(%error, key = %key, "the outcome of an order cannot be journaled; it is told all the same");
+                    0
+                }
+                None => 0,
+            };
             Finished { key, outcome, position }
         });
     }
@@ -285,16 +334,5 @@ impl Desk {
 
     async fn tell(&self, key: &IdempotencyKey, journal_position: u64, state: State) {
         self.link.tell(v1::DispatchState { key: key.0.clone(), journal_position, state: Some(state) }).await;
-    }
-}
-
-/// Runs what touches the disk on a thread for such. None if it failed outright, which is logged.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Some(done),
-        Err(error) => {
-            error!(%error, "a part of the executor failed");
-            None
-        }
     }
 }

@@ -3,6 +3,7 @@
 //! When the stream breaks it comes back, with backoff and jitter; what was not acknowledged is sent again. It decides
 //! nothing about orders: those go to [`crate::act`], which checks them.
 
+mod dial;
 mod link;
 mod session;
 
@@ -24,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use dial::Grpc;
+pub use dial::{Dial, Incoming};
 pub use link::{Fault, Link, Piece};
 
 const BACKOFF_MINIMUM: Duration = Duration::from_millis(250);
@@ -117,7 +120,7 @@ pub struct Ends {
 
 pub struct Uplink {
     config: Arc<Config>,
-    endpoint: tonic::transport::Endpoint,
+    dial: Box<dyn Dial>,
     state: Arc<StateFolder>,
     identity: Identity,
     boot: String,
@@ -153,6 +156,12 @@ pub struct Parts {
 
 impl Uplink {
     pub fn new(parts: Parts) -> Result<(Self, Ends), Error> {
+        let dial = Grpc::new(&parts.config)?;
+        Self::over(Box::new(dial), parts)
+    }
+
+    /// The same over another way to the host.
+    pub fn over(dial: Box<dyn Dial>, parts: Parts) -> Result<(Self, Ends), Error> {
         let Parts { config, state, boot, spool, registry, capabilities, inbound, ahead } = parts;
         let identity = state.load_identity(&config.node)?;
         let pinned = identity.host_key.as_deref().map(key_from_hex).transpose()?;
@@ -174,10 +183,9 @@ impl Uplink {
             generation: generation_out,
             connected: connected_out,
         };
-        let endpoint = endpoint(&config)?;
         let uplink = Self {
             config,
-            endpoint,
+            dial,
             state,
             identity,
             boot,
@@ -276,23 +284,6 @@ impl Uplink {
             }
         }
     }
-}
-
-fn endpoint(config: &Config) -> Result<tonic::transport::Endpoint, Error> {
-    let mut endpoint = tonic::transport::Endpoint::from_shared(config.host.clone())?
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20);
-    if config.host.starts_with("https:") {
-        let mut tls = tonic::transport::ClientTlsConfig::new();
-        if let Some(path) = &config.host_ca {
-            let pem = std::fs::read(path).map_err(|source| Error::Authority { path: path.clone(), source })?;
-            tls = tls.ca_certificate(tonic::transport::Certificate::from_pem(pem));
-        }
-        endpoint = endpoint.tls_config(tls)?;
-    }
-    Ok(endpoint)
 }
 
 fn key_from_hex(text: &str) -> Result<VerifyingKey, Error> {

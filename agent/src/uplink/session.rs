@@ -1,7 +1,8 @@
 //! One stream to the host, from its hello to its end.
 
-use super::{Inbound, Limits, Uplink, Wishes, hex};
+use super::{Inbound, Incoming, Limits, Uplink, Wishes, hex};
 use crate::{
+    blocking::blocking,
     clock::{self, Stopwatch},
     spool::{Next, Spool},
 };
@@ -9,7 +10,7 @@ use aether_core::id::NodeId;
 use aether_proto::{
     PROTOCOL_VERSIONS,
     telemetry::Encoder,
-    v1::{self, client_frame::Payload, fabric_client::FabricClient, server_frame::Payload as ServerPayload},
+    v1::{self, client_frame::Payload, server_frame::Payload as ServerPayload},
 };
 use ed25519_dalek::VerifyingKey;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -17,9 +18,8 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::{Streaming, transport::Channel};
 use tracing::{debug, error, info, warn};
 
 /// Frames handed to the transport that it has not sent.
@@ -103,16 +103,14 @@ impl<'a> Session<'a> {
     }
 
     /// Connects, says hello, and takes the welcome in.
-    async fn begin(uplink: &'a mut Uplink) -> Result<(Self, Streaming<v1::ServerFrame>), End> {
-        let channel: Channel = uplink.endpoint.connect().await.map_err(|error| lost(chain(&error)))?;
-        let mut client = FabricClient::new(channel).max_decoding_message_size(aether_proto::FRAME_BYTES_MAXIMUM);
+    async fn begin(uplink: &'a mut Uplink) -> Result<(Self, Incoming), End> {
         let (frames, outgoing) = mpsc::channel(FRAMES_MAXIMUM);
         let hello = hello(uplink).await?;
         let first = frame(1, Payload::Hello(hello));
         frames.send(first).await.map_err(|_| lost("the stream closed at once"))?;
         let welcomed = timeout(WELCOME_WITHIN, async {
-            let mut incoming = client.connect(ReceiverStream::new(outgoing)).await?.into_inner();
-            let answer = incoming.message().await?;
+            let mut incoming = uplink.dial.connect(outgoing).await?;
+            let answer = incoming.try_next().await?;
             Ok::<_, tonic::Status>((incoming, answer))
         });
         let (incoming, answer) = match welcomed.await {
@@ -257,7 +255,7 @@ impl<'a> Session<'a> {
     }
 
     /// The body of the stream.
-    async fn attend(&mut self, mut incoming: Streaming<v1::ServerFrame>, shutdown: &CancellationToken) -> End {
+    async fn attend(&mut self, mut incoming: Incoming, shutdown: &CancellationToken) -> End {
         let frames = self.frames.clone();
         let mut filled = self.uplink.spool.filled();
         let mut capabilities = self.uplink.capabilities.clone();
@@ -267,12 +265,10 @@ impl<'a> Session<'a> {
             self.pump().await;
             let paused_until = self.telemetry.paused_until;
             let result = tokio::select! {
+                // What waits to be sent is bounded, so it cannot keep the host from being heard.
+                biased;
                 () = shutdown.cancelled() => return End(Ending::Shutdown),
-                message = incoming.message() => match message {
-                    Ok(Some(frame)) => self.receive(frame),
-                    Ok(None) => Err(lost("the host ended the stream")),
-                    Err(status) => Err(lost(format!("{}: {}", status.code(), status.message()))),
-                },
+                _ = beat.tick() => self.beat(),
                 permit = frames.reserve(), if !self.outbox.is_empty() => match permit {
                     Ok(permit) => {
                         if let Some(payload) = self.outbox.pop_front() {
@@ -283,6 +279,11 @@ impl<'a> Session<'a> {
                         Ok(())
                     }
                     Err(_) => Err(lost("the stream is closed")),
+                },
+                message = incoming.try_next() => match message {
+                    Ok(Some(frame)) => self.receive(frame),
+                    Ok(None) => Err(lost("the host ended the stream")),
+                    Err(status) => Err(lost(format!("{}: {}", status.code(), status.message()))),
                 },
                 // While frames wait to be sent, new requests wait too.
                 Some(request) = self.uplink.requests.recv(), if self.outbox.len() < FRAMES_MAXIMUM => {
@@ -304,7 +305,6 @@ impl<'a> Session<'a> {
                     self.telemetry.paused_until = None;
                     Ok(())
                 }
-                _ = beat.tick() => self.beat(),
             };
             if let Err(end) = result {
                 return end;
@@ -448,7 +448,7 @@ impl<'a> Session<'a> {
 
 async fn read_next(spool: &Arc<Spool>, after: u64) -> Option<Next> {
     let spool = spool.clone();
-    tokio::task::spawn_blocking(move || spool.next_after(after)).await.ok().flatten()
+    blocking(move || spool.next_after(after)).await.flatten()
 }
 
 fn frame(sequence: u64, payload: Payload) -> v1::ClientFrame {
@@ -480,18 +480,4 @@ async fn hello(uplink: &Uplink) -> Result<v1::Hello, End> {
         workloads: Some(uplink.registry.report()),
         extensions: std::collections::HashMap::new(),
     })
-}
-
-/// An error with all that caused it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

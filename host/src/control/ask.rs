@@ -2,35 +2,146 @@
 //! that the async runtime never waits for a guest. Whoever answers is asked first; shadows are asked beside, afterwards,
 //! and dropped where too many wait, so that they never delay a live answer.
 
-use super::Control;
-use crate::plugins::{Asked, Generation, Live};
+use crate::{
+    plugins::{Asked, Generation, Live, Slots, runbooks::Runbooks},
+    store::Store,
+};
 use aether_core::{
     decision::{Answer, Envelope, Fault, FaultKind, Question, Role},
-    id::DecisionId,
+    id::{DecisionId, Digest, EntryId},
     incident::Context,
-    observation::{Column, Input, MetricInput, Observation},
+    observation::{Column, Input, MetricInput},
     slot::{self, Spoken},
     subject::Subject,
     time::Time,
 };
 use aether_recorder::Recorder;
-use aether_runtime::{ENGINE_VERSION, Environment, Evaluation, History, WIT_VERSION};
+use aether_runtime::{ENGINE_VERSION, Environment, Evaluation, History, WIT_VERSION, bundle::Failure};
+use async_trait::async_trait;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
 /// Questions with shadows that may wait; of more, shadows are not asked.
-pub(super) const SHADOWS_WAITING: usize = 64;
+const SHADOWS_WAITING: usize = 64;
 
-impl Control {
+/// Makes what is asked from the inputs that a component declares.
+pub type Asking<'a> = dyn Fn(&[Input]) -> Question + Sync + 'a;
+
+/// One slot as it is asked: it stays of one generation for as long as it is held.
+#[async_trait]
+pub trait Panel: Send + Sync {
+    fn role(&self) -> Role;
+
+    /// Asks whoever answers, in order.
+    async fn ask(&self, at: Time, question: &Asking<'_>) -> Vec<Envelope>;
+
+    /// What the component of an entry declared that it reads.
+    fn inputs(&self, entry: &EntryId) -> &[Input];
+
+    /// Those in whose place nobody answers. Where they are gates, their silence denies.
+    fn silent(&self) -> Vec<Failure>;
+}
+
+/// All slots: the seam at which a simulation puts decisions of its own.
+pub trait Panels: Send + Sync {
+    /// Every slot as it stands now, in order of id, with the digest of the policy that they are.
+    fn in_force(&self) -> (Vec<Arc<dyn Panel>>, Digest);
+
+    /// The runbooks of the bundle.
+    fn runbooks(&self) -> &Runbooks;
+
+    fn of(&self, role: Role) -> Vec<Arc<dyn Panel>> {
+        self.in_force().0.into_iter().filter(|panel| panel.role() == role).collect()
+    }
+}
+
+/// The slots, with what it takes to ask their components. Cheap to clone.
+#[derive(Clone)]
+pub struct Components(Arc<Inner>);
+
+struct Inner {
+    slots: Slots,
+    store: Store,
+    recorder: Recorder,
+    /// Evaluations at one time whose answers count.
+    evaluating: Arc<Semaphore>,
+    /// One at a time is enough for what has no effect.
+    shadowing: Arc<Semaphore>,
+    shadows_waiting: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A generation of one of them.
+struct Seat {
+    components: Components,
+    generation: Arc<Generation>,
+}
+
+impl Panels for Components {
+    fn runbooks(&self) -> &Runbooks {
+        self.0.slots.runbooks()
+    }
+
+    fn in_force(&self) -> (Vec<Arc<dyn Panel>>, Digest) {
+        let generations = self.0.slots.all();
+        let digest = self.0.slots.digest_of(&generations);
+        let seat = |generation| -> Arc<dyn Panel> { Arc::new(Seat { components: self.clone(), generation }) };
+        (generations.into_iter().map(seat).collect(), digest)
+    }
+
+    fn of(&self, role: Role) -> Vec<Arc<dyn Panel>> {
+        let seat = |generation| -> Arc<dyn Panel> { Arc::new(Seat { components: self.clone(), generation }) };
+        self.0.slots.of(role).into_iter().map(seat).collect()
+    }
+}
+
+#[async_trait]
+impl Panel for Seat {
+    fn role(&self) -> Role {
+        self.generation.slot().role
+    }
+
+    async fn ask(&self, at: Time, question: &Asking<'_>) -> Vec<Envelope> {
+        self.components.ask_slot(&self.generation, at, question).await
+    }
+
+    fn inputs(&self, entry: &EntryId) -> &[Input] {
+        self.generation.inputs(entry)
+    }
+
+    fn silent(&self) -> Vec<Failure> {
+        self.components.0.slots.silent(&self.generation)
+    }
+}
+
+impl Components {
+    /// `evaluations`: so many at one time.
+    pub fn new(
+        slots: Slots,
+        store: Store,
+        recorder: Recorder,
+        evaluations: u32,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            slots,
+            store,
+            recorder,
+            evaluating: Arc::new(Semaphore::new(usize::try_from(evaluations).unwrap_or(1))),
+            shadowing: Arc::new(Semaphore::new(1)),
+            shadows_waiting: Arc::new(Semaphore::new(SHADOWS_WAITING)),
+            tasks,
+            stop,
+        }))
+    }
+
     /// Asks whoever answers in this generation of a slot, in order, and then, without waiting for them, its shadows.
     /// `question` makes what is asked from the inputs that a component declares.
-    pub(super) async fn ask_slot(
-        &self,
-        generation: &Arc<Generation>,
-        at: Time,
-        question: impl Fn(&[Input]) -> Question,
-    ) -> Vec<Envelope> {
+    async fn ask_slot(&self, generation: &Arc<Generation>, at: Time, question: &Asking<'_>) -> Vec<Envelope> {
         let Asked { answering, shadows } = generation.cast(&slot::key(&question(&[])));
         let mut envelopes = Vec::with_capacity(answering.len());
         for live in &answering {
@@ -46,9 +157,9 @@ impl Control {
                         let question = question(&live.prepared.description().inputs);
                         (live, question)
                     });
-                    let (control, generation, asked) = (self.clone(), Arc::clone(generation), asked.collect());
+                    let (components, generation, asked) = (self.clone(), Arc::clone(generation), asked.collect());
                     let answered = envelopes.clone();
-                    self.0.tasks.spawn(async move { control.shadow(generation, at, asked, answered, place).await });
+                    self.0.tasks.spawn(async move { components.shadow(generation, at, asked, answered, place).await });
                 }
                 Err(_) => shadows.iter().for_each(|live| live.drop_one()),
             }
@@ -151,17 +262,6 @@ impl Control {
             fuel,
             memory_bytes,
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-        }
-    }
-
-    /// What `inputs` show of a subject, up to `at`.
-    pub(super) fn observation(&self, subject: &Subject, inputs: &[Input], at: Time) -> Observation {
-        let named = subject.subject();
-        Observation {
-            subject: subject.clone(),
-            at,
-            columns: self.0.recorder.columns(&named, inputs, at),
-            events: self.0.recorder.events(&named, inputs, at),
         }
     }
 }

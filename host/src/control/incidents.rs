@@ -406,7 +406,7 @@ impl Control {
 
     /// The text of a runbook's script, by what the plan that was approved names.
     fn script(&self, digest: &str) -> Option<&str> {
-        self.0.slots.runbooks().script(digest)
+        self.0.panels.runbooks().script(digest)
     }
 
     /// Sends an order. If its node is away the order is sent when it comes back; the step's timer bounds the wait.
@@ -493,7 +493,7 @@ impl Control {
     async fn plan(&self, incident: Incident) {
         let at = clock::now();
         let mut envelopes = Vec::new();
-        let world = World { runbooks: self.0.slots.runbooks().known().clone(), ..self.0.fabric.world() };
+        let world = World { runbooks: self.0.panels.runbooks().known().clone(), ..self.0.fabric.world() };
         let candidates = self.candidates(&incident, at, &mut envelopes).await;
         let tried = self.tried(&incident, at).await;
         let finding = PlanningFinding {
@@ -515,8 +515,8 @@ impl Control {
             let catalogue = catalogue::catalogue_with(&world.runbooks);
             Question::Plan { finding: finding.clone(), evidence, candidates, catalogue }
         };
-        for generation in self.0.slots.of(Role::RemediationPlanner) {
-            for envelope in self.ask_slot(&generation, at, question).await {
+        for panel in self.0.panels.of(Role::RemediationPlanner) {
+            for envelope in panel.ask(at, &question).await {
                 let outcome = ask::outcome(&envelope, |answer| match answer {
                     Answer::Proposals(proposals) => Some(proposals.clone()),
                     Answer::Assessment(_) | Answer::Judgement(_) | Answer::Choices(_) => None,
@@ -610,8 +610,8 @@ impl Control {
             let placement = Placement { workload: workload.clone(), needs: BTreeMap::new(), nodes };
             Question::Route(RoutingQuestion::Placement(placement))
         };
-        for generation in self.0.slots.of(Role::Router) {
-            for envelope in self.ask_slot(&generation, at, question).await {
+        for panel in self.0.panels.of(Role::Router) {
+            for envelope in panel.ask(at, &question).await {
                 let outcome = ask::outcome(&envelope, |answer| match answer {
                     Answer::Choices(choices) => Some(choices.clone()),
                     Answer::Assessment(_) | Answer::Judgement(_) | Answer::Proposals(_) => None,
@@ -668,9 +668,9 @@ impl Control {
             })
         };
         // The plan names the very policy under which it is judged.
-        let in_force = self.0.slots.all();
-        for generation in in_force.iter().filter(|generation| generation.slot().role == Role::PolicyGate) {
-            for envelope in self.ask_slot(generation, at, question).await {
+        let (in_force, bundle) = self.0.panels.in_force();
+        for panel in in_force.iter().filter(|panel| panel.role() == Role::PolicyGate) {
+            for envelope in panel.ask(at, &question).await {
                 let outcome = ask::outcome(&envelope, |answer| match answer {
                     Answer::Judgement(judgement) => Some(judgement.clone()),
                     Answer::Assessment(_) | Answer::Proposals(_) | Answer::Choices(_) => None,
@@ -679,15 +679,9 @@ impl Control {
                 envelopes.push(envelope);
             }
             // A gate that could not be activated is not asked, and its silence denies.
-            answers.extend(self.0.slots.silent(generation).iter().map(silent_gate));
+            answers.extend(panel.silent().iter().map(silent_gate));
         }
-        let context = GateContext {
-            blast,
-            posture: self.0.posture.clone(),
-            bundle: self.0.slots.digest_of(&in_force),
-            requester: None,
-            parent,
-        };
+        let context = GateContext { blast, posture: self.0.posture.clone(), bundle, requester: None, parent };
         let before = self.readings(&resolved.success);
         self.feed(&incident.id, Event::Judged { answers, context, before }, envelopes).await;
     }
@@ -746,8 +740,20 @@ impl Control {
                 return self.feed(&id, event, vec![]).await;
             }
         }
-        tracing::info!(key = %key, "an agent speaks of a step of no open incident; it is acknowledged");
-        true
+        match self.0.store.awaits(key).await {
+            Ok(false) => {
+                tracing::info!(key = %key, "an agent speaks of a step of no open incident; it is acknowledged");
+                true
+            }
+            Ok(true) => {
+                tracing::warn!(key = %key, "an agent speaks of a step that another host drives; that one has to hear it");
+                false
+            }
+            Err(error) => {
+                tracing::error!(key = %key, error = &error as &dyn std::error::Error, "whose step this is could not be read");
+                false
+            }
+        }
     }
 
     /// A node is back: what it may have missed is sent again. The agent knows a repeat by its key.

@@ -17,11 +17,12 @@ mod incidents;
 mod observe;
 mod risks;
 
+pub use ask::{Asking, Components, Panel, Panels};
 pub use incidents::NotTaken;
 pub(crate) use observe::node_subject;
 pub use risks::SubjectRisk;
 
-use crate::{fabric::Fabric, plugins::Slots, store::Store};
+use crate::{fabric::Fabric, store::Store};
 use aether_core::{
     breaker::{self, Breakers},
     finding::{Detector, Hysteresis},
@@ -40,7 +41,6 @@ use std::{
     time::Duration,
 };
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How the driver paces itself, and the safety rules that it hands to the core.
@@ -113,7 +113,8 @@ pub struct Parts {
     pub store: Store,
     pub recorder: Recorder,
     pub fabric: Fabric,
-    pub slots: Slots,
+    /// Who is asked.
+    pub panels: Arc<dyn Panels>,
 }
 
 /// The driver. Cheap to clone.
@@ -126,12 +127,7 @@ struct Inner {
     store: Store,
     recorder: Recorder,
     fabric: Fabric,
-    slots: Slots,
-    /// Evaluations at one time whose answers count.
-    evaluating: Arc<Semaphore>,
-    /// One at a time is enough for what has no effect.
-    shadowing: Arc<Semaphore>,
-    shadows_waiting: Arc<Semaphore>,
+    panels: Arc<dyn Panels>,
     detector: Mutex<Detector>,
     guard: Mutex<Guard>,
     breakers: Mutex<Breakers>,
@@ -161,7 +157,7 @@ impl Control {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let Parts { settings, posture, hysteresis, guard, breakers, store, recorder, fabric, slots } = parts;
+        let Parts { settings, posture, hysteresis, guard, breakers, store, recorder, fabric, panels } = parts;
         settings.check()?;
         let now = crate::clock::now();
         let mut detector = Detector::new(hysteresis);
@@ -190,17 +186,13 @@ impl Control {
             live.insert(id, Arc::new(tokio::sync::Mutex::new(Live::new(incident, number))));
         }
         let breakers = breakers::restored(breakers, &store, &fabric.nodes(), &acting, now).await?;
-        let permits = usize::try_from(settings.evaluations).unwrap_or(1);
         let control = Self(Arc::new(Inner {
             settings,
             posture,
             store,
             recorder,
             fabric,
-            slots,
-            evaluating: Arc::new(Semaphore::new(permits)),
-            shadowing: Arc::new(Semaphore::new(1)),
-            shadows_waiting: Arc::new(Semaphore::new(ask::SHADOWS_WAITING)),
+            panels,
             detector: Mutex::new(detector),
             guard: Mutex::new(guard),
             breakers: Mutex::new(breakers),

@@ -1,10 +1,9 @@
 //! Each tick: every live node is scored, findings are raised and cleared, and conditions that are watched are read.
 
-use super::{Control, ask, locked};
+use super::{Control, Panel, ask, locked};
 use crate::{
     clock,
     fabric::{NodeView, WorkloadState},
-    plugins::Generation,
 };
 use aether_core::{
     artifact::{Flags, SummaryEvent, SummaryReading},
@@ -17,7 +16,7 @@ use aether_core::{
     subject::{Subject, SubjectKind},
     time::Time,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 /// Attribute of signals that belong to a drill; its value is the drill's name.
 pub(super) const DRILL: &str = "drill";
@@ -37,15 +36,15 @@ impl Control {
                 self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), vec![]);
                 continue;
             }
-            for generation in self.0.slots.of(Role::RiskScorer) {
-                self.score(&node, &subject, &generation, now).await;
+            for panel in self.0.panels.of(Role::RiskScorer) {
+                self.score(&node, &subject, &*panel, now).await;
             }
         }
     }
 
-    async fn score(&self, node: &NodeView, subject: &Subject, generation: &Arc<Generation>, now: Time) {
+    async fn score(&self, node: &NodeView, subject: &Subject, panel: &dyn Panel, now: Time) {
         let question = |inputs: &[Input]| Question::Score(self.observation(subject, inputs, now));
-        let envelopes = self.ask_slot(generation, now, question).await;
+        let envelopes = panel.ask(now, &question).await;
         let answers: Vec<(String, Result<Assessment, Fault>)> = envelopes
             .iter()
             .map(|envelope| {
@@ -63,7 +62,7 @@ impl Control {
             None => {}
             Some(Change::Raised(finding)) => {
                 let unknown = answers.iter().filter_map(|(name, answer)| said_nothing(name, answer)).collect();
-                self.open(node, subject, finding, (generation, envelopes), unknown, now).await;
+                self.open(node, subject, finding, (panel, envelopes), unknown, now).await;
             }
             Some(Change::Continues(shape)) => {
                 if let (Scored::Risk(risk), Some(incident)) = (scored, self.open_about(&shape)) {
@@ -87,11 +86,11 @@ impl Control {
         node: &NodeView,
         subject: &Subject,
         finding: Finding,
-        (generation, envelopes): (&Generation, Vec<Envelope>),
+        (panel, envelopes): (&dyn Panel, Vec<Envelope>),
         unknown: Vec<String>,
         now: Time,
     ) {
-        let (readings, events, window_ms) = summarise(generation, &envelopes);
+        let (readings, events, window_ms) = summarise(panel, &envelopes);
         let drilled = |attributes: &BTreeMap<String, String>| attributes.contains_key(DRILL);
         let drill = events.iter().any(|event| drilled(&event.attributes))
             || readings.iter().any(|reading| drilled(&reading.attributes));
@@ -135,6 +134,17 @@ impl Control {
             let readings = self.readings(&conditions);
             let every_ms = Some(self.0.settings.tick_ms);
             self.feed(&id, Event::Read { readings, every_ms }, vec![]).await;
+        }
+    }
+
+    /// What `inputs` show of a subject, up to `at`.
+    pub(super) fn observation(&self, subject: &Subject, inputs: &[Input], at: Time) -> Observation {
+        let named = subject.subject();
+        Observation {
+            subject: subject.clone(),
+            at,
+            columns: self.0.recorder.columns(&named, inputs, at),
+            events: self.0.recorder.events(&named, inputs, at),
         }
     }
 
@@ -203,7 +213,7 @@ fn tier_name(tier: aether_core::snapshot::Tier) -> &'static str {
 }
 
 /// The newest value of every input that the scorers looked at, the events they saw, and the longest window.
-fn summarise(generation: &Generation, envelopes: &[Envelope]) -> (Vec<SummaryReading>, Vec<SummaryEvent>, u64) {
+fn summarise(panel: &dyn Panel, envelopes: &[Envelope]) -> (Vec<SummaryReading>, Vec<SummaryEvent>, u64) {
     let mut readings = Vec::new();
     let mut events: Vec<SummaryEvent> = Vec::new();
     let mut window = 0;
@@ -211,7 +221,7 @@ fn summarise(generation: &Generation, envelopes: &[Envelope]) -> (Vec<SummaryRea
         let Question::Score(Observation { columns, events: seen, subject: _, at: _ }) = &envelope.question else {
             continue;
         };
-        let inputs = generation.inputs(&envelope.entry);
+        let inputs = panel.inputs(&envelope.entry);
         let input = |index: u32| usize::try_from(index).ok().and_then(|index| inputs.get(index));
         for column in columns {
             let Some(Input::Metric(metric)) = input(column.input) else { continue };

@@ -36,7 +36,8 @@ use aether_core::{
 use aether_proto::v1::{self, fabric_server::FabricServer, server_frame::Payload};
 use aether_recorder::Recorder;
 use ed25519_dalek::{Signer, SigningKey};
-use outgoing::{Frames, Outgoing};
+pub use outgoing::Frames;
+use outgoing::Outgoing;
 use registry::{Outstanding, Registry, Report};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -192,6 +193,13 @@ impl Inner {
         }
     }
 
+    /// Serves one stream from its first frame to its end; gives what goes down it.
+    fn serve(self: &Arc<Self>, inbound: impl session::Inbound + 'static) -> Frames {
+        let (outgoing, receiver) = mpsc::channel(self.settings.outgoing_frames);
+        self.tasks.spawn(session::run(self.clone(), inbound, outgoing));
+        Frames::new(receiver)
+    }
+
     /// Makes room in the snapshot store, beside everything else.
     fn retain_snapshots(self: &Arc<Self>) {
         let fabric = self.clone();
@@ -222,10 +230,7 @@ impl v1::fabric_server::Fabric for Service {
     type ConnectStream = Frames;
 
     async fn connect(&self, request: Request<Streaming<v1::ClientFrame>>) -> Result<Response<Frames>, Status> {
-        let (outgoing, receiver) = mpsc::channel(self.inner.settings.outgoing_frames);
-        let fabric = self.inner.clone();
-        self.inner.tasks.spawn(session::run(fabric, request.into_inner(), outgoing));
-        Ok(Response::new(Frames::new(receiver)))
+        Ok(Response::new(self.inner.serve(request.into_inner())))
     }
 }
 
@@ -280,6 +285,14 @@ impl Fabric {
         FabricServer::new(Service { inner: self.inner.clone() })
             .max_decoding_message_size(frame)
             .max_encoding_message_size(aether_proto::FRAME_BYTES_MAXIMUM)
+    }
+
+    /// Serves a participant whose frames come otherwise than by gRPC, as in a simulation.
+    pub fn serve(
+        &self,
+        inbound: impl futures::Stream<Item = Result<v1::ClientFrame, Status>> + Unpin + Send + 'static,
+    ) -> Frames {
+        self.inner.serve(inbound)
     }
 
     /// What can be targeted now.

@@ -21,6 +21,7 @@ use aether_core::{
 };
 use aether_proto::v1::{self, ClientFrame, client_frame, dispatch_state, server_frame::Payload};
 use aether_recorder::Position;
+use futures::{Stream, TryStreamExt as _};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -31,13 +32,17 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::Instrument;
 
 /// Bytes of one outcome.
 const OUTCOME_BYTES: usize = 64 << 10;
 /// How many times the time of death a participant may leave large frames untaken.
 const STALL_FACTOR: u32 = 10;
+
+/// The frames of a participant: a gRPC stream, or what stands for one.
+pub(crate) trait Inbound: Stream<Item = Result<ClientFrame, Status>> + Unpin + Send {}
+impl<S: Stream<Item = Result<ClientFrame, Status>> + Unpin + Send> Inbound for S {}
 
 /// How a session ended.
 #[derive(Debug, Error)]
@@ -104,7 +109,7 @@ fn trace_of(traceparent: &str) -> Option<&str> {
 }
 
 /// One stream from its first frame to its end.
-pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: Streaming<ClientFrame>, outgoing: mpsc::Sender<Outgoing>) {
+pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: impl Inbound, outgoing: mpsc::Sender<Outgoing>) {
     let admitted = match greet(&fabric, &mut inbound, &outgoing).await {
         Ok(admitted) => admitted,
         Err(Refusal { code, reason, retry_after_ms }) => {
@@ -168,7 +173,7 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: Streaming<ClientFrame>,
 
 async fn greet(
     fabric: &Inner,
-    inbound: &mut Streaming<ClientFrame>,
+    inbound: &mut impl Inbound,
     outgoing: &mpsc::Sender<Outgoing>,
 ) -> Result<Admitted, Refusal> {
     let Ok(_handshake) = fabric.handshakes.try_acquire() else {
@@ -176,7 +181,7 @@ async fn greet(
         return Err(Refusal::overloaded("streams at their beginning"));
     };
     let hello = Duration::from_millis(fabric.settings.hello_ms);
-    let first = match timeout(hello, inbound.message()).await {
+    let first = match timeout(hello, inbound.try_next()).await {
         Ok(Ok(Some(frame))) => frame,
         Ok(Ok(None)) => return Err(Refusal::hello("the stream was closed before `Hello`")),
         Ok(Err(status)) => {
@@ -213,7 +218,7 @@ struct Session {
 }
 
 impl Session {
-    async fn serve(mut self, mut inbound: Streaming<ClientFrame>) -> End {
+    async fn serve(mut self, mut inbound: impl Inbound) -> End {
         let dead_after = self.fabric.settings.dead_after();
         let heartbeat = Duration::from_millis(self.fabric.settings.heartbeat_ms);
         let mut heard = Instant::now();
@@ -240,7 +245,7 @@ impl Session {
                     beat = Instant::now() + heartbeat;
                     self.send(Payload::Heartbeat(v1::Heartbeat {})).await
                 }
-                frame = inbound.message(), if reading => match frame {
+                frame = inbound.try_next(), if reading => match frame {
                     Ok(Some(frame)) => {
                         let taken = self.take(frame).await;
                         // Waiting for room of ours is not the agent's silence.
@@ -471,8 +476,20 @@ impl Session {
             }
             // Its end is in the journal, or it never was this host's: the agent need not go on about it.
             None if ends => {
-                tracing::info!(key = shown(&key.0), "an agent speaks of an order that is settled");
-                return self.send(Payload::DispatchStateAck(v1::DispatchStateAck { key: key.0 })).await;
+                return match self.fabric.store.awaits(&key).await {
+                    Ok(false) => {
+                        tracing::info!(key = shown(&key.0), "an agent speaks of an order that is settled");
+                        self.send(Payload::DispatchStateAck(v1::DispatchStateAck { key: key.0 })).await
+                    }
+                    Ok(true) => {
+                        tracing::warn!(key = shown(&key.0), "an agent speaks of an order that another host sent");
+                        Ok(())
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "whether an order is settled could not be read; the agent says it again");
+                        Ok(())
+                    }
+                };
             }
             None => return Ok(()),
         }

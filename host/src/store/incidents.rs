@@ -160,6 +160,18 @@ impl Store {
         Ok(Reserved { fence: unsigned(row.try_get("fence")?), execute_by: Time(row.try_get("execute_by")?) })
     }
 
+    /// Whether an open incident waits for the end of this step, whichever host drives it.
+    pub async fn awaits(&self, key: &IdempotencyKey) -> Result<bool, Error> {
+        let row = sqlx::query(
+            "SELECT 1 FROM ledger l JOIN incidents i ON i.id = l.incident_id
+             WHERE l.key = ? AND l.status IN ('reserved', 'accepted') AND i.closed_at IS NULL",
+        )
+        .bind(&key.0)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.is_some())
+    }
+
     /// The journals of all incidents that are not closed, oldest first.
     pub async fn open_journals(&self) -> Result<Vec<(IncidentId, Vec<(Time, Event)>)>, Error> {
         let ids = sqlx::query("SELECT id FROM incidents WHERE closed_at IS NULL ORDER BY opened_at, id")

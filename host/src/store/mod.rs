@@ -42,6 +42,11 @@ pub struct Store {
 impl Store {
     /// Opens or makes the database and brings it to this version's schema.
     pub async fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, SqlitePoolOptions::new().max_connections(4)).await
+    }
+
+    /// The same, with as many connections, and with what is done to each, as the caller wants.
+    pub async fn open_with(path: &Path, pool: SqlitePoolOptions) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -49,7 +54,7 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let pool = pool.connect_with(options).await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
         Ok(Self { pool })
     }
@@ -58,6 +63,11 @@ impl Store {
     pub async fn ping(&self) -> Result<(), Error> {
         sqlx::query("SELECT 1").execute(&self.pool).await?;
         Ok(())
+    }
+
+    /// Whether no statement is under way.
+    pub fn is_idle(&self) -> bool {
+        self.pool.num_idle() == usize::try_from(self.pool.size()).unwrap_or(usize::MAX)
     }
 
     /// Waits for the writes under way and closes the file.

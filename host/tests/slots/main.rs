@@ -219,6 +219,8 @@ impl Fleet {
         let mut serving = JoinSet::new();
         serving.spawn(async move { axum::serve(listener, router).await.unwrap() });
         let stop = CancellationToken::new();
+        let (slots, store, tasks) = (plant.slots.clone(), plant.store.clone(), plant.tasks.clone());
+        let components = control::Components::new(slots, store, recorder.clone(), 2, tasks, stop.clone());
         let parts = control::Parts {
             settings: control::Settings { tick_ms: 100, grace_ms: 0, ..control::Settings::default() },
             posture: Posture::default(),
@@ -228,7 +230,7 @@ impl Fleet {
             store: plant.store.clone(),
             recorder,
             fabric,
-            slots: plant.slots.clone(),
+            panels: Arc::new(components),
         };
         let control = Control::start(parts, events, plant.tasks.clone(), stop.clone()).await.unwrap();
         let mut fleet = Self { plant, control, url, stop, nodes: vec![], _serving: serving };

@@ -19,6 +19,11 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("aether-recorder", &["aether-core"]),
     ("aether-agent", &["aether-core", "aether-proto"]),
     ("aether-host", &["aether-core", "aether-proto", "aether-recorder", "aether-runtime"]),
+    // Ships nowhere: it runs the real parts under a clock of its own.
+    (
+        "aether-sim",
+        &["aether-core", "aether-agent", "aether-host", "aether-proto", "aether-recorder", "aether-runtime"],
+    ),
     // Builds nothing that ships: it asks what was built.
     ("aether-conformance", &["aether-core", "aether-runtime"]),
     ("xtask", &[]),

@@ -1,0 +1,90 @@
+//! People: they look at what waits for them and approve it, deny it, change their minds, are late, or mistake one plan
+//! for another. The book keeps what they did, beside the system's own.
+
+use crate::{
+    dice::{Rng, happens},
+    shared::Shared,
+};
+use aether_core::{
+    id::PrincipalId,
+    incident::{Approval, Rank},
+    plan::PlanHash,
+    time::Time,
+};
+use aether_host::{control::Control, store::Store};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// What people did and what is wrong in the world, as those know it who did it.
+#[derive(Default)]
+pub(crate) struct Book {
+    /// Who said yes to exactly this plan, with the rank for it. Noted before it is said: the host may die meanwhile.
+    approved: BTreeMap<PlanHash, BTreeSet<PrincipalId>>,
+    /// How many must have. None: plans run by themselves.
+    pub approvers: Option<u32>,
+    /// Nodes that are in trouble, and until when.
+    trouble: BTreeMap<String, u64>,
+}
+
+impl Book {
+    /// Why a plan may not run; none if it may.
+    pub(crate) fn not_approved(&self, plan: &PlanHash) -> Option<String> {
+        let needed = usize::try_from(self.approvers?).unwrap_or(usize::MAX);
+        let given = self.approved.get(plan).map_or(0, BTreeSet::len);
+        (given < needed).then(|| format!("with {given} of {needed} approvals of its plan {}", plan.short()))
+    }
+
+    pub(crate) fn begin_trouble(&mut self, node: &str, until: u64) {
+        self.trouble.insert(node.into(), until);
+    }
+
+    pub(crate) fn end_trouble(&mut self, now: u64) {
+        self.trouble.retain(|_, until| *until > now);
+    }
+
+    pub(crate) fn in_trouble(&self, node: &str) -> bool {
+        self.trouble.contains_key(node)
+    }
+}
+
+/// One look at what waits.
+pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mut dice: Rng) {
+    let Ok(open) = store.incidents(Some(true), None, 50).await else { return };
+    for waiting in open.into_iter().filter(|incident| incident.phase == "awaiting_approval") {
+        let Some(plan) = waiting.plan else { continue };
+        let person = PrincipalId(format!("person-{}", dice.u8(1..=3)));
+        let rank = if happens(&mut dice, 0.9) { Rank::Approver } else { Rank::Viewer };
+        let comment = happens(&mut dice, 0.8).then(|| "looked at it".to_string());
+        let mut word = Approval { plan, by: person, rank, at: Time(0), approved: true, comment, break_glass: None };
+        let choice = dice.u8(0..100);
+        let (what, done) = match choice {
+            0..=69 => {
+                if word.rank >= Rank::Approver {
+                    let mut book = shared.book();
+                    book.approved.entry(word.plan.clone()).or_default().insert(word.by.clone());
+                }
+                ("approves", control.approve(&waiting.id, word.clone()).await)
+            }
+            70..=79 => {
+                word.plan = PlanHash(blake3::hash(word.plan.0.as_bytes()).to_hex().to_string());
+                ("approves another plan", control.approve(&waiting.id, word.clone()).await)
+            }
+            80..=84 => {
+                word.approved = false;
+                ("denies", control.deny(&waiting.id, word.clone()).await)
+            }
+            85..=89 => ("withdraws", control.withdraw(&waiting.id, &word.plan, &word.by).await),
+            _ => continue,
+        };
+        if what == "withdraws"
+            && done.is_ok()
+            && let Some(given) = shared.book().approved.get_mut(&word.plan)
+        {
+            given.remove(&word.by);
+        }
+        let came = done.map_or_else(|error| error.to_string(), |()| "taken".to_string());
+        shared.note(format!("{} ({}) {what} of {}: {came}", word.by, word.rank.name(), waiting.id));
+    }
+}
