@@ -201,6 +201,7 @@ async fn open(database: PathBuf, base: Arc<Base>, minds: Arc<Minds>, rules: Rule
             approval_required: rules.approvers.is_some(),
             highest_live_class: SafetyClass::Destructive,
             least_confidence_percent: 50,
+            demands: Default::default(),
         },
         hysteresis: Hysteresis::default(),
         // Tight enough to be hit.

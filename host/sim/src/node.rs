@@ -178,6 +178,8 @@ impl Node {
             join_token: Some(JoinToken(self.join_token.clone())),
             criu: None,
             nvml: None,
+            cuda_checkpoint: None,
+            labels: Default::default(),
             simulate: true,
             stop_workloads_on_exit: false,
             sample_interval: Duration::from_secs(1),
