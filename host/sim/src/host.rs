@@ -210,7 +210,13 @@ async fn open(database: PathBuf, base: Arc<Base>, minds: Arc<Minds>, rules: Rule
             window_ms: 60_000,
             ..breaker::Limits::default()
         },
-        guard: GuardLimits { concurrent: 2, attempts: 3, attempt_window_ms: 60_000 },
+        guard: GuardLimits {
+            concurrent: 2,
+            attempts: 3,
+            attempt_window_ms: 60_000,
+            cooldown_ms: 10_000,
+            ..GuardLimits::default()
+        },
         store: store.clone(),
         recorder: recorder.clone(),
         fabric: fabric.clone(),
