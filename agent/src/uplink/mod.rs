@@ -276,6 +276,7 @@ impl Uplink {
         tokio::pin!(until);
         loop {
             tokio::select! {
+                biased;
                 () = &mut until => return,
                 () = shutdown.cancelled() => return,
                 Some(request) = self.requests.recv() => {

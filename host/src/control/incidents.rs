@@ -53,11 +53,13 @@ pub(super) struct Live {
     /// Of the last event in the journal.
     number: u64,
     timers: BTreeMap<TimerKind, Time>,
+    /// What came of an effect could not be committed: with the next tick it is performed again.
+    again: bool,
 }
 
 impl Live {
     pub(super) fn new(incident: Incident, number: u64) -> Self {
-        Self { incident, number, timers: BTreeMap::new() }
+        Self { incident, number, timers: BTreeMap::new(), again: false }
     }
 }
 
@@ -241,6 +243,7 @@ impl Control {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "an event could not be committed");
+                live.again = true;
                 false
             }
         }
@@ -301,7 +304,8 @@ impl Control {
                     Err(error) => {
                         let id = &live.incident.id;
                         tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error,
-                            "an event could not be committed; the effect is performed again after a restart");
+                            "an event could not be committed; the effect is performed again");
+                        live.again = true;
                     }
                 }
             }
@@ -451,6 +455,17 @@ impl Control {
             let mut live = live.lock().await;
             let effects = live.incident.pending();
             self.perform_all(&mut live, effects).await;
+        }
+    }
+
+    /// The same for those that a database which took no writes has stopped. An agent answers a repeat as before.
+    pub(super) async fn perform_again(&self) {
+        for (_, live) in self.all() {
+            let mut live = live.lock().await;
+            if std::mem::take(&mut live.again) {
+                let effects = live.incident.pending();
+                self.perform_all(&mut live, effects).await;
+            }
         }
     }
 
@@ -648,7 +663,10 @@ impl Control {
             (Ok(recent), Ok(parent)) => (recent, parent),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(incident.id = %incident.id, error = &error as &dyn std::error::Error,
-                    "the ledger could not be read; the gates are asked again after a restart");
+                    "the ledger could not be read; the gates are asked again");
+                if let Some(live) = self.find(&incident.id) {
+                    live.lock().await.again = true;
+                }
                 return;
             }
         };

@@ -233,6 +233,7 @@ impl Control {
                 () = self.0.stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            self.perform_again().await;
             self.fire_timers().await;
             self.read_conditions().await;
             self.score_nodes().await;
