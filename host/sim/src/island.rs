@@ -175,6 +175,8 @@ impl Island {
             .enable_time()
             .start_paused(true)
             .global_queue_interval(u32::MAX)
+            // Timers are looked at only when nothing is ready: how often a task is polled may differ.
+            .event_interval(u32::MAX)
             .max_blocking_threads(1)
             .on_thread_start(move || wear(&begun))
             .on_thread_park(parked)

@@ -4,7 +4,7 @@
 use super::{Control, ask, locked, observe};
 use crate::{
     clock,
-    fabric::{Events, FabricEvent},
+    fabric::{DispatchError, Events, FabricEvent},
     store::Commit,
 };
 use aether_core::{
@@ -332,7 +332,7 @@ impl Control {
             }
             Effect::Reserve(reservation) => return Some(self.reserve(live, reservation).await),
             Effect::Dispatch { reservation, fence, execute_by } => {
-                self.dispatch(&live.incident, reservation, fence, execute_by).await;
+                live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
             }
             // The tick reads conditions of every incident in verification.
             Effect::Watch => {}
@@ -414,13 +414,14 @@ impl Control {
     }
 
     /// Sends an order. If its node is away the order is sent when it comes back; the step's timer bounds the wait.
-    async fn dispatch(&self, incident: &Incident, reservation: Reservation, fence: u64, execute_by: Time) {
-        let Some(plan) = &incident.plan else { return };
+    /// True if it is to be sent again with the next tick.
+    async fn dispatch(&self, incident: &Incident, reservation: Reservation, fence: u64, execute_by: Time) -> bool {
+        let Some(plan) = &incident.plan else { return false };
         let nonce = match clock::secret::<32>() {
             Ok(bytes) => blake3::Hash::from(bytes).to_hex().to_string(),
             Err(error) => {
                 tracing::error!(incident.id = %incident.id, %error, "no random bytes for a nonce; the order was not sent");
-                return;
+                return true;
             }
         };
         let Reservation { key, plan: hash, step, direction, verb, node, target: _, inputs } = reservation;
@@ -441,10 +442,14 @@ impl Control {
             inputs,
         };
         match self.0.fabric.dispatch(plan, order).await {
-            Ok(()) => tracing::info!(incident.id = %incident.id, %node, verb, key = %key, "order sent"),
+            Ok(()) => {
+                tracing::info!(incident.id = %incident.id, %node, verb, key = %key, "order sent");
+                false
+            }
             Err(error) => {
                 tracing::warn!(incident.id = %incident.id, %node, verb, error = &error as &dyn std::error::Error,
                     "the order could not be sent yet");
+                matches!(error, DispatchError::Store(_) | DispatchError::TooMany { .. })
             }
         }
     }
@@ -777,12 +782,12 @@ impl Control {
     /// A node is back: what it may have missed is sent again. The agent knows a repeat by its key.
     async fn dispatch_again(&self, node: &NodeId) {
         for (_, live) in self.all() {
-            let live = live.lock().await;
+            let mut live = live.lock().await;
             for effect in live.incident.pending() {
                 if let Effect::Dispatch { reservation, fence, execute_by } = effect
                     && reservation.node == *node
                 {
-                    self.dispatch(&live.incident, reservation, fence, execute_by).await;
+                    live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
                 }
             }
         }
