@@ -247,6 +247,14 @@ async fn connect(database: &Path, base: Arc<Base>) -> anyhow::Result<Store> {
                 })
             }
         })
+        // The pool looks at a connection that comes back by a ping, which is no statement: so one is put before it.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                let statement = std::pin::pin!(sqlx::query("SELECT 1").execute(connection));
+                drop(futures::poll!(statement));
+                Ok(true)
+            })
+        })
         .before_acquire(move |connection, _| {
             let base = base.clone();
             Box::pin(async move { base.used(connection).await })

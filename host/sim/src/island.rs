@@ -147,8 +147,9 @@ impl Island {
         let opening = Arc::new(AtomicBool::new(false));
         let metrics: Arc<OnceLock<tokio::runtime::RuntimeMetrics>> = Arc::default();
         let gate = Arc::new(Gate::default());
+        let nudge = Arc::new(Notify::new());
         let parked = {
-            let gate = gate.clone();
+            let (gate, nudge) = (gate.clone(), nudge.clone());
             let (store, opening, metrics, death) = (store.clone(), opening.clone(), metrics.clone(), death.clone());
             move || {
                 let Some(metrics) = metrics.get() else { return };
@@ -168,6 +169,9 @@ impl Island {
                     }
                 }
                 gate.set(false);
+                // The answer is in the queue, and yet the other thread may not have come to wake this one: with something
+                // of its own to do, it does not take itself for idle and lets no time pass.
+                nudge.notify_one();
             }
         };
         let begun = wall.clone();
@@ -182,6 +186,11 @@ impl Island {
             .on_thread_park(parked)
             .build()?;
         let _ = metrics.set(runtime.metrics());
+        drop(runtime.spawn(async move {
+            loop {
+                nudge.notified().await;
+            }
+        }));
         let start = {
             let _inside = runtime.enter();
             Instant::now()
