@@ -13,6 +13,7 @@
 
 mod ask;
 mod breakers;
+mod deliberate;
 mod incidents;
 mod observe;
 mod risks;
