@@ -9,8 +9,11 @@ use std::{
     ffi::OsStr,
     fs::{self, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
+    net::Shutdown,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 use thiserror::Error;
 
@@ -20,6 +23,8 @@ const LOG_TAIL_BYTES: u64 = 64 << 10;
 const KERNEL: &str = "/run/criu.kdat";
 /// `TMPFS_MAGIC` of `linux/magic.h`.
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+/// How long one look at a dump lasts.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Lines of CRIU's own that are shown to a person.
 const LOG_LINES_SHOWN: usize = 3;
 
@@ -37,6 +42,8 @@ pub struct Missing {
 pub struct Criu {
     path: PathBuf,
     pub version: String,
+    /// It can leave the pages of a process where they are, and hold the process.
+    holds: bool,
     /// What CRIU found out about this kernel, where it cannot keep that itself.
     kernel: Option<PathBuf>,
 }
@@ -98,7 +105,14 @@ impl Criu {
                 "use CRIU 4 or newer (`make setup` gets one), or another kernel",
             ));
         }
-        Ok(Self { path, version, kernel: None })
+        // CRIU's own name for what it calls lazy pages; a dump that holds is one whose pages nobody asks for.
+        let lazy = Command::new(&path).args(["check", "--feature", "uffd-noncoop"]).stdin(Stdio::null()).output();
+        Ok(Self { path, version, holds: lazy.is_ok_and(|output| output.status.success()), kernel: None })
+    }
+
+    /// Whether a dump writes all but the pages of memory, and holds the processes until they were read.
+    pub fn holds(&self) -> bool {
+        self.holds
     }
 
     pub fn path(&self) -> &Path {
@@ -139,9 +153,10 @@ impl Criu {
         })
     }
 
-    /// Begins to dump the tree under `root` into `images` and to leave it stopped. What is returned is `setsid`'s
-    /// child, which has become CRIU (or `nsenter` in front of it).
-    pub fn begin_dump(&self, root: &ProcessRef, images: &Path) -> io::Result<Child> {
+    /// Begins to dump the tree under `root` into `images` and to leave it stopped. If CRIU can, it writes no pages of
+    /// anonymous memory: it holds the processes until [`Dumping::let_go`], and they are read where they are.
+    pub fn begin_dump(&self, root: &ProcessRef, images: &Path) -> io::Result<Dumping> {
+        // The child is `setsid`, which becomes CRIU (or `nsenter` in front of it).
         let mut command = Command::new("setsid");
         let pid = match root.pid_in_namespace() {
             Some(inside) => {
@@ -152,7 +167,17 @@ impl Criu {
         };
         command.arg(&self.path).args(["dump", "--leave-stopped", "-o", "dump.log", "-t", &pid.to_string()]);
         command.arg("-D").arg(images);
-        Self::spawn(&mut command, images, "dump.out")
+        if !self.holds {
+            return Ok(Dumping { child: Self::spawn(&mut command, images, "dump.out")?, line: None });
+        }
+        // It would serve pages to whoever is at the other end of its standard input; that is this agent, which asks for
+        // none. The first thing that it says is that it holds.
+        command.args(["--lazy-pages", "--ps-socket", "0", "--status-fd", "1"]);
+        let (line, theirs) = UnixStream::pair()?;
+        line.set_read_timeout(Some(LOOK_EVERY))?;
+        let (input, output) = (theirs.try_clone()?, theirs);
+        let child = Self::spawn_with(&mut command, images, "dump.out", OwnedFd::from(input), OwnedFd::from(output))?;
+        Ok(Dumping { child, line: Some(line) })
     }
 
     /// Begins a restore in new pid and mount namespaces. The child is `unshare`, whose child is CRIU and the
@@ -174,8 +199,63 @@ impl Criu {
 
     fn spawn(command: &mut Command, images: &Path, output: &str) -> io::Result<Child> {
         let out = OpenOptions::new().create(true).append(true).open(images.join(output))?;
-        let err = out.try_clone()?;
-        command.current_dir("/").env_remove("AETHER_JOIN_TOKEN").stdin(Stdio::null()).stdout(out).stderr(err).spawn()
+        Self::spawn_with(command, images, output, Stdio::null(), out)
+    }
+
+    fn spawn_with(
+        command: &mut Command,
+        images: &Path,
+        errors: &str,
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> io::Result<Child> {
+        let errors = OpenOptions::new().create(true).append(true).open(images.join(errors))?;
+        command.current_dir("/").env_remove("AETHER_JOIN_TOKEN").stdin(input).stdout(output).stderr(errors).spawn()
+    }
+}
+
+/// A dump that was begun.
+#[derive(Debug)]
+pub struct Dumping {
+    pub child: Child,
+    /// Until this is shut down, CRIU holds the processes. None if it writes their pages itself.
+    line: Option<UnixStream>,
+}
+
+/// How far a dump is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    Working,
+    /// All but the pages is written, and the processes stand still.
+    Holding,
+    /// CRIU has ended; true: well.
+    Ended(bool),
+}
+
+impl Dumping {
+    /// Looks how far it is, for a short time.
+    pub fn look(&mut self) -> io::Result<Progress> {
+        if let Some(line) = &mut self.line {
+            match line.read(&mut [0]) {
+                Ok(1) => return Ok(Progress::Holding),
+                // It has closed its end, so it is about to be gone.
+                Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.child.try_wait()?.map_or(Progress::Working, |status| Progress::Ended(status.success())))
+    }
+
+    /// Has CRIU let go of what it holds: the processes stay stopped, by a signal then.
+    pub fn let_go(&self) -> io::Result<()> {
+        match self.line.as_ref().map(|line| line.shutdown(Shutdown::Write)) {
+            // It has ended by itself.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            Some(result) => result,
+            None => Ok(()),
+        }
     }
 }
 

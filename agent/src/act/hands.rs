@@ -29,6 +29,14 @@ impl From<super::run::Interrupted> for Failure {
     }
 }
 
+/// A workload that was dumped and stands still. Its memory may be in its processes only.
+pub struct Still<'a> {
+    /// What it is made of then.
+    pub body: Body,
+    /// Lets go of it once its memory is read: it stays stopped. To be called in any case.
+    pub let_go: Box<dyn FnOnce() -> Result<(), Failure> + Send + 'a>,
+}
+
 pub trait Hands: Send + Sync {
     /// Nothing is really done.
     fn simulated(&self) -> bool;
@@ -42,9 +50,12 @@ pub trait Hands: Send + Sync {
     /// Whether the workload can be dumped, as far as that can be seen before; in words for a person if not.
     fn examine(&self, entry: &Entry) -> Result<(), Failure>;
 
-    /// Writes the workload's images into the folder and leaves it stopped; gives what it is made of then. At any
-    /// failure the caller lets it go on.
-    fn dump(&self, entry: &Entry, images: &Path, run: &Run) -> Result<Body, Failure>;
+    /// Whether a dump leaves the pages of anonymous memory where they are.
+    fn holds(&self) -> bool;
+
+    /// Writes the workload's images into the folder; gives it as it stands still then. At any failure the caller lets
+    /// it go on.
+    fn dump<'a>(&'a self, entry: &Entry, images: &Path, run: &'a Run) -> Result<Still<'a>, Failure>;
 
     /// Files of the images that belong to the snapshot.
     fn is_image(&self, name: &str) -> bool;

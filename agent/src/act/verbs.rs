@@ -6,7 +6,7 @@
 use super::{
     check::{MANIFEST, Refusal, Task},
     control::{self, Control},
-    hands::{Failure, Hands},
+    hands::{Failure, Hands, Still},
     images::Images,
     run::Run,
     snapshot::{self, ahead::Ahead, precopy, send::Sender},
@@ -23,14 +23,7 @@ use aether_core::{
     time::Time,
     value::{MAX_EXACT, Value},
 };
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::{collections::BTreeMap, io, sync::Arc};
 use tracing::warn;
 
 /// Looks in which a workload that tells no progress must have been alive and used time.
@@ -215,31 +208,32 @@ impl Executor {
             ahead = sender.precopy(root).map_err(stored)?;
         }
         let memories = root.map(|root| precopy::survey(&root, run.link.chunk_bytes())).unwrap_or_default();
-        let expected = memories.iter().map(precopy::Memory::bytes).sum();
+        let holds = self.hands.holds();
+        let written = |memory: &precopy::Memory| if holds { memory.written_bytes } else { memory.bytes() };
+        let expected = memories.iter().map(written).sum();
         let images = self.images.make(&task.order.key, expected).map_err(io)?;
         self.images.warm(&images, expected);
         run.phase("dumping").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let taken_at = clock::now();
-        let over = AtomicBool::new(false);
-        let body = std::thread::scope(|scope| {
-            let following = scope.spawn(|| sender.follow(&images, &memories, &over));
-            let body = self.hands.dump(entry, &images, run);
-            over.store(true, Relaxed);
-            let _ = following.join();
-            body
-        })?;
+        let Still { body, let_go } = self.hands.dump(entry, &images, run)?;
         let dump_ms = run.elapsed_ms() - before_ms;
         // It stands still from here on: what can be done side by side is.
         let stopped = Entry { state: State::Stopped, since: clock::now(), body, ..entry.clone() };
-        let (files, total_bytes) = std::thread::scope(|scope| {
+        // The source stands still, so this is the progress of its memory.
+        let progress = stopped.progress(clock::now());
+        let sent = std::thread::scope(|scope| {
             let keeping = scope.spawn(|| self.put(stopped));
-            let sent = sender.finish(&images, |name| self.hands.is_image(name)).map_err(stored);
+            let sent = sender.finish(&images, root.as_ref(), |name| self.hands.is_image(name)).map_err(stored);
             let kept = keeping.join().unwrap_or_else(|_| Err(io(io::Error::other("a thread failed"))));
             kept.and(sent)
-        })?;
-        // The source is stopped by now, so this is the progress of its memory.
-        let progress = entry_progress(&self.registry, entry);
+        });
+        // Its memory is read, or will not be.
+        let (files, total_bytes) = match sent {
+            Ok(sent) => sent,
+            Err(failure) => return let_go().and(Err(failure)),
+        };
+        let hashed_ms = run.elapsed_ms() - before_ms - dump_ms;
         let count = files.len();
         let manifest = Manifest {
             schema_version: Manifest::SCHEMA_VERSION,
@@ -255,7 +249,12 @@ impl Executor {
             files,
             total_bytes,
         };
-        let digest = snapshot::send_manifest(run, &manifest).map_err(stored)?;
+        let digest = std::thread::scope(|scope| {
+            let letting_go = scope.spawn(let_go);
+            let digest = snapshot::send_manifest(run, &manifest).map_err(stored);
+            let left = letting_go.join().unwrap_or_else(|_| Err(io(io::Error::other("a thread failed"))));
+            left.and(digest)
+        })?;
         let late_bytes = sender.sent_bytes().saturating_sub(ahead.sent_bytes);
         let message = format!(
             "dumped in {dump_ms} ms and stored {total_bytes} bytes, {late_bytes} of them after it was stopped; the source is stopped"
@@ -263,6 +262,8 @@ impl Executor {
         let mut done = Done::ok(message)
             .evidence("bytes", Value::Bytes(total_bytes))
             .evidence("bytes-late", Value::Bytes(late_bytes))
+            .evidence("copied-ahead", Value::Duration(before_ms))
+            .evidence("hashed", Value::Duration(hashed_ms))
             .evidence("stored", Value::Duration(run.elapsed_ms() - before_ms - dump_ms))
             .evidence("files", Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)))
             .evidence("dump", Value::Duration(dump_ms))
@@ -467,8 +468,4 @@ impl Executor {
             }
         }
     }
-}
-
-fn entry_progress(registry: &Registry, entry: &Entry) -> Option<u64> {
-    registry.get(&entry.spec.id).and_then(|entry| entry.progress(clock::now()))
 }

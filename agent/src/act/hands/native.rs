@@ -1,14 +1,15 @@
 //! The real thing: CRIU and signals.
 
-use super::{Failure, Hands};
+use super::{Failure, Hands, Still};
 use crate::{
     act::{
         check::{Refusal, refuse},
-        criu::{Criu, Missing, explain, tail},
+        criu::{Criu, Dumping, Missing, Progress, explain, tail},
         cuda::{self, Cuda},
         preflight,
         run::Run,
     },
+    clock::Stopwatch,
     process::{self, Condition, ProcessRef},
     workloads::{Body, Entry, Namespace, Registry},
 };
@@ -104,37 +105,31 @@ impl Hands for Native {
         entry.root().map_or(Ok(()), |root| preflight::examine(&root))
     }
 
-    fn dump(&self, entry: &Entry, images: &Path, run: &Run) -> Result<Body, Failure> {
+    fn holds(&self) -> bool {
+        self.criu.as_ref().is_ok_and(Criu::holds)
+    }
+
+    fn dump<'a>(&'a self, entry: &Entry, images: &Path, run: &'a Run) -> Result<Still<'a>, Failure> {
         let criu = self.criu()?;
         let root = entry.root().ok_or_else(|| Failure::new("workload.state", "it has no process"))?;
         self.take_off_gpus(&root, images, run)?;
-        let mut child = criu
+        let mut dumping = criu
             .begin_dump(&root, images)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
-        let ended = run.poll(|| child.try_wait().transpose());
-        let status = match ended {
-            Ok(Ok(status)) => status,
-            Ok(Err(error)) => return Err(Failure::new("criu.broken", error.to_string())),
-            Err(interrupted) => {
-                // CRIU lets go of what it holds when it is killed; the caller lets the workload go on. It may be behind
-                // a program that entered namespaces for it.
-                if let Some(criu) = ProcessRef::find(child.id()) {
-                    process::end_tree(&criu, OBEY_WITHIN)
-                        .map_err(|error| Failure::new("process.left", format!("CRIU cannot be killed: {error}")))?;
-                }
-                let _ = child.wait();
-                return Err(interrupted.into());
+        let log = images.join("dump.log");
+        let dumped = run.poll(|| match dumping.look() {
+            Ok(Progress::Working) => None,
+            Ok(Progress::Holding | Progress::Ended(true)) => Some(Ok(())),
+            Ok(Progress::Ended(false)) => Some(Err(Failure::new("criu.dump", explain(&log)))),
+            Err(error) => Some(Err(Failure::new("criu.broken", error.to_string()))),
+        });
+        match dumped {
+            Ok(Ok(())) => {
+                let body = entry.body.clone();
+                Ok(Still { body, let_go: Box::new(move || left_stopped(dumping, &root, &log)) })
             }
-        };
-        if !status.success() {
-            return Err(Failure::new("criu.dump", explain(&images.join("dump.log"))));
-        }
-        // CRIU may be gone a moment before the kernel has the process stopped.
-        match root.wait_until(|condition| matches!(condition, Condition::Stopped | Condition::Gone), OBEY_WITHIN) {
-            Condition::Stopped => Ok(entry.body.clone()),
-            Condition::Running | Condition::Traced | Condition::Gone => {
-                Err(Failure::new("criu.dump", "CRIU reported success, and yet the source is not stopped"))
-            }
+            Ok(Err(failure)) => end_dump(dumping).and(Err(failure)),
+            Err(interrupted) => end_dump(dumping).and(Err(interrupted.into())),
         }
     }
 
@@ -244,6 +239,43 @@ impl Hands for Native {
         let gone = process::poll(OBEY_WITHIN, || users_of(images).is_empty().then_some(()));
         gone.ok_or_else(|| Failure::new("process.left", "what was left of CRIU does not end, though it was killed"))
     }
+}
+
+/// Has CRIU let go, and sees that what it held is stopped.
+fn left_stopped(mut dumping: Dumping, root: &ProcessRef, log: &Path) -> Result<(), Failure> {
+    let watch = Stopwatch::start();
+    let mut ended = dumping.let_go().map(|()| Progress::Working);
+    while matches!(ended, Ok(Progress::Working | Progress::Holding)) && watch.elapsed() < OBEY_WITHIN {
+        ended = dumping.look();
+    }
+    match ended {
+        Ok(Progress::Ended(true)) => {}
+        Ok(Progress::Ended(false)) => return Err(Failure::new("criu.dump", explain(log))),
+        Ok(Progress::Working | Progress::Holding) | Err(_) => {
+            end_dump(dumping)?;
+            return Err(Failure::new("criu.dump", "CRIU did not let go of the source in time, and was killed"));
+        }
+    }
+    // CRIU may be gone a moment before the kernel has the process stopped.
+    match root.wait_until(|condition| matches!(condition, Condition::Stopped | Condition::Gone), OBEY_WITHIN) {
+        Condition::Stopped => Ok(()),
+        Condition::Running | Condition::Traced | Condition::Gone => {
+            Err(Failure::new("criu.dump", "CRIU reported success, and yet the source is not stopped"))
+        }
+    }
+}
+
+/// Ends CRIU, if it has not ended. It lets go of what it holds when it is killed; the caller lets the workload go on. It
+/// may be behind a program that entered namespaces for it.
+fn end_dump(mut dumping: Dumping) -> Result<(), Failure> {
+    if !matches!(dumping.child.try_wait(), Ok(Some(_)))
+        && let Some(criu) = ProcessRef::find(dumping.child.id())
+    {
+        process::end_tree(&criu, OBEY_WITHIN)
+            .map_err(|error| Failure::new("process.left", format!("CRIU cannot be killed: {error}")))?;
+    }
+    let _ = dumping.child.wait();
+    Ok(())
 }
 
 /// Programs that were started with these images. The folder's name holds an order's key, which nobody else's

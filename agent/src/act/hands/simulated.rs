@@ -2,7 +2,7 @@
 //! `--simulate`, and says `simulated` in every outcome and capability. The way of a snapshot to the store and back,
 //! with its hashes, is the real one.
 
-use super::{Failure, Hands};
+use super::{Failure, Hands, Still};
 use crate::{
     act::{check::Refusal, run::Run},
     clock,
@@ -51,11 +51,16 @@ impl Hands for Simulated {
         Ok(())
     }
 
-    fn dump(&self, entry: &Entry, images: &Path, _run: &Run) -> Result<Body, Failure> {
+    fn holds(&self) -> bool {
+        false
+    }
+
+    fn dump<'a>(&'a self, entry: &Entry, images: &Path, _run: &'a Run) -> Result<Still<'a>, Failure> {
         let progress = progress(entry)?;
         let image = serde_json::to_vec(&Image { simulated: true, progress }).map_err(failure)?;
         fs::write(images.join(FILE), image).map_err(failure)?;
-        Ok(Body::Simulated { base: progress, since: clock::now() })
+        let body = Body::Simulated { base: progress, since: clock::now() };
+        Ok(Still { body, let_go: Box::new(|| Ok(())) })
     }
 
     fn is_image(&self, name: &str) -> bool {

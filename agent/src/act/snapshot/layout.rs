@@ -107,6 +107,17 @@ impl Cutter {
     }
 }
 
+/// A file that CRIU wrote whole, in pieces of one length.
+pub fn evenly(size_bytes: u64, chunk_bytes: usize) -> Vec<Cut> {
+    let chunk = u64::try_from(chunk_bytes).unwrap_or(u64::MAX).max(1);
+    let offsets = (0..size_bytes).step_by(usize::try_from(chunk).unwrap_or(usize::MAX));
+    let cut = |offset| {
+        let bytes = chunk.min(size_bytes - offset);
+        Cut { bytes: u32::try_from(bytes).unwrap_or(u32::MAX), runs: vec![Run { place: Place::File(offset), bytes }] }
+    };
+    offsets.map(cut).collect()
+}
+
 /// A file of pages as the snapshot has it: with the pages that CRIU wrote, and those that it left in the process.
 #[derive(Debug, Default)]
 pub struct Pages {
@@ -209,6 +220,7 @@ mod tests {
         let (file, memory) = (Place::File(8_192), Place::Memory(0x10_0000 + 8 * PAGE_BYTES));
         let run = |place| Run { place, bytes: PAGE_BYTES };
         assert_eq!(cutter.cuts[1].runs, [run(file), run(memory)]);
+        assert_eq!(lengths(&evenly(2_500, 1_000)), [1_000, 1_000, 500]);
     }
 
     #[test]

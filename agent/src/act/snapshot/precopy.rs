@@ -36,20 +36,26 @@ pub struct Memory {
     /// The pages file that CRIU will probably write it to.
     pub file: String,
     pub regions: Vec<Region>,
+    /// Of these bytes, what CRIU writes itself even where it leaves the rest in the process: changed pages of files, and
+    /// what is locked into memory. All locked memory counts.
+    pub written_bytes: u64,
     source: File,
 }
 
 impl Memory {
-    /// The content of a region as it is now; none if it is gone.
-    pub fn read(&self, region: &Region) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(region.bytes).ok()?];
+    /// Reads the content of a region as it is now; false if it is gone.
+    pub fn read(&self, region: &Region, bytes: &mut Vec<u8>) -> bool {
+        bytes.resize(usize::try_from(region.bytes).unwrap_or(0), 0);
         let mut rest = bytes.as_mut_slice();
         for (vaddr, pages) in &region.runs {
-            let (part, behind) = rest.split_at_mut_checked(usize::try_from(pages * PAGE_BYTES).ok()?)?;
-            self.source.read_exact_at(part, *vaddr).ok()?;
+            let length = usize::try_from(pages * PAGE_BYTES).unwrap_or(usize::MAX);
+            let Some((part, behind)) = rest.split_at_mut_checked(length) else { return false };
+            if self.source.read_exact_at(part, *vaddr).is_err() {
+                return false;
+            }
             rest = behind;
         }
-        Some(bytes)
+        true
     }
 
     pub fn bytes(&self) -> u64 {
@@ -87,7 +93,8 @@ fn of_process(
     let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
     let source = File::open(format!("/proc/{pid}/mem"))?;
     let cutter = Cutter::new(chunk_bytes);
-    let mut memory = Memory { file, regions: vec![], source };
+    let locked = process.status().ok().and_then(|status| status.vmlck).unwrap_or(0);
+    let mut memory = Memory { file, regions: vec![], written_bytes: locked.saturating_mul(1_024), source };
     let mut stretch = None;
     let mut parasite = None;
     for map in maps {
@@ -120,6 +127,9 @@ fn of_process(
                 let always = whole || parasite == Some(vaddr);
                 if !always && (!there || is_zero(entry, frames, zero)) {
                     continue;
+                }
+                if of_file {
+                    memory.written_bytes += PAGE_BYTES;
                 }
                 let here = cutter.stretch_of(vaddr);
                 if stretch == Some(here)

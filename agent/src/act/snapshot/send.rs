@@ -1,12 +1,12 @@
-//! A snapshot on its way up: hashed, compressed and stored chunk by chunk, on several threads, in three turns: while
-//! the workload runs, while CRIU writes, and what is left once it has written.
+//! A snapshot on its way up: hashed, compressed and stored chunk by chunk, on several threads, in two turns: while the
+//! workload runs, and what is left once it stands still.
 //!
-//! A chunk is sent once. What a turn has sent, or hashed from a file that CRIU had written to that point, the next need
-//! not do again. Only the digests of the last two turns, of the images that CRIU wrote, go into the manifest.
+//! A chunk is sent once: what the first turn has sent, the second only hashes. Only the digests of the second, of what
+//! CRIU wrote and of the memory that it holds, go into the manifest.
 
 use super::{
     Error,
-    layout::{self, PAGE_BYTES},
+    layout::{self, Cut, PAGE_BYTES, Pages},
     precopy::{self, Memory},
 };
 use crate::{act::run::Run, process::ProcessRef, uplink::Fault};
@@ -24,10 +24,9 @@ use std::{
     path::Path,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
 };
 use tokio::sync::oneshot;
 
@@ -37,11 +36,6 @@ const THREADS_MAXIMUM: usize = 8;
 const PASSES_MAXIMUM: u32 = 4;
 /// Less than this is left for when it is stopped.
 const PASS_WORTH_BYTES: u64 = 16 << 20;
-/// Between two looks at a file that CRIU writes.
-const TAIL_EVERY: Duration = Duration::from_millis(2);
-
-/// Where a chunk stands: file, offset and length.
-type Place = (String, u64, u32);
 
 pub struct Sender<'a> {
     run: &'a Run,
@@ -49,8 +43,6 @@ pub struct Sender<'a> {
     known: Mutex<BTreeSet<Digest>>,
     /// What whoever will restore it was last told of a place.
     told: Mutex<BTreeMap<(String, u64), Digest>>,
-    /// What was hashed of CRIU's own files.
-    hashed: Mutex<BTreeMap<Place, Digest>>,
     /// Bytes whose chunk had to be sent, before compression.
     sent: AtomicU64,
 }
@@ -64,14 +56,26 @@ pub struct Precopied {
     pub sent_bytes: u64,
 }
 
-/// Chunks that one thread has sent and that are not known to be stored.
-type Waiting = VecDeque<oneshot::Receiver<Result<(), Fault>>>;
+/// What one thread works with.
+#[derive(Default)]
+struct Bench {
+    /// Chunks that it has sent and that are not known to be stored.
+    waiting: VecDeque<oneshot::Receiver<Result<(), Fault>>>,
+    /// The chunk under its hands. Kept, because fresh memory costs more than what is done with it.
+    bytes: Vec<u8>,
+}
+
+/// One chunk of the images.
+struct Chunk<'a> {
+    file: &'a str,
+    offset: u64,
+    cut: Cut,
+}
 
 impl<'a> Sender<'a> {
     pub fn new(run: &'a Run) -> Self {
         let key = run.task().order.key.0.clone();
-        let (known, told, hashed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { run, key, known, told, hashed, sent: AtomicU64::new(0) }
+        Self { run, key, known: Mutex::default(), told: Mutex::default(), sent: AtomicU64::new(0) }
     }
 
     /// Bytes whose chunks had to be sent so far.
@@ -90,10 +94,10 @@ impl<'a> Sender<'a> {
             done.bytes = memories.iter().map(Memory::bytes).sum();
             let sent_before = self.sent_bytes();
             let total = done.bytes;
-            self.each(regions.len(), |index, waiting| {
+            self.each(regions.len(), |index, bench| {
                 let Some((memory, region)) = regions.get(index) else { return Ok(()) };
-                if let Some(bytes) = memory.read(region) {
-                    self.send(&bytes, (&memory.file, region.offset), waiting)?;
+                if memory.read(region, &mut bench.bytes) {
+                    self.send(bench, (&memory.file, region.offset))?;
                     let part = u32::try_from(region.offset.saturating_mul(1_000).checked_div(total).unwrap_or(0));
                     self.run.tell(part.unwrap_or(0), format!("{total} bytes of memory are copied ahead"));
                 }
@@ -110,85 +114,57 @@ impl<'a> Sender<'a> {
         Ok(done)
     }
 
-    /// Hashes and sends what CRIU writes into `folder` while it writes, cut as `memories` foretell, until `over`. A
-    /// failure here is no failure: what was not done is done by [`Self::finish`].
-    pub fn follow(&self, folder: &Path, memories: &[Memory], over: &AtomicBool) {
-        let mut waiting = Waiting::new();
-        for memory in memories {
-            let path = folder.join(&memory.file);
-            let mut file = None;
-            for region in &memory.regions {
-                let end = region.offset + region.bytes;
-                loop {
-                    if file.is_none() {
-                        file = File::open(&path).ok();
-                    }
-                    let written = file.as_ref().and_then(|file: &File| file.metadata().ok()).map_or(0, |m| m.len());
-                    if written >= end {
-                        break;
-                    }
-                    if over.load(Relaxed) || self.run.check().is_err() {
-                        return;
-                    }
-                    thread::sleep(TAIL_EVERY);
-                }
-                let (Some(file), Ok(length)) = (&file, u32::try_from(region.bytes)) else { return };
-                let place = (memory.file.clone(), region.offset, length);
-                if self.place(file, place, &mut waiting).is_err() {
-                    return;
-                }
-            }
-        }
-        // What is not answered yet is known as sent; a chunk that was not stored fails the manifest.
-        let _ = self.settle_all(waiting);
-    }
-
-    /// Sends all files of `folder` whose names `wanted` takes. Gives them as a manifest lists them, and their bytes.
-    pub fn finish(&self, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<(Vec<SnapshotFile>, u64), Error> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(folder)? {
+    /// Sends all files of `images` whose names `wanted` takes, and of the processes under `root` the pages that CRIU
+    /// left there. Gives them as a manifest lists them, and their bytes.
+    pub fn finish(
+        &self,
+        images: &Path,
+        root: Option<&ProcessRef>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<(Vec<SnapshotFile>, u64), Error> {
+        let chunk_bytes = self.run.link.chunk_bytes();
+        let mut cut = layout::of_images(images, chunk_bytes)?;
+        let mut written = BTreeMap::new();
+        for entry in fs::read_dir(images)? {
             let entry = entry?;
             let metadata = entry.metadata()?;
             let name = entry.file_name().into_string().map_err(|_| io::Error::other("a file name is not text"))?;
             if metadata.is_file() && wanted(&name) {
-                names.push((name, metadata.len()));
+                written.insert(name, metadata.len());
             }
         }
-        names.sort();
-        let chunk_bytes = self.run.link.chunk_bytes();
-        let cut = layout::of_images(folder, chunk_bytes)?;
-        let mut opened = BTreeMap::new();
-        let mut places = Vec::new();
-        for (name, size_bytes) in &names {
-            opened.insert(name.clone(), File::open(folder.join(name))?);
-            let even = || evenly(*size_bytes, chunk_bytes);
-            let mut offset = 0;
-            for length in cut.get(name).cloned().unwrap_or_else(even) {
-                places.push((name.clone(), offset, length));
-                offset += u64::from(length);
-            }
+        let sources = sources(images, &cut, written.keys(), root)?;
+        // The many small ones first: they are stored while the large ones are hashed.
+        let mut chunks = Vec::new();
+        for (name, bytes) in written.iter().filter(|(name, _)| !cut.contains_key(*name)) {
+            chunks.extend(in_order(name, layout::evenly(*bytes, chunk_bytes)));
         }
-        let total: u64 = names.iter().map(|(_, size_bytes)| size_bytes).sum();
-        self.each(places.len(), |index, waiting| {
-            let Some(place) = places.get(index) else { return Ok(()) };
-            if !self.lock(&self.hashed).contains_key(place)
-                && let Some(file) = opened.get(&place.0)
-            {
-                self.place(file, place.clone(), waiting)?;
-                self.run.tell(500, format!("{total} bytes are being stored"));
-            }
+        let names: Vec<String> = cut.keys().cloned().collect();
+        for name in &names {
+            chunks.extend(in_order(name, cut.remove(name).unwrap_or_default().cuts));
+        }
+        let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.cut.bytes)).sum();
+        let hashed = Mutex::new(BTreeMap::new());
+        self.each(chunks.len(), |index, bench| {
+            let Some(Chunk { file, offset, cut }) = chunks.get(index) else { return Ok(()) };
+            let source = sources.get(*file).ok_or_else(|| io::Error::other("a file was not opened"))?;
+            source.read(cut, &mut bench.bytes)?;
+            let digest = self.send(bench, (file, *offset))?;
+            self.lock(&hashed).insert(index, digest);
+            self.run.tell(500, format!("{total} bytes are being stored"));
             Ok(())
         })?;
-        let hashed = self.lock(&self.hashed);
-        let mut files: BTreeMap<String, SnapshotFile> = names
-            .into_iter()
-            .map(|(name, size_bytes)| (name.clone(), SnapshotFile { name, size_bytes, chunks: vec![] }))
-            .collect();
-        for place in places {
-            let digest = hashed.get(&place).cloned();
+        let mut hashed = hashed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut files: BTreeMap<&str, SnapshotFile> = BTreeMap::new();
+        for name in written.keys().chain(&names) {
+            files.insert(name, SnapshotFile { name: name.clone(), size_bytes: 0, chunks: vec![] });
+        }
+        for (index, chunk) in chunks.iter().enumerate() {
+            let digest = hashed.remove(&index);
             let digest = digest.ok_or_else(|| io::Error::other("a part of a file was not hashed"))?;
-            if let Some(file) = files.get_mut(&place.0) {
-                file.chunks.push(ChunkRef { digest, size_bytes: place.2 });
+            if let Some(file) = files.get_mut(chunk.file) {
+                file.size_bytes += u64::from(chunk.cut.bytes);
+                file.chunks.push(ChunkRef { digest, size_bytes: chunk.cut.bytes });
             }
         }
         Ok((files.into_values().collect(), total))
@@ -198,26 +174,17 @@ impl<'a> Sender<'a> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hashes a part of a file of CRIU's, and sends it if it is new.
-    fn place(&self, file: &File, place: Place, waiting: &mut Waiting) -> Result<(), Error> {
-        let mut bytes = vec![0; usize::try_from(place.2).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, place.1)?;
-        let digest = self.send(&bytes, (&place.0, place.1), waiting)?;
-        self.lock(&self.hashed).insert(place, digest);
-        Ok(())
-    }
-
     /// Works on `count` things on several threads, each of which waits for what it sent at its end.
-    fn each(&self, count: usize, work: impl Fn(usize, &mut Waiting) -> Result<(), Error> + Sync) -> Result<(), Error> {
+    fn each(&self, count: usize, work: impl Fn(usize, &mut Bench) -> Result<(), Error> + Sync) -> Result<(), Error> {
         let next = AtomicUsize::new(0);
         let one = || {
-            let mut waiting = Waiting::new();
+            let mut bench = Bench::default();
             loop {
                 let index = next.fetch_add(1, Relaxed);
                 if index >= count {
-                    return self.settle_all(waiting);
+                    return self.settle_all(bench);
                 }
-                if let Err(error) = self.run.check().map_err(Error::from).and_then(|()| work(index, &mut waiting)) {
+                if let Err(error) = self.run.check().map_err(Error::from).and_then(|()| work(index, &mut bench)) {
                     // The others have nothing more to do.
                     next.store(count, Relaxed);
                     return Err(error);
@@ -237,9 +204,10 @@ impl<'a> Sender<'a> {
         })
     }
 
-    /// Sends a chunk, unless an equal one was sent, and waits when too many are on their way. `place` is told to
-    /// whoever will restore it.
-    fn send(&self, bytes: &[u8], place: (&str, u64), waiting: &mut Waiting) -> Result<Digest, Error> {
+    /// Sends the chunk on the bench, unless an equal one was sent, and waits when too many are on their way. `place` is
+    /// told to whoever will restore it.
+    fn send(&self, bench: &mut Bench, place: (&str, u64)) -> Result<Digest, Error> {
+        let bytes = &bench.bytes;
         let size_bytes = u32::try_from(bytes.len()).map_err(|_| io::Error::other("a chunk is too large"))?;
         let digest = Digest::of(bytes);
         let (file, offset) = (place.0.to_string(), place.1);
@@ -264,22 +232,22 @@ impl<'a> Sender<'a> {
         let (codec, data) = pack(bytes)?;
         let (key, codec) = (self.key.clone(), codec.into());
         let chunk = SnapshotChunk { key, digest: digest.0.clone(), codec, size_bytes, data, file, offset };
-        while waiting.len() >= self.run.link.chunks_in_flight() {
-            self.settle(waiting)?;
+        while bench.waiting.len() >= self.run.link.chunks_in_flight() {
+            self.settle(bench)?;
         }
         let answer = self.run.wait(self.run.link.store_chunk(chunk))?;
-        waiting.push_back(answer);
+        bench.waiting.push_back(answer);
         Ok(digest)
     }
 
-    fn settle(&self, waiting: &mut Waiting) -> Result<(), Error> {
-        let Some(answer) = waiting.pop_front() else { return Ok(()) };
+    fn settle(&self, bench: &mut Bench) -> Result<(), Error> {
+        let Some(answer) = bench.waiting.pop_front() else { return Ok(()) };
         Ok(self.run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?)
     }
 
-    fn settle_all(&self, mut waiting: Waiting) -> Result<(), Error> {
-        while !waiting.is_empty() {
-            self.settle(&mut waiting)?;
+    fn settle_all(&self, mut bench: Bench) -> Result<(), Error> {
+        while !bench.waiting.is_empty() {
+            self.settle(&mut bench)?;
         }
         Ok(())
     }
@@ -299,16 +267,63 @@ fn pack(bytes: &[u8]) -> io::Result<(Codec, Vec<u8>)> {
     Ok(if packed.len() < bytes.len() { (Codec::Zstd, packed) } else { (Codec::Raw, bytes.to_vec()) })
 }
 
-fn evenly(size_bytes: u64, chunk_bytes: usize) -> Vec<u32> {
-    let chunk = u32::try_from(chunk_bytes).unwrap_or(u32::MAX).max(1);
-    let mut left = size_bytes;
-    let mut lengths = Vec::new();
-    while left > 0 {
-        let length = u32::try_from(left).unwrap_or(u32::MAX).min(chunk);
-        lengths.push(length);
-        left -= u64::from(length);
+/// The chunks of one file, each where it stands.
+fn in_order<'a>(file: &'a str, cuts: Vec<Cut>) -> impl Iterator<Item = Chunk<'a>> {
+    cuts.into_iter().scan(0, move |offset, cut| {
+        let chunk = Chunk { file, offset: *offset, cut };
+        *offset += u64::from(chunk.cut.bytes);
+        Some(chunk)
+    })
+}
+
+/// Where the bytes of one file come from.
+struct Source {
+    /// As CRIU wrote it; none if it wrote nothing.
+    written: Option<File>,
+    /// The memory of the process that has the rest.
+    memory: Option<File>,
+}
+
+impl Source {
+    fn read(&self, cut: &Cut, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.resize(usize::try_from(cut.bytes).unwrap_or(0), 0);
+        let mut rest = bytes.as_mut_slice();
+        for run in &cut.runs {
+            let (from, at) = match run.place {
+                layout::Place::Memory(vaddr) => (&self.memory, vaddr),
+                layout::Place::File(offset) => (&self.written, offset),
+            };
+            let from = from.as_ref().ok_or_else(|| io::Error::other("a part of the images has no source"))?;
+            let length = usize::try_from(run.bytes).unwrap_or(usize::MAX);
+            let (part, behind) = rest.split_at_mut_checked(length).ok_or(io::ErrorKind::UnexpectedEof)?;
+            from.read_exact_at(part, at)?;
+            rest = behind;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
-    lengths
+}
+
+/// Opens what the files are made of: each file of the folder, and the memory of each process that has a part of one.
+fn sources<'a>(
+    images: &Path,
+    cut: &BTreeMap<String, Pages>,
+    written: impl Iterator<Item = &'a String>,
+    root: Option<&ProcessRef>,
+) -> io::Result<BTreeMap<String, Source>> {
+    let mut sources = BTreeMap::new();
+    for name in written {
+        sources.insert(name.clone(), Source { written: Some(File::open(images.join(name))?), memory: None });
+    }
+    let mut tree = BTreeMap::new();
+    for process in root.into_iter().flat_map(|root| root.descendants().into_iter().chain([*root])) {
+        tree.insert(process.pid_in_namespace().unwrap_or(process.pid), process.pid);
+    }
+    for (name, pid) in cut.iter().filter_map(|(name, pages)| Some((name, pages.held_by?))) {
+        let pid = tree.get(&pid).ok_or_else(|| io::Error::other(format!("the process {pid} is not of the workload")))?;
+        let source = sources.entry(name.clone()).or_insert(Source { written: None, memory: None });
+        source.memory = Some(File::open(format!("/proc/{pid}/mem"))?);
+    }
+    Ok(sources)
 }
 
 #[cfg(test)]
@@ -328,6 +343,5 @@ mod tests {
         assert_eq!(pack(&noisy).unwrap(), (Codec::Raw, noisy.clone()));
         let (codec, packed) = pack(&[7; 200_000]).unwrap();
         assert!(codec == Codec::Zstd && packed.len() < 1_000);
-        assert_eq!(evenly(2_500, 1_000), [1_000, 1_000, 500]);
     }
 }
