@@ -17,7 +17,7 @@
 mod fleet;
 
 use fleet::{Fleet, program};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -36,8 +36,8 @@ fn words(mib: u32) -> Vec<String> {
         .to_vec()
 }
 
-/// The longest time between two counts, and whether a count is missing or came twice.
-fn pause_ms(file: &Path) -> i64 {
+/// The longest time between two counts: when it began, and how long it was. A count that is missing or came twice fails.
+fn pause_ms(file: &Path) -> (i64, i64) {
     let text = fs::read_to_string(file).unwrap();
     let counts: Vec<(u64, i64)> = text
         .lines()
@@ -47,7 +47,34 @@ fn pause_ms(file: &Path) -> i64 {
         })
         .collect();
     assert!(counts.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "progress was lost or repeated");
-    counts.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap()
+    let pauses = counts.windows(2).map(|pair| (pair[0].1, pair[1].1 - pair[0].1));
+    pauses.max_by_key(|(_, pause)| *pause).unwrap()
+}
+
+/// What the pause goes into, in the order in which it does.
+const PHASES: [&str; 7] = [
+    "stopped and dumped by CRIU",
+    "memory hashed, the rest sent and stored",
+    "manifest stored, CRIU has let go",
+    "outcome journaled, committed, next step reserved and dispatched, journaled",
+    "manifest read and verified, chunks in place",
+    "restore journaled",
+    "restored by CRIU",
+];
+
+/// The pause by what it went into, from what the steps say of themselves and from the workload's own clock.
+fn phases(detail: &Value, (stopped, pause): (i64, i64)) -> [i64; 7] {
+    let outcome = |step: usize| &detail["steps"][step]["outcome"];
+    let time = |step: usize, name: &str| outcome(step)[name].as_i64().unwrap();
+    let took = |step: usize, name: &str| outcome(step)["evidence"][name]["duration"].as_i64().unwrap();
+    let dumped = time(0, "started_at") + took(0, "copied-ahead") + took(0, "dump");
+    let (hashed, stored) = (dumped + took(0, "hashed"), dumped + took(0, "stored"));
+    let begun = time(1, "started_at");
+    let fetched = begun + took(1, "read") + took(1, "fetch");
+    let restoring = begun + took(1, "journaled");
+    let mut before = stopped;
+    [dumped, hashed, stored, begun, fetched, restoring, stopped + pause]
+        .map(|end| end - std::mem::replace(&mut before, end))
 }
 
 fn lines(file: &Path) -> usize {
@@ -61,7 +88,7 @@ async fn wait_for_lines(file: &Path, more: usize) {
     }
 }
 
-async fn by_aether(mib: u32) -> (i64, String) {
+async fn by_aether(mib: u32) -> (i64, [i64; 7]) {
     let mut fleet = Fleet::start().await;
     fleet.workload = words(mib);
     fleet.start_agent("node-a", true).await;
@@ -79,9 +106,8 @@ async fn by_aether(mib: u32) -> (i64, String) {
         .await;
     assert_ne!(detail["incident"]["resolution"], "undone", "{detail:#}");
     wait_for_lines(&fleet.progress_file(), 100).await;
-    let messages: Vec<&str> =
-        detail["steps"].as_array().unwrap().iter().filter_map(|step| step["outcome"]["message"].as_str()).collect();
-    (pause_ms(&fleet.progress_file()), messages.join("; "))
+    let pause = pause_ms(&fleet.progress_file());
+    (pause.1, phases(&detail, pause))
 }
 
 async fn by_hand(mib: u32, criu: &Path) -> i64 {
@@ -117,7 +143,7 @@ async fn by_hand(mib: u32, criu: &Path) -> i64 {
     let status = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().unwrap();
     assert!(status.success(), "by hand it does not work");
     wait_for_lines(&file, 100).await;
-    let pause = pause_ms(&file);
+    let (_, pause) = pause_ms(&file);
     fleet::end_workloads(&file);
     drop(buried.join());
     pause
@@ -139,17 +165,22 @@ async fn main() {
     let mut beyond = Vec::new();
     for (mib, rounds, bar) in SIZES.into_iter().filter(|(mib, ..)| asked.is_empty() || asked.contains(mib)) {
         let (mut hand, mut aether) = (Vec::new(), Vec::new());
+        let mut parts: [Vec<i64>; 7] = Default::default();
         for _ in 0..rounds {
             hand.push(by_hand(mib, &criu).await);
-            let (pause, said) = by_aether(mib).await;
-            println!("        by hand {} ms, Aether {pause} ms: {said}", hand[hand.len() - 1]);
+            let (pause, phases) = by_aether(mib).await;
+            println!("        by hand {} ms, Aether {pause} ms {phases:?}", hand[hand.len() - 1]);
             aether.push(pause);
+            parts.iter_mut().zip(phases).for_each(|(part, phase)| part.push(phase));
         }
         let (hand, aether) = (median(hand), median(aether));
         #[allow(clippy::cast_precision_loss, reason = "milliseconds")]
         let ratio = aether as f64 / hand as f64;
         let told = bar.map_or_else(|| "-".to_string(), |bar| bar.to_string());
         println!("{mib:>6}  {hand:>10}  {aether:>10}  {ratio:>6.2}  {told:>6}");
+        for (name, part) in PHASES.iter().zip(parts) {
+            println!("        {:>6} ms  {name}", median(part));
+        }
         beyond.extend(bar.filter(|bar| ratio > *bar).map(|bar| format!("{mib} MiB: {ratio:.2} > {bar}")));
     }
     assert!(beyond.is_empty(), "beyond the bar: {}", beyond.join(", "));

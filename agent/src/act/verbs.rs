@@ -330,6 +330,7 @@ impl Executor {
         let fetched = |error: snapshot::Error| Failure::new(error.code(), format!("nothing was restored: {error}"));
         let digest = Digest(task.order.inputs.get(MANIFEST).cloned().unwrap_or_default());
         let manifest = snapshot::fetch_manifest(run, &digest).map_err(fetched)?;
+        let read_ms = run.elapsed_ms();
         if manifest.workload.id != task.workload || manifest.generation != task.target.generation {
             let message = format!(
                 "the snapshot is of {} generation {}, and the order is for {}",
@@ -339,10 +340,9 @@ impl Executor {
         }
         self.hands.fits(&manifest)?;
         let stage = self.ahead.take(manifest.snapshot.as_str());
-        let begun_ms = run.elapsed_ms();
         let snapshot::fetch::Fetched { folder: images, ahead_bytes } =
             snapshot::fetch::fetch(run, &manifest, &self.images, stage).map_err(fetched)?;
-        let fetch_ms = run.elapsed_ms() - begun_ms;
+        let fetch_ms = run.elapsed_ms() - read_ms;
         run.phase("restoring").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let body = self.hands.restore(&manifest, &images, run)?;
@@ -364,7 +364,9 @@ impl Executor {
         Ok(Done::ok(message)
             .evidence("bytes", Value::Bytes(manifest.total_bytes))
             .evidence("bytes-ahead", Value::Bytes(ahead_bytes))
+            .evidence("read", Value::Duration(read_ms))
             .evidence("fetch", Value::Duration(fetch_ms))
+            .evidence("journaled", Value::Duration(before_ms))
             .evidence("restore", Value::Duration(restore_ms))
             .progress("snapshot-progress", manifest.progress))
     }

@@ -142,7 +142,9 @@ pub fn of_images(folder: &Path, chunk_bytes: usize) -> io::Result<BTreeMap<Strin
         let written = fs::metadata(folder.join(&pages)).map_or(0, |metadata| metadata.len());
         match (pagemap.whole, written == pagemap.written) {
             (None, false) => continue,
-            (Some(_), false) => return Err(io::Error::other(format!("{pages} is not as long as CRIU says that it is"))),
+            (Some(_), false) => {
+                return Err(io::Error::other(format!("{pages} is not as long as CRIU says that it is")));
+            }
             (None, true) => drop(found.insert(pages, Pages { cuts: pagemap.cuts, held_by: None })),
             (Some(whole), true) => {
                 let pid = of.parse().map_err(|_| io::Error::other("CRIU left pages in what is no process"))?;

@@ -319,7 +319,8 @@ fn sources<'a>(
         tree.insert(process.pid_in_namespace().unwrap_or(process.pid), process.pid);
     }
     for (name, pid) in cut.iter().filter_map(|(name, pages)| Some((name, pages.held_by?))) {
-        let pid = tree.get(&pid).ok_or_else(|| io::Error::other(format!("the process {pid} is not of the workload")))?;
+        let pid =
+            tree.get(&pid).ok_or_else(|| io::Error::other(format!("the process {pid} is not of the workload")))?;
         let source = sources.entry(name.clone()).or_insert(Source { written: None, memory: None });
         source.memory = Some(File::open(format!("/proc/{pid}/mem"))?);
     }
