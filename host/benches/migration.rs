@@ -141,6 +141,9 @@ async fn by_hand(mib: u32, criu: &Path) -> i64 {
         child.wait()
     });
     let status = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).status().unwrap();
+    if !status.success() {
+        fleet::end_workloads(&file);
+    }
     assert!(status.success(), "by hand it does not work");
     wait_for_lines(&file, 100).await;
     let (_, pause) = pause_ms(&file);
