@@ -51,6 +51,7 @@ impl Plane for OneNode {
             capabilities: vec![],
             facts: BTreeMap::new(),
             workloads: vec![],
+            cordon: None,
             telemetry: TelemetryView::default(),
         }]
     }

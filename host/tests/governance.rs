@@ -149,3 +149,43 @@ async fn break_glass_stands_for_two_and_an_open_breaker_still_holds() {
         ["break-glass.open", "break-glass.end", "break-glass.review", "breaker.open", "breaker.reset", "step.dispatch"];
     assert_eq!(done(&fleet, &actions).await, [1, 1, 1, 1, 1, 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persons_cordon_keeps_a_node_out_over_restarts_and_only_a_person_lifts_it() {
+    let mut fleet = Fleet::start().await;
+    fleet.simulate = true;
+    fleet.start_agent("node-a", true).await;
+    fleet.start_agent("node-b", false).await;
+    let (ann, vic) = (token(&fleet, "ann", "operator").await, token(&fleet, "vic", "viewer").await);
+    let url = fleet.url.clone();
+    let word = json!({ "reason": "the fan is to be changed" });
+    assert_eq!(say(&url, &vic, "nodes/node-b/cordon", word.clone()).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(say(&url, &ann, "nodes/node-z/cordon", word.clone()).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        say(&url, &ann, "nodes/node-b/cordon", json!({ "reason": " " })).await.0,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+    let (status, node) = say(&url, &ann, "nodes/node-b/cordon", word.clone()).await;
+    assert_eq!((status, node["cordon"]["name"].as_str()), (StatusCode::OK, Some("ann")), "{node}");
+    let (status, problem) = say(&url, &ann, "nodes/node-b/cordon", word.clone()).await;
+    assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("AE0095")), "{problem}");
+
+    fleet.kill_host();
+    fleet.start_host().await;
+    let back = async |fleet: &Fleet| {
+        let nodes = fleet.get("/api/v1/nodes").await;
+        nodes.as_array()?.iter().all(|node| node["live"] == true).then_some(())
+    };
+    fleet.until("both nodes are back", back).await;
+    assert!(fleet.cli(&["nodes", "show", "node-b"]).contains("cordoned by ann"), "it survives a restart");
+    // The only other node is closed, so there is nowhere to go.
+    fleet.cli(&["drill", "start", "spot-reclaim", "--node", "node-a"]);
+    let incident = fleet.incident_in(&["closed"]).await;
+    assert_eq!(incident["resolution"], "no_plan", "{incident:#}");
+
+    fleet.cli(&["nodes", "uncordon", "node-b", "--reason", "the fan is new"]);
+    assert!(!fleet.cli(&["nodes"]).contains("takes no work"));
+    let (status, _) = say(&url, &ann, "nodes/node-b/uncordon", word).await;
+    assert_eq!(status, StatusCode::CONFLICT, "nobody has cordoned it");
+    assert_eq!(done(&fleet, &["node.cordon", "node.uncordon"]).await, [1, 1]);
+}

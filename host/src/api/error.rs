@@ -51,6 +51,8 @@ pub enum Error {
     Decision { deed: &'static str, reason: String },
     #[error("nothing was reset: {0}")]
     Breaker(String),
+    #[error("the cordon was not changed: {0}")]
+    Cordon(String),
     #[error("break-glass: {0}")]
     BreakGlass(String),
     #[error("the signals were not taken: {0}")]
@@ -138,6 +140,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0090", "Audit not whole"),
     ("AE0091", "Break-glass not taken"),
     ("AE0092", "Breaker not reset"),
+    ("AE0095", "Cordon not changed"),
 ];
 
 impl Error {
@@ -158,6 +161,7 @@ impl Error {
             Error::Decision { .. } => "AE0020",
             Error::BreakGlass(_) => "AE0091",
             Error::Breaker(_) => "AE0092",
+            Error::Cordon(_) => "AE0095",
             Error::Signals(_) => "AE0021",
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
@@ -202,6 +206,7 @@ impl Error {
             Error::Decision { .. }
             | Error::BreakGlass(_)
             | Error::Breaker(_)
+            | Error::Cordon(_)
             | Error::Conflict(_)
             | Error::Slot(_)
             | Error::SlotStale(_)

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{clock, fabric::NodeView};
 use aether_core::{
+    catalogue::{self, Definition},
     id::NodeId,
     metric,
     subject::{SubjectKind, SubjectRef},
@@ -110,6 +111,13 @@ impl App {
     responses((status = 200, body = NodeView), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn node(State(app): State<App>, Id(id): Id) -> Result<Json<NodeView>, Error> {
     app.node(&id).map(Json)
+}
+
+/// The verb catalogue: what can be done, its class, its arguments with their bounds, and what undoes it.
+#[utoipa::path(get, path = "/verbs", tag = "fleet", operation_id = "listVerbs",
+    responses((status = 200, body = Vec<Definition>), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn verbs() -> Json<Vec<Definition>> {
+    Json(catalogue::definitions())
 }
 
 /// The series that the recorder's hot window holds of a node.

@@ -13,6 +13,7 @@ mod admin;
 mod backtests;
 mod break_glass;
 mod breakers;
+mod cordons;
 mod error;
 mod events;
 mod extract;

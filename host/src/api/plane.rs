@@ -3,7 +3,7 @@
 
 use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
 use crate::{
-    fabric::NodeView,
+    fabric::{Cordon, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
 };
 use aether_core::{
@@ -108,6 +108,17 @@ pub trait Plane: Send + Sync + 'static {
     }
     /// Returns once it is closed, on disk and in the audit; false if it is not open.
     async fn reset_breaker(&self, _scope: &Scope, _act: Act) -> Result<bool, crate::store::Error> {
+        Ok(false)
+    }
+    /// Sets a cordon where there is none, or lifts it; false if there was nothing to change. Returns once it is on disk and
+    /// in the audit.
+    async fn set_cordon(
+        &self,
+        _node: &NodeId,
+        _cordon: Option<Cordon>,
+        _at: Time,
+        _act: Act,
+    ) -> Result<bool, crate::store::Error> {
         Ok(false)
     }
     /// A secret with which one node can join, once.

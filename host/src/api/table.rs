@@ -1,8 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, events, fleet, incidents, plugins, registry, session,
-    signals, slots,
+    App, access, admin, backtests, break_glass, breakers, cordons, events, fleet, incidents, plugins, registry,
+    session, signals, slots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -35,6 +35,9 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Viewer), routes!(fleet::status)),
         (Needs(Viewer), routes!(fleet::nodes)),
         (Needs(Viewer), routes!(fleet::node)),
+        (Needs(Operator), routes!(cordons::cordon)),
+        (Needs(Operator), routes!(cordons::uncordon)),
+        (Needs(Viewer), routes!(fleet::verbs)),
         (Needs(Viewer), routes!(fleet::node_series)),
         (Needs(Viewer), routes!(fleet::workloads)),
         (Needs(Viewer), routes!(fleet::risks)),

@@ -311,6 +311,13 @@ pub struct ResetBreaker {
     pub comment: String,
 }
 
+/// Why a node is cordoned, or is no longer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CordonWord {
+    pub reason: String,
+}
+
 /// Leave to approve alone, for a while.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -25,6 +25,7 @@ mod serve;
 mod show;
 mod slots;
 mod up;
+mod verbs;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -75,6 +76,8 @@ enum Command {
     Drill(drill::Drill),
     /// The nodes of the fleet; with `show`, one of them.
     Nodes(nodes::Nodes),
+    /// What can be done to the fleet; with a name, one verb with its arguments and bounds.
+    Verbs(verbs::Verbs),
     /// Incidents, newest first; with `show`, one of them.
     Incidents(incidents::Incidents),
     /// Approve a plan, after showing what it does.
@@ -205,6 +208,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => nodes::status(&client()?, json).await?,
         Command::Drill(drill) => drill::run(drill, &client, json).await?,
         Command::Nodes(nodes) => nodes::run(nodes, &client()?, json).await?,
+        Command::Verbs(verbs) => verbs::run(verbs, &client()?, json).await?,
         Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,
         Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,

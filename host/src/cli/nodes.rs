@@ -5,10 +5,10 @@ use super::{
     say, show,
 };
 use crate::{
-    api::view::{Status, SubjectRisk},
-    fabric::NodeView,
+    api::view::{CordonWord, Status, SubjectRisk},
+    fabric::{Cordon, NodeView},
 };
-use aether_core::subject::SubjectRef;
+use aether_core::{catalogue::fact, subject::SubjectRef};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
@@ -23,6 +23,20 @@ enum Command {
     Show {
         /// Such as `node-a`.
         node: String,
+    },
+    /// Have nothing placed on a node until a person lifts it; what runs there goes on.
+    Cordon {
+        node: String,
+        /// Everybody reads it where the node is shown.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Lift a person's cordon. A drain by a plan is not lifted by it.
+    Uncordon {
+        node: String,
+        /// It stays in the audit.
+        #[arg(long)]
+        reason: String,
     },
 }
 
@@ -61,6 +75,8 @@ pub(super) async fn run(nodes: Nodes, client: &Client, json: bool) -> anyhow::Re
     match nodes.command {
         None => list(client, json).await,
         Some(Command::Show { node }) => one(client, &node, json).await,
+        Some(Command::Cordon { node, reason }) => cordon(client, &node, reason, "cordon", json).await,
+        Some(Command::Uncordon { node, reason }) => cordon(client, &node, reason, "uncordon", json).await,
     }
 }
 
@@ -79,7 +95,11 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         .map(|node| {
             [
                 node.id.0.clone(),
-                if node.live { "live".into() } else { format!("away, seen {}", show::ago(node.last_seen)) },
+                [
+                    if node.live { "live".into() } else { format!("away, seen {}", show::ago(node.last_seen)) },
+                    if node.takes_work() { String::new() } else { ", takes no work".into() },
+                ]
+                .concat(),
                 risk_of(&risks, node).0,
                 node.workloads.len().to_string(),
                 risk_of(&risks, node).1,
@@ -88,6 +108,27 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
         .collect();
     show::table(["NODE", "STATE", "RISK", "WORKLOADS", "WHY"], &rows);
     Ok(())
+}
+
+async fn cordon(client: &Client, node: &str, reason: String, deed: &str, json: bool) -> anyhow::Result<()> {
+    let node: NodeView = client.post(&format!("nodes/{}/{deed}", escaped(node)), &CordonWord { reason }).await?;
+    if json {
+        return show::json(&node);
+    }
+    say(&match (&node.cordon, node.takes_work()) {
+        (Some(_), _) => format!("Nothing is placed on {} until somebody lifts it. What runs there goes on.", node.id),
+        (None, true) => format!("{} takes work again.", node.id),
+        (None, false) => format!("The cordon is lifted; {} is still drained by a plan.", node.id),
+    });
+    Ok(())
+}
+
+/// Why a node takes no work, if it does not.
+fn closed(node: &NodeView) -> Option<String> {
+    let person =
+        |cordon: &Cordon| format!("cordoned by {} {}: {}", cordon.name, show::ago(Some(cordon.at)), cordon.reason);
+    let drained = || node.facts.get(fact::DRAINED).map(|why| format!("drained: {why}"));
+    node.cordon.as_ref().map(person).or_else(drained)
 }
 
 fn risk_of(risks: &[SubjectRisk], node: &NodeView) -> (String, String) {
@@ -108,6 +149,9 @@ async fn one(client: &Client, node: &str, json: bool) -> anyhow::Result<()> {
     }
     let state = if node.live { "live" } else { "away" };
     say(&format!("{} (generation {}), {state}, seen {}", node.id, node.generation, show::ago(node.last_seen)));
+    if let Some(why) = closed(&node) {
+        say(&format!("takes no work, {why}"));
+    }
     say(&format!("agent {}\n", node.software_version));
     let rows: Vec<_> = node
         .workloads

@@ -16,18 +16,14 @@ use aether_core::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Before the names of a node's labels, among the facts that its agent tells.
-const LABEL: &str = "label.";
-
 /// The scopes that a node stands in, each with how many nodes are there: itself, what its labels say, the fleet.
 fn scopes(node: &NodeId, all: &[NodeView]) -> Vec<(Scope, u32)> {
-    let labels = |view: &NodeView, kind: ScopeKind| view.facts.get(&format!("{LABEL}{}", kind.name())).cloned();
     let mut scopes = vec![(Scope { kind: ScopeKind::Node, name: node.0.clone() }, 1)];
     let here = all.iter().find(|view| view.id == *node);
     for kind in [ScopeKind::Pool, ScopeKind::Rack, ScopeKind::Tenant] {
-        if let Some(name) = here.and_then(|view| labels(view, kind)) {
-            let size = all.iter().filter(|view| labels(view, kind).as_ref() == Some(&name)).count();
-            scopes.push((Scope { kind, name }, u32::try_from(size).unwrap_or(u32::MAX)));
+        if let Some(name) = here.and_then(|view| view.label(kind.name())) {
+            let size = all.iter().filter(|view| view.label(kind.name()) == Some(name)).count();
+            scopes.push((Scope { kind, name: name.to_owned() }, u32::try_from(size).unwrap_or(u32::MAX)));
         }
     }
     scopes.push((Scope::fleet(), u32::try_from(all.len()).unwrap_or(u32::MAX)));

@@ -1,32 +1,36 @@
 //! What planners, routers and gates are asked about an incident, and with what they are told of the world.
 
 use super::{Control, ask, observe};
-use crate::clock;
+use crate::{clock, fabric::NodeView};
 use aether_core::{
     catalogue, combine,
     decision::{
         Answer, BlastRadius, Candidate, Envelope, Fault, FaultKind, GateQuestion, Placement, PlanningFinding, Question,
         Role, RoutingQuestion,
     },
-    id::{DecisionId, Digest, NodeId},
+    id::{DecisionId, Digest, IncidentId, NodeId},
     incident::{Context, Event, GateAnswer, GateContext, Incident, PlannerAnswer, Rung, Tried},
     metric,
     observation::{Input, Observation},
-    plan::{PlanHash, World},
+    plan::{PlanHash, Resolved, World},
+    subject::Subject,
     time::Time,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Recent actions that gates are told of, and how far back.
 const RECENT_MAXIMUM: u32 = 50;
 const RECENT_WINDOW_MS: u64 = 86_400_000;
+/// Nodes that planners are shown as places to go, the best of those that the routers ranked.
+const PLANNED_MAXIMUM: usize = 16;
 
 impl Control {
     pub(super) async fn plan(&self, incident: Incident) {
         let at = clock::now();
         let mut envelopes = Vec::new();
-        let world = World { runbooks: self.0.panels.runbooks().known().clone(), ..self.0.fabric.world() };
-        let candidates = self.candidates(&incident, at, &mut envelopes).await;
+        let mut candidates = self.candidates(&incident, at, &mut envelopes).await;
+        candidates.truncate(PLANNED_MAXIMUM);
+        let world = self.world(&incident, &candidates);
         let tried = self.tried(&incident, at).await;
         let finding = PlanningFinding {
             id: incident.id.0.clone(),
@@ -63,7 +67,7 @@ impl Control {
     }
 
     /// What runs on the incident's subject now, if it is a node.
-    fn workloads_on(&self, incident: &Incident) -> Vec<aether_core::subject::Subject> {
+    fn workloads_on(&self, incident: &Incident) -> Vec<Subject> {
         let node = NodeId(incident.opening.subject.id.clone());
         let mut workloads = self.0.fabric.node(&node).map(|node| observe::workload_subjects(&node)).unwrap_or_default();
         for workload in &mut workloads {
@@ -112,25 +116,25 @@ impl Control {
         Tried { rungs, per_rung: self.0.attempts_per_rung }
     }
 
-    /// The other live nodes, best first as the routers rank them; those that no router named come last.
-    async fn candidates(
-        &self,
-        incident: &Incident,
-        at: Time,
-        envelopes: &mut Vec<Envelope>,
-    ) -> Vec<aether_core::subject::Subject> {
-        let others: Vec<_> = self
-            .0
-            .fabric
-            .nodes()
-            .iter()
-            .filter(|node| {
-                node.live
-                    && !node.facts.contains_key(catalogue::fact::DRAINED)
-                    && node.id.0 != incident.opening.subject.id
-            })
-            .map(observe::node_subject)
-            .collect();
+    /// What a proposal can name: what the planners are shown of the fleet, and what policy has. It goes into the
+    /// incident's journal, so it does not grow with the fleet.
+    fn world(&self, incident: &Incident, candidates: &[Subject]) -> World {
+        let mut world = self.0.fabric.world();
+        let shown: BTreeSet<&str> =
+            candidates.iter().map(|node| &*node.id).chain([&*incident.opening.subject.id]).collect();
+        world.nodes.retain(|node, _| shown.contains(node.as_str()));
+        world.workloads.retain(|_, workload| shown.contains(workload.node.as_str()));
+        world.runbooks = self.0.panels.runbooks().known().clone();
+        world
+    }
+
+    /// Other live nodes that take work, best first as the routers rank them; those that no router named come last. Of a
+    /// fleet with many, a draw of `control.candidates`.
+    async fn candidates(&self, incident: &Incident, at: Time, envelopes: &mut Vec<Envelope>) -> Vec<Subject> {
+        let mut open = self.0.fabric.nodes();
+        open.retain(|node| node.live && node.takes_work() && node.id.0 != incident.opening.subject.id);
+        let most = usize::try_from(self.0.settings.candidates).unwrap_or(usize::MAX);
+        let others: Vec<_> = drawn(open, &incident.id, most).iter().map(observe::node_subject).collect();
         if others.is_empty() {
             return others;
         }
@@ -162,16 +166,7 @@ impl Control {
     pub(super) async fn judge(&self, incident: Incident) {
         let (Some(resolved), Some(proposal)) = (incident.resolved.clone(), incident.proposal.clone()) else { return };
         let at = clock::now();
-        let nodes = self.0.fabric.nodes().len();
-        let percent = if nodes == 0 { 0.0 } else { f64::from(resolved.blast.nodes) * 100.0 / nodes as f64 };
-        let blast = BlastRadius {
-            nodes: resolved.blast.nodes,
-            gpus: resolved.blast.gpus,
-            workloads: resolved.blast.workloads,
-            // Until pools are declared the whole fleet is one pool.
-            pool_percent: percent,
-            fleet_percent: percent,
-        };
+        let blast = blast(&resolved, &self.0.fabric.nodes());
         let targets: Vec<_> = resolved.steps.iter().map(|step| step.target.clone()).collect();
         let since = at.minus_ms(RECENT_WINDOW_MS);
         let recent = self.0.store.recent_activity(&targets, since, RECENT_MAXIMUM).await;
@@ -222,6 +217,43 @@ impl Control {
     }
 }
 
+/// At most `most` of these nodes. Which ones is drawn by the incident, so that a fleet's work spreads, and asking again
+/// about the same incident asks about the same nodes.
+fn drawn(mut nodes: Vec<NodeView>, incident: &IncidentId, most: usize) -> Vec<NodeView> {
+    if nodes.len() > most {
+        nodes.sort_by_cached_key(|node| {
+            let mut lot = blake3::Hasher::new();
+            lot.update(incident.0.as_bytes()).update(&[0]).update(node.id.0.as_bytes());
+            *lot.finalize().as_bytes()
+        });
+        nodes.truncate(most);
+    }
+    nodes
+}
+
+/// How far a plan reaches, as counts and as shares of what is known. The pool's share is that of the pool which is
+/// touched most; nodes without a label are a pool of their own.
+fn blast(resolved: &Resolved, all: &[NodeView]) -> BlastRadius {
+    let touched: BTreeSet<&NodeId> = resolved.steps.iter().map(|step| &step.node).collect();
+    let mut pools: BTreeMap<Option<&str>, (u32, u32)> = BTreeMap::new();
+    let mut fleet = (0, 0);
+    for node in all {
+        let hit = u32::from(touched.contains(&node.id));
+        for (hits, size) in [pools.entry(node.label("pool")).or_default(), &mut fleet] {
+            *hits += hit;
+            *size += 1;
+        }
+    }
+    let percent = |(hits, size): (u32, u32)| if size == 0 { 0.0 } else { f64::from(hits) * 100.0 / f64::from(size) };
+    BlastRadius {
+        nodes: resolved.blast.nodes,
+        gpus: resolved.blast.gpus,
+        workloads: resolved.blast.workloads,
+        pool_percent: pools.into_values().map(percent).fold(0.0, f64::max),
+        fleet_percent: percent(fleet),
+    }
+}
+
 fn silent_gate(failure: &aether_runtime::bundle::Failure) -> GateAnswer {
     let by = Context {
         decision: DecisionId(String::new()),
@@ -230,4 +262,83 @@ fn silent_gate(failure: &aether_runtime::bundle::Failure) -> GateAnswer {
     };
     let message = format!("it could not be activated: {}", failure.reason);
     GateAnswer { by, outcome: Err(Fault { kind: FaultKind::Refused, message }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fabric::TelemetryView;
+    use aether_core::{
+        catalogue::SafetyClass,
+        decision::OnFailure,
+        plan::{BlastCount, Step},
+        subject::{SubjectKind, Target},
+    };
+
+    fn node(name: &str, pool: Option<&str>) -> NodeView {
+        NodeView {
+            id: NodeId::new(name),
+            generation: 1,
+            live: true,
+            registered_at: Time(0),
+            connected_since: None,
+            last_seen: None,
+            clock_skew_ms: None,
+            software_version: String::new(),
+            instance: String::new(),
+            capabilities: vec![],
+            facts: pool.map(|pool| ("label.pool".to_owned(), pool.to_owned())).into_iter().collect(),
+            workloads: vec![],
+            cordon: None,
+            telemetry: TelemetryView::default(),
+        }
+    }
+
+    fn on(nodes: &[&str]) -> Resolved {
+        let step = |node: &&str| Step {
+            verb: catalogue::verb::DRAIN.into(),
+            node: NodeId::new(*node),
+            target: Target { kind: SubjectKind::Node, id: (*node).into(), generation: 1 },
+            arguments: BTreeMap::new(),
+            preconditions: vec![],
+            on_failure: OnFailure::Compensate,
+            compensation: None,
+        };
+        let blast = BlastCount { nodes: u32::try_from(nodes.len()).unwrap_or(0), gpus: 0, workloads: 0 };
+        let steps = nodes.iter().map(step).collect();
+        Resolved { steps, success: vec![], watch_ms: 0, class: SafetyClass::Reversible, blast }
+    }
+
+    #[test]
+    fn the_pools_share_is_of_the_pool_that_is_touched_most() {
+        let mut all: Vec<NodeView> = (0..10).map(|n| node(&format!("big-{n}"), Some("big"))).collect();
+        all.extend([node("small-0", Some("small")), node("small-1", Some("small"))]);
+        all.extend((0..8).map(|n| node(&format!("bare-{n}"), None)));
+        for (touched, pool, fleet) in [
+            (&["big-0"][..], 10.0, 5.0),
+            (&["small-0"], 50.0, 5.0),
+            (&["big-0", "small-0"], 50.0, 10.0),
+            (&["bare-0", "bare-1"], 25.0, 10.0),
+            (&["gone"], 0.0, 0.0),
+        ] {
+            let blast = blast(&on(touched), &all);
+            assert_eq!((blast.pool_percent, blast.fleet_percent), (pool, fleet), "{touched:?}");
+        }
+        assert_eq!(blast(&on(&["big-0"]), &[]).fleet_percent, 0.0, "of nothing nothing is touched");
+    }
+
+    #[test]
+    fn of_many_nodes_an_incident_draws_the_same_and_another_incident_others() {
+        let all: Vec<NodeView> = (0..200).map(|n| node(&format!("node-{n}"), None)).collect();
+        let names = |incident: &str, all: &[NodeView]| -> Vec<String> {
+            drawn(all.to_vec(), &IncidentId(incident.into()), 64).into_iter().map(|node| node.id.0).collect()
+        };
+        let one = names("inc-1", &all);
+        assert_eq!((one.len(), one.iter().collect::<BTreeSet<_>>().len()), (64, 64));
+        let mut turned = all.clone();
+        turned.reverse();
+        assert_eq!(one, names("inc-1", &turned), "whatever order they come in");
+        assert_ne!(one, names("inc-2", &all));
+        assert_eq!(names("inc-1", &all[..64]).len(), 64, "a fleet that small is taken as it is");
+    }
 }

@@ -57,6 +57,8 @@ pub struct Settings {
     pub begin_within_ms: u64,
     /// Evaluations at one time. Default 2; 1 to 256.
     pub evaluations: u32,
+    /// Nodes that routers are asked about for one incident; of a larger fleet, so many are drawn. Default 64; 2 to 1,024.
+    pub candidates: u32,
     /// A trouble that comes back so soon after its incident was closed as done goes on with that incident. Default
     /// 600,000 (10 min); 0 to 86,400,000 (a day). 0: it always opens a new one.
     pub relapse_within_ms: u64,
@@ -71,6 +73,7 @@ impl Default for Settings {
             grace_ms: 10_000,
             begin_within_ms: 60_000,
             evaluations: 2,
+            candidates: 64,
             relapse_within_ms: 600_000,
             utc_offset_minutes: 0,
         }
@@ -94,6 +97,7 @@ impl Settings {
             ("grace_ms", self.grace_ms, 0, 600_000),
             ("begin_within_ms", self.begin_within_ms, 1_000, 3_600_000),
             ("evaluations", u64::from(self.evaluations), 1, 256),
+            ("candidates", u64::from(self.candidates), 2, 1_024),
             ("relapse_within_ms", self.relapse_within_ms, 0, 86_400_000),
         ] {
             if given < least || given > most {

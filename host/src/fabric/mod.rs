@@ -19,7 +19,7 @@ mod telemetry;
 mod view;
 
 pub use settings::{OutOfRange, Settings};
-pub use view::{CapabilityView, NodeView, TelemetryView, WorkloadState, WorkloadView};
+pub use view::{CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView};
 
 use crate::{
     blobs::Blobs,
@@ -27,10 +27,12 @@ use crate::{
     store::{self, Store, nodes::DispatchedRow},
 };
 use aether_core::{
+    audit::Act,
     catalogue::{argument, verb},
     id::NodeId,
     order::{Direction, IdempotencyKey, Order, Outcome},
     plan::{Plan, Step, World},
+    time::Time,
     value::Value,
 };
 use aether_proto::v1::{self, fabric_server::FabricServer, server_frame::Payload};
@@ -260,10 +262,11 @@ impl Fabric {
     ) -> Result<(Self, Events), Error> {
         settings.check()?;
         let rows = store.registered_nodes::<Report>().await?;
+        let cordons = store.cordons().await?;
         let dispatched = store.dispatched(clock::now().minus_ms(DISPATCHED_MS)).await?;
         let (events, receiver) = mpsc::channel(settings.events);
         let inner = Arc::new(Inner {
-            registry: Mutex::new(Registry::new(rows, dispatched)),
+            registry: Mutex::new(Registry::new(rows, dispatched, cordons)),
             handshakes: Semaphore::new(settings.handshakes_maximum),
             settings,
             store,
@@ -309,6 +312,22 @@ impl Fabric {
     pub fn node(&self, node: &NodeId) -> Option<NodeView> {
         let registry = self.inner.registry();
         registry.nodes.get(node).map(|node| self.view(&registry, node))
+    }
+
+    /// Sets a person's cordon where there is none, or lifts it. Returns once it is on disk and in the audit; false if there
+    /// was nothing to change.
+    pub async fn set_cordon(
+        &self,
+        node: &NodeId,
+        cordon: Option<Cordon>,
+        at: Time,
+        act: Act,
+    ) -> Result<bool, store::Error> {
+        let changed = self.inner.store.set_cordon(node, cordon.as_ref(), at, act).await?;
+        if changed {
+            self.inner.registry().set_cordon(node, cordon);
+        }
+        Ok(changed)
     }
 
     fn view(&self, registry: &Registry, node: &registry::Node) -> NodeView {

@@ -4,7 +4,7 @@
 use super::{
     FabricEvent, Settings,
     outgoing::Outgoing,
-    view::{CapabilityView, NodeView, TelemetryView, WorkloadState, WorkloadView},
+    view::{CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView},
 };
 use crate::store::nodes::{DispatchedRow, NodeRow};
 use aether_core::{
@@ -114,6 +114,8 @@ pub(crate) struct Outstanding {
 pub(crate) struct Registry {
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) orders: BTreeMap<IdempotencyKey, Outstanding>,
+    /// What people set; a node that joins anew finds it again.
+    cordons: BTreeMap<NodeId, Cordon>,
     /// Why the host takes nobody in any more.
     pub(crate) draining: Option<String>,
     live: usize,
@@ -135,7 +137,11 @@ pub(crate) enum NotClaimed {
 }
 
 impl Registry {
-    pub(crate) fn new(rows: Vec<NodeRow<Report>>, dispatched: Vec<DispatchedRow>) -> Self {
+    pub(crate) fn new(
+        rows: Vec<NodeRow<Report>>,
+        dispatched: Vec<DispatchedRow>,
+        cordons: Vec<(NodeId, Cordon)>,
+    ) -> Self {
         let node = |row: NodeRow<Report>| {
             let pulse = Pulse::default();
             pulse.last_seen.store(row.last_seen_at.map_or(0, |at| at.0), Relaxed);
@@ -146,9 +152,17 @@ impl Registry {
         Self {
             nodes: rows.into_iter().map(node).collect(),
             orders: orders.collect(),
+            cordons: cordons.into_iter().collect(),
             draining: None,
             live: 0,
             started: Instant::now(),
+        }
+    }
+
+    pub(crate) fn set_cordon(&mut self, node: &NodeId, cordon: Option<Cordon>) {
+        match cordon {
+            Some(cordon) => drop(self.cordons.insert(node.clone(), cordon)),
+            None => drop(self.cordons.remove(node)),
         }
     }
 
@@ -282,7 +296,8 @@ impl Registry {
             let capabilities = node.row.report.capabilities.iter().map(capability).collect();
             let facts = &node.row.report.facts;
             let gpus = facts.keys().filter_map(|name| name.strip_prefix(fact::GPU)).map(str::to_owned).collect();
-            let cordoned = facts.get(fact::DRAINED).cloned();
+            let person = self.cordons.get(id).map(|cordon| format!("cordoned by {}: {}", cordon.name, cordon.reason));
+            let cordoned = person.or_else(|| facts.get(fact::DRAINED).cloned());
             let known = KnownNode { generation: node.row.generation, live, capabilities, gpus, cordoned };
             world.nodes.insert(id.clone(), known);
             for workload in node.row.report.workloads.iter().filter(|w| w.state != WorkloadState::Exited) {
@@ -315,6 +330,7 @@ impl Registry {
             capabilities,
             facts,
             workloads,
+            cordon: self.cordons.get(&row.id).cloned(),
             telemetry: TelemetryView {
                 epoch: acknowledged.map(|position| position.epoch),
                 acknowledged: acknowledged.map(|position| position.sequence),

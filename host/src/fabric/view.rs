@@ -1,7 +1,7 @@
 //! What the host knows of a node, as the API shows it and the store keeps it.
 
 use aether_core::{
-    id::{NodeId, WorkloadId},
+    id::{NodeId, PrincipalId, WorkloadId},
     snapshot::Tier,
     time::Time,
 };
@@ -69,7 +69,30 @@ pub struct NodeView {
     pub facts: BTreeMap<String, String>,
     /// In order of id.
     pub workloads: Vec<WorkloadView>,
+    /// Set by a person, and lifted by one.
+    pub cordon: Option<Cordon>,
     pub telemetry: TelemetryView,
+}
+
+impl NodeView {
+    /// What its agent's file says of it, such as its pool.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.facts.get(&format!("label.{name}")).map(String::as_str)
+    }
+
+    /// Whether something may be placed there: it is neither drained by a plan nor cordoned by a person.
+    pub fn takes_work(&self) -> bool {
+        self.cordon.is_none() && !self.facts.contains_key(aether_core::catalogue::fact::DRAINED)
+    }
+}
+
+/// A person's word that nothing be placed on a node. No plan lifts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cordon {
+    pub by: PrincipalId,
+    pub name: String,
+    pub at: Time,
+    pub reason: String,
 }
 
 /// How a node's telemetry comes in.

@@ -8,7 +8,7 @@ use crate::{
         },
     },
     control::{self, Control, NotTaken},
-    fabric::{Fabric, NodeView},
+    fabric::{Cordon, Fabric, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, Generation, Live, Slots, Standing},
     store::{self, Store},
 };
@@ -131,6 +131,16 @@ impl Plane for Running {
 
     async fn reset_breaker(&self, scope: &Scope, act: Act) -> Result<bool, store::Error> {
         self.control.reset_breaker(scope, act).await
+    }
+
+    async fn set_cordon(
+        &self,
+        node: &NodeId,
+        cordon: Option<Cordon>,
+        at: Time,
+        act: Act,
+    ) -> Result<bool, store::Error> {
+        self.fabric.set_cordon(node, cordon, at, act).await
     }
 
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, store::Error> {

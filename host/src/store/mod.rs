@@ -8,6 +8,7 @@ mod backtests;
 pub mod break_glass;
 pub mod breakers;
 mod components;
+mod cordons;
 mod incidents;
 pub mod nodes;
 pub mod slots;

@@ -40,25 +40,58 @@ pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
+/// Whether the policy asks a person before a plan runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Approval {
+    Asked,
+    Unasked,
+}
+
+impl Approval {
+    /// The default bundle, or a copy in `folder` whose gate allows what the default one asks about.
+    fn bundle(self, folder: &Path) -> PathBuf {
+        let shipped = workspace().join("policies/default");
+        if self == Approval::Asked {
+            return shipped;
+        }
+        let copy = folder.join("policy");
+        fs::create_dir_all(copy.join("fixtures")).unwrap();
+        let text = fs::read_to_string(shipped.join("policy.toml")).unwrap();
+        let gate = "component = \"default-gate\"\n";
+        let allow = "{ verdict = \"allow\" }";
+        let allowing = format!("{gate}config = {{ reversible = {allow}, impactful = {allow} }}\n");
+        assert_eq!(text.matches(gate).count(), 1);
+        fs::write(copy.join("policy.toml"), text.replace(gate, &allowing)).unwrap();
+        copy
+    }
+}
+
 impl Fleet {
     /// A server with the posture of the local fleet: live, with approval, up to impactful.
     pub(crate) async fn start() -> Self {
-        Self::launch(false, "", "").await
+        Self::launch(false, "", "", Approval::Asked).await
     }
 
     /// The same, with more of the posture and more sections.
     #[allow(dead_code, reason = "each test's binary has this module, and not each asks for more")]
     pub(crate) async fn start_with(posture: &str, sections: &str) -> Self {
-        Self::launch(false, posture, sections).await
+        Self::launch(false, posture, sections, Approval::Asked).await
+    }
+
+    /// A server whose policy lets every plan up to impactful run without a person.
+    #[allow(dead_code, reason = "each test's binary has this module, and not each asks for more")]
+    pub(crate) async fn start_unasked(sections: &str) -> Self {
+        Self::launch(false, "", sections, Approval::Unasked).await
     }
 
     /// The same, with a certificate of its own.
     pub(crate) async fn start_with_tls() -> Self {
-        Self::launch(true, "", "").await
+        Self::launch(true, "", "", Approval::Asked).await
     }
 
-    async fn launch(tls: bool, posture: &str, sections: &str) -> Self {
+    async fn launch(tls: bool, posture: &str, sections: &str, approval: Approval) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let bundle = approval.bundle(folder.path());
         let (certificate, key) = (folder.path().join("host.pem"), folder.path().join("host.key.pem"));
         let mut settings = String::new();
         let mut client = reqwest::Client::builder().timeout(Duration::from_secs(20));
@@ -74,10 +107,11 @@ impl Fleet {
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n{settings}\
              [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
-             [posture]\ndry_run = false\napproval_required = true\nhighest_live_class = \"impactful\"\n\
+             [posture]\ndry_run = false\napproval_required = {asked}\nhighest_live_class = \"impactful\"\n\
              {posture}\n[control]\ngrace_ms = 1000\n[recorder]\nseal_interval_ms = 1000\n{sections}\n",
             data = folder.path().join("host").display(),
-            bundle = root.join("policies/default").display(),
+            bundle = bundle.display(),
+            asked = approval == Approval::Asked,
             plugins = root.join("build/plugins").display(),
         );
         fs::write(folder.path().join("aether.toml"), config).unwrap();

@@ -448,6 +448,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/nodes/{id}/cordon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have nothing placed on a node, until a person lifts it. What runs there goes on. */
+        post: operations["cordonNode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/nodes/{id}/series": {
         parameters: {
             query?: never;
@@ -459,6 +476,23 @@ export interface paths {
         get: operations["listNodeSeries"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{id}/uncordon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let things be placed on a node again. A drain by a plan is not lifted by it. */
+        post: operations["uncordonNode"];
         delete?: never;
         options?: never;
         head?: never;
@@ -913,6 +947,23 @@ export interface paths {
         post?: never;
         /** Delete an API token: it and the sessions made from it are of no use from now on. */
         delete: operations["deleteToken"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/verbs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The verb catalogue: what can be done, its class, its arguments with their bounds, and what undoes it. */
+        get: operations["listVerbs"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1742,6 +1793,17 @@ export interface components {
             weight: number;
             note: string;
         };
+        /** @description A person's word that nothing be placed on a node. No plan lifts it. */
+        Cordon: {
+            by: components["schemas"]["PrincipalId"];
+            name: string;
+            at: components["schemas"]["Time"];
+            reason: string;
+        };
+        /** @description Why a node is cordoned, or is no longer. */
+        CordonWord: {
+            reason: string;
+        };
         /** @description One node joins with it, once. */
         CreatedJoinToken: {
             token: string;
@@ -1840,6 +1902,11 @@ export interface components {
             node: components["schemas"]["NodeId"];
             since: components["schemas"]["Time"];
         };
+        /**
+         * @description What a dry run of a verb is worth.
+         * @enum {string}
+         */
+        DryRun: "simulated" | "precondition-checked" | "not-simulable";
         /** @description One entry of a slot, such as `spot-risk-3`: the component's name and the generation that it came with. */
         EntryId: string;
         /** @description The record of one evaluation: all that is needed to run it again, bit for bit. */
@@ -2266,6 +2333,7 @@ export interface components {
             };
             /** @description In order of id. */
             workloads: components["schemas"]["WorkloadView"][];
+            cordon?: components["schemas"]["Cordon"] | null;
             telemetry: components["schemas"]["TelemetryView"];
         };
         Notice: {
@@ -3030,6 +3098,11 @@ export interface components {
             /** Format: int64 */
             log_lines: number;
         };
+        /**
+         * @description Who may name a verb.
+         * @enum {string}
+         */
+        Standing: "composite" | "proposable" | "internal";
         /** @description One deed of one agent. */
         Step: {
             verb: string;
@@ -3243,6 +3316,19 @@ export interface components {
             capability?: string | null;
             arguments: components["schemas"]["ArgumentSpec"][];
         };
+        /** @description All that the host and the agents know of a verb. */
+        VerbDefinition: components["schemas"]["Verb"] & {
+            standing: components["schemas"]["Standing"];
+            /** @description What it is aimed at. */
+            target: components["schemas"]["SubjectKind"];
+            dry_run: components["schemas"]["DryRun"];
+            /** @description The verb that undoes it. */
+            undone_by?: string | null;
+            /** @description What must hold besides the plan's own conditions; checked by the agent right before. */
+            preconditions: string[];
+            /** @description What must be seen for it to count as done. */
+            verified_by: string;
+        };
         /**
          * @description Why something can go.
          * @enum {string}
@@ -3355,6 +3441,8 @@ export type ComponentQuarantine = components['schemas']['ComponentQuarantine'];
 export type ComponentRecord = components['schemas']['ComponentRecord'];
 export type Condition = components['schemas']['Condition'];
 export type Contribution = components['schemas']['Contribution'];
+export type Cordon = components['schemas']['Cordon'];
+export type CordonWord = components['schemas']['CordonWord'];
 export type CreatedJoinToken = components['schemas']['CreatedJoinToken'];
 export type CreatedToken = components['schemas']['CreatedToken'];
 export type Decide = components['schemas']['Decide'];
@@ -3368,6 +3456,7 @@ export type Digest = components['schemas']['Digest'];
 export type Direction = components['schemas']['Direction'];
 export type DiscreteEvent = components['schemas']['DiscreteEvent'];
 export type DrillStatus = components['schemas']['DrillStatus'];
+export type DryRun = components['schemas']['DryRun'];
 export type EntryId = components['schemas']['EntryId'];
 export type Envelope = components['schemas']['Envelope'];
 export type EventInput = components['schemas']['EventInput'];
@@ -3476,6 +3565,7 @@ export type Slots = components['schemas']['Slots'];
 export type Stage = components['schemas']['Stage'];
 export type StageBaseline = components['schemas']['StageBaseline'];
 export type StageFigures = components['schemas']['StageFigures'];
+export type Standing = components['schemas']['Standing'];
 export type Step = components['schemas']['Step'];
 export type StepRecord = components['schemas']['StepRecord'];
 export type StepStage = components['schemas']['StepStage'];
@@ -3496,6 +3586,7 @@ export type Tolerance = components['schemas']['Tolerance'];
 export type UploadedPlugin = components['schemas']['UploadedPlugin'];
 export type ValueKind = components['schemas']['ValueKind'];
 export type Verb = components['schemas']['Verb'];
+export type VerbDefinition = components['schemas']['VerbDefinition'];
 export type Why = components['schemas']['Why'];
 export type Workload = components['schemas']['Workload'];
 export type WorkloadId = components['schemas']['WorkloadId'];
@@ -4416,6 +4507,40 @@ export interface operations {
             };
         };
     };
+    cordonNode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CordonWord"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NodeView"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listNodeSeries: {
         parameters: {
             query?: never;
@@ -4433,6 +4558,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Series"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    uncordonNode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CordonWord"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NodeView"];
                 };
             };
             /** @description A problem */
@@ -5413,6 +5572,34 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listVerbs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VerbDefinition"][];
+                };
             };
             /** @description A problem */
             default: {
