@@ -97,6 +97,12 @@ impl ProcessRef {
         found
     }
 
+    /// Memory that it and its descendants have in use now; what they share counts for each.
+    pub fn tree_resident_bytes(&self) -> u64 {
+        let tree = self.descendants().into_iter().chain([*self]);
+        tree.filter_map(|process| process.stat()).map(|stat| stat.rss * procfs::page_size()).sum()
+    }
+
     /// Its pid in the innermost pid namespace that it is in, if that is not the agent's own.
     pub fn pid_in_namespace(&self) -> Option<u32> {
         let status = Process::new(i32::try_from(self.pid).ok()?).ok()?.status().ok()?;

@@ -22,7 +22,11 @@ use aether_core::{audit::Act, incident::Rank, plan::canonical, time::Time};
 use aether_recorder::Recorder;
 use aether_runtime::{CacheKey, Engine};
 use axum::Router;
-use axum_server::{Handle, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle,
+    accept::NoDelayAcceptor,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use ed25519_dalek::SigningKey;
 use plane::Running;
 use serde::{Deserialize, Serialize};
@@ -295,17 +299,21 @@ async fn serve(
 ) -> Result<tokio::task::JoinHandle<io::Result<()>>, Error> {
     let service = router.into_make_service();
     let tasks = TaskTracker::new();
+    // A small frame behind another would else wait until the other is acknowledged, up to 40 ms, and a workload that moves
+    // stands still for it.
+    let at_once = NoDelayAcceptor::new();
     Ok(match config.tls() {
         None => {
             let server = axum_server::from_tcp(listener).map_err(Error::Serving)?.handle(handle);
-            tasks.spawn(server.serve(service))
+            tasks.spawn(server.acceptor(at_once).serve(service))
         }
         Some((certificate, key)) => {
             // The only failure is that another was chosen before, and that one serves as well.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(Error::Tls)?;
-            let server = axum_server::from_tcp_rustls(listener, tls).map_err(Error::Serving)?.handle(handle);
-            tasks.spawn(server.serve(service))
+            let tls = RustlsAcceptor::new(tls).acceptor(at_once);
+            let server = axum_server::from_tcp(listener).map_err(Error::Serving)?.handle(handle);
+            tasks.spawn(server.acceptor(tls).serve(service))
         }
     })
 }

@@ -200,14 +200,14 @@ impl Executor {
         let stored =
             |error: snapshot::Error| Failure::new(error.code(), format!("the snapshot was not stored: {error}"));
         self.hands.examine(entry)?;
-        let sender = Sender::new(run);
         let root = entry.root();
+        let sender = Sender::new(run, root.map_or(0, |root| root.tree_resident_bytes()));
         let mut ahead = snapshot::send::Precopied::default();
         if let Some(root) = &root {
             run.phase("copying ahead").map_err(io)?;
             ahead = sender.precopy(root).map_err(stored)?;
         }
-        let memories = root.map(|root| precopy::survey(&root, run.link.chunk_bytes())).unwrap_or_default();
+        let memories = root.map(|root| precopy::survey(&root, sender.chunk_bytes)).unwrap_or_default();
         let holds = self.hands.holds();
         let written = |memory: &precopy::Memory| if holds { memory.written_bytes } else { memory.bytes() };
         let expected = memories.iter().map(written).sum();

@@ -1,7 +1,7 @@
 //! A snapshot on its way down, for a restore: what came ahead and is right stays where it is, the rest is fetched, and
 //! every byte that the manifest names has been hashed here before this returns.
 
-use super::{Error, ahead::Stage, corrupt, unpack};
+use super::{Error, ahead::Stage, corrupt, pack::unpack as unpack_small, unpack};
 use crate::{
     act::{
         images::{Images, room},
@@ -104,6 +104,7 @@ pub fn fetch(run: &Run, manifest: &Manifest, images: &Images, stage: Option<Stag
             return corrupt(format!("{} has another size than the manifest says", listed.name));
         }
     }
+    unpack_small(&folder)?;
     Ok(done)
 }
 

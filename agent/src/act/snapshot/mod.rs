@@ -8,13 +8,15 @@
 //! |---|---|
 //! | [`layout`] | where images of memory are cut into chunks |
 //! | [`precopy`] | what the memory of a workload holds while it still runs |
-//! | [`send`] | up: chunks hashed, compressed and stored, before, while and after CRIU dumps |
+//! | [`pack`] | the many small images as one file, because each chunk that is stored takes its time |
+//! | [`send`] | up: chunks hashed, compressed and stored, before CRIU dumps and while it holds |
 //! | [`ahead`] | down, before the restore: chunks that will probably be needed, verified as they come |
 //! | [`fetch`] | down, for the restore: all that is not there yet, verified |
 
 pub mod ahead;
 pub mod fetch;
 pub mod layout;
+pub mod pack;
 pub mod precopy;
 pub mod send;
 

@@ -7,6 +7,7 @@
 use super::{
     Error,
     layout::{self, Cut, PAGE_BYTES, Pages},
+    pack::pack as pack_small,
     precopy::{self, Memory},
 };
 use crate::{act::run::Run, process::ProcessRef, uplink::Fault};
@@ -34,12 +35,18 @@ use tokio::sync::oneshot;
 const THREADS_MAXIMUM: usize = 8;
 /// Turns over the memory of a workload that runs, at most.
 const PASSES_MAXIMUM: u32 = 4;
-/// Less than this is left for when it is stopped.
+/// Chunks that the memory of a small workload is cut into, and their least size.
+const CHUNKS_WANTED: u64 = 64;
+const CHUNK_LEAST_BYTES: usize = 64 << 10;
+/// Less than so many chunks, or bytes, is left for when it is stopped.
+const PASS_WORTH_CHUNKS: u64 = 4;
 const PASS_WORTH_BYTES: u64 = 16 << 20;
 
 pub struct Sender<'a> {
     run: &'a Run,
     key: String,
+    /// Most that one chunk has.
+    pub chunk_bytes: usize,
     known: Mutex<BTreeSet<Digest>>,
     /// What whoever will restore it was last told of a place.
     told: Mutex<BTreeMap<(String, u64), Digest>>,
@@ -73,9 +80,14 @@ struct Chunk<'a> {
 }
 
 impl<'a> Sender<'a> {
-    pub fn new(run: &'a Run) -> Self {
+    /// For a workload of about `memory_bytes`. A small one has small chunks: a page that changes takes its whole chunk with
+    /// it, and that is most of what is left to send once it stands still.
+    pub fn new(run: &'a Run, memory_bytes: u64) -> Self {
         let key = run.task().order.key.0.clone();
-        Self { run, key, known: Mutex::default(), told: Mutex::default(), sent: AtomicU64::new(0) }
+        let most = run.link.chunk_bytes();
+        let part = usize::try_from(memory_bytes / CHUNKS_WANTED).unwrap_or(most).max(1);
+        let chunk_bytes = (1 << part.ilog2()).max(CHUNK_LEAST_BYTES).min(most);
+        Self { run, key, chunk_bytes, known: Mutex::default(), told: Mutex::default(), sent: AtomicU64::new(0) }
     }
 
     /// Bytes whose chunks had to be sent so far.
@@ -88,7 +100,7 @@ impl<'a> Sender<'a> {
         let mut done = Precopied::default();
         let mut before = u64::MAX;
         while done.passes < PASSES_MAXIMUM {
-            let memories = precopy::survey(root, self.run.link.chunk_bytes());
+            let memories = precopy::survey(root, self.chunk_bytes);
             let regions: Vec<(&Memory, &precopy::Region)> =
                 memories.iter().flat_map(|memory| memory.regions.iter().map(move |region| (memory, region))).collect();
             done.bytes = memories.iter().map(Memory::bytes).sum();
@@ -106,7 +118,8 @@ impl<'a> Sender<'a> {
             done.passes += 1;
             let sent = self.sent_bytes() - sent_before;
             done.sent_bytes += sent;
-            if sent < PASS_WORTH_BYTES || sent > before / 2 {
+            let worth = PASS_WORTH_CHUNKS.saturating_mul(self.chunk_bytes as u64).min(PASS_WORTH_BYTES);
+            if sent < worth || sent > before / 2 {
                 break;
             }
             before = sent;
@@ -122,7 +135,7 @@ impl<'a> Sender<'a> {
         root: Option<&ProcessRef>,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<(Vec<SnapshotFile>, u64), Error> {
-        let chunk_bytes = self.run.link.chunk_bytes();
+        let chunk_bytes = self.chunk_bytes;
         let mut cut = layout::of_images(images, chunk_bytes)?;
         let mut written = BTreeMap::new();
         for entry in fs::read_dir(images)? {
@@ -133,10 +146,13 @@ impl<'a> Sender<'a> {
                 written.insert(name, metadata.len());
             }
         }
-        let sources = sources(images, &cut, written.keys(), root)?;
-        // The many small ones first: they are stored while the large ones are hashed.
+        let mut whole: BTreeMap<String, u64> = written.clone();
+        whole.retain(|name, _| !cut.contains_key(name));
+        pack_small(images, &mut whole)?;
+        let sources = sources(images, &cut, written.keys().chain(whole.keys()), root)?;
+        // First what must be stored in any case: it is while the rest is hashed.
         let mut chunks = Vec::new();
-        for (name, bytes) in written.iter().filter(|(name, _)| !cut.contains_key(*name)) {
+        for (name, bytes) in &whole {
             chunks.extend(in_order(name, layout::evenly(*bytes, chunk_bytes)));
         }
         let names: Vec<String> = cut.keys().cloned().collect();
@@ -156,7 +172,7 @@ impl<'a> Sender<'a> {
         })?;
         let mut hashed = hashed.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut files: BTreeMap<&str, SnapshotFile> = BTreeMap::new();
-        for name in written.keys().chain(&names) {
+        for name in whole.keys().chain(&names) {
             files.insert(name, SnapshotFile { name: name.clone(), size_bytes: 0, chunks: vec![] });
         }
         for (index, chunk) in chunks.iter().enumerate() {
