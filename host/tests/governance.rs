@@ -100,6 +100,21 @@ async fn break_glass_stands_for_two_and_an_open_breaker_still_holds() {
     assert_eq!(say(&url, &ben, &approve, json!({ "comment": "looked" })).await.0, StatusCode::OK);
     assert_eq!(fleet.incident(&id).await["incident"]["phase"], "awaiting_approval", "one of two");
 
+    // Taken back, with the reason in the audit, and given again.
+    let withdraw = format!("plans/{plan}/withdraw");
+    let taken_back = json!({ "comment": "the wrong plan" });
+    assert_eq!(say(&url, &ben, &withdraw, taken_back.clone()).await.0, StatusCode::OK);
+    assert_eq!(say(&url, &ben, &withdraw, taken_back).await.0, StatusCode::CONFLICT, "there is nothing to take back");
+    assert_eq!(fleet.incident(&id).await["approvals"].as_array().unwrap().len(), 0);
+    let audit = fleet.get("/api/v1/audit?limit=50").await;
+    let told = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["action"] == "plan.withdraw" && entry["outcome"] == "done");
+    assert_eq!(told.unwrap()["detail"]["comment"], "the wrong plan");
+    assert_eq!(say(&url, &ben, &approve, json!({ "comment": "looked again" })).await.0, StatusCode::OK);
+
     let alone = json!({ "comment": "nobody else is awake", "break_glass": true });
     let (status, problem) = say(&url, &ann, &approve, alone.clone()).await;
     assert_eq!((status, problem["code"].as_str()), (StatusCode::CONFLICT, Some("AE0091")), "{problem}");
@@ -148,6 +163,42 @@ async fn break_glass_stands_for_two_and_an_open_breaker_still_holds() {
     let actions =
         ["break-glass.open", "break-glass.end", "break-glass.review", "breaker.open", "breaker.reset", "step.dispatch"];
     assert_eq!(done(&fleet, &actions).await, [1, 1, 1, 1, 1, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_is_called_off_while_it_can_be_and_what_was_done_is_undone() {
+    let mut fleet = Fleet::start().await;
+    fleet.start_agent("node-a", true).await;
+    fleet.start_agent("node-b", false).await;
+    fleet.counts_on().await;
+    fleet.cli(&["drill", "start", "spot-reclaim", "--node", "node-a"]);
+    let incident = fleet.incident_in(&["awaiting_approval"]).await;
+    let (id, plan) = (incident["id"].as_str().unwrap(), incident["plan"].as_str().unwrap());
+    let (ann, url) = (token(&fleet, "ann", "operator").await, fleet.url.clone());
+    let call_off = format!("plans/{plan}/call-off");
+    let word = json!({ "comment": "the job ends tonight" });
+    let (status, problem) = say(&url, &ann, &call_off, word.clone()).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(problem["detail"].as_str().unwrap().contains("deny the plan instead"), "{problem}");
+    assert_eq!(say(&url, &ann, &call_off, json!({})).await.0, StatusCode::UNPROCESSABLE_ENTITY, "without a comment");
+
+    // The node that would restore it is away, so the second step waits; until then the source stands still.
+    fleet.kill_agent("node-b");
+    fleet.post(&format!("/api/v1/plans/{plan}/approve"), json!({})).await;
+    fleet
+        .until("the checkpoint is done", async |fleet| {
+            let detail = fleet.incident(id).await;
+            (detail["steps"][0]["outcome"]["status"] == "succeeded").then_some(())
+        })
+        .await;
+    assert_eq!(say(&url, &ann, &call_off, word.clone()).await.0, StatusCode::OK);
+    assert_eq!(say(&url, &ann, &call_off, word).await.0, StatusCode::CONFLICT, "once");
+    fleet.start_agent("node-b", false).await;
+    let detail = closed(&fleet, id).await;
+    assert_eq!(detail["incident"]["resolution"], "undone", "{detail:#}\n{}", fleet.logs());
+    fleet.counts_on().await;
+    assert!(!fleet.progress().1, "no count is missing or came twice");
+    assert_eq!(done(&fleet, &["plan.call-off"]).await, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,7 +75,7 @@ pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mu
                 word.approved = false;
                 ("denies", control.deny(&waiting.id, word.clone()).await)
             }
-            85..=89 => ("withdraws", control.withdraw(&waiting.id, &word.plan, &word.by).await),
+            85..=89 => ("withdraws", control.withdraw(&waiting.id, &word.plan, &word.by, None).await),
             _ => continue,
         };
         if what == "withdraws"

@@ -183,11 +183,26 @@ pub(super) async fn withdraw(
     app.decide(Deed::Withdraw, principal, PlanHash(hash), body).await.map(Json)
 }
 
+/// Have what runs given up and what was done undone, while that can be.
+#[utoipa::path(post, path = "/plans/{hash}/call-off", tag = "incidents", operation_id = "callOffPlan", params(("hash" = String, Path)), request_body = Decide,
+    responses((status = 200, body = Decided), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn call_off(
+    State(app): State<App>,
+    principal: Principal,
+    Id(hash): Id,
+    Body(body): Body<Decide>,
+) -> Result<Json<Decided>, Error> {
+    app.decide(Deed::CallOff, principal, PlanHash(hash), body).await.map(Json)
+}
+
 impl App {
     async fn decide(&self, deed: Deed, by: Principal, hash: PlanHash, body: Decide) -> Result<Decided, Error> {
         let comment = body.comment.map(|comment| comment.trim().to_owned()).filter(|comment| !comment.is_empty());
         if comment.as_ref().is_some_and(|comment| comment.len() > COMMENT_BYTES) {
             return Err(Error::Body(format!("`comment` is longer than {COMMENT_BYTES} bytes")));
+        }
+        if deed == Deed::CallOff && comment.is_none() {
+            return Err(Error::Body("`comment` is missing: why is it called off?".into()));
         }
         let (_, incident) =
             self.store().plan(&hash).await?.ok_or_else(|| Error::NotFound { what: "plan", id: hash.0.clone() })?;
@@ -221,9 +236,11 @@ impl App {
             self.audit(&by, deed.action(), hash.0.clone(), ActOutcome::Refused, detail).await?;
             return Err(match refused {
                 NotDecided::Driver(why) => Error::NotReady(why),
-                NotDecided::Refused(_) | NotDecided::Closed | NotDecided::Begun | NotDecided::NothingToWithdraw => {
-                    Error::Decision { deed: deed.participle(), reason }
-                }
+                NotDecided::Refused(_)
+                | NotDecided::CallOff(_)
+                | NotDecided::Closed
+                | NotDecided::Begun
+                | NotDecided::NothingToWithdraw => Error::Decision { deed: deed.participle(), reason },
             });
         }
         // What was taken is in the audit already, by the very transaction that took it.

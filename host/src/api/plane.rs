@@ -11,7 +11,7 @@ use aether_core::{
     breaker::{Scope, Standing},
     decision::Envelope,
     id::{BreakGlassId, DecisionId, IncidentId, NodeId, PrincipalId, SlotId},
-    incident::{ApprovalRefused, Rank},
+    incident::{ApprovalRefused, CallOffRefused, Rank},
     plan::PlanHash,
     time::Time,
 };
@@ -23,6 +23,8 @@ pub enum Deed {
     Approve,
     Deny,
     Withdraw,
+    /// Have what runs given up and undone.
+    CallOff,
 }
 
 impl Deed {
@@ -32,6 +34,7 @@ impl Deed {
             Deed::Approve => "approved",
             Deed::Deny => "denied",
             Deed::Withdraw => "withdrawn",
+            Deed::CallOff => "called off",
         }
     }
 
@@ -41,6 +44,7 @@ impl Deed {
             Deed::Approve => "plan.approve",
             Deed::Deny => "plan.deny",
             Deed::Withdraw => "plan.withdraw",
+            Deed::CallOff => "plan.call-off",
         }
     }
 }
@@ -63,6 +67,8 @@ pub struct Word {
 pub enum NotDecided {
     #[error(transparent)]
     Refused(#[from] ApprovalRefused),
+    #[error(transparent)]
+    CallOff(CallOffRefused),
     #[error("the incident is not open any more")]
     Closed,
     #[error("execution has begun; an approval can be taken back only before the first step")]

@@ -50,6 +50,7 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Approver), routes!(incidents::approve)),
         (Needs(Approver), routes!(incidents::deny)),
         (Needs(Approver), routes!(incidents::withdraw)),
+        (Needs(Operator), routes!(incidents::call_off)),
         (Needs(Viewer), routes!(breakers::list)),
         (Needs(Operator), routes!(breakers::reset)),
         (Needs(Viewer), routes!(break_glass::list)),

@@ -46,6 +46,32 @@ pub(super) struct Approve {
     yes: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct CallOff {
+    /// The plan's hash, or enough of its beginning to be the only one.
+    plan: String,
+    /// Why; it stays in the audit and in the incident's report.
+    #[arg(long)]
+    comment: String,
+}
+
+/// Has an execution given up, and what was done undone.
+pub(super) async fn call_off(word: CallOff, client: &Client, json: bool) -> anyhow::Result<()> {
+    let hash = whole_hash(client, &word.plan).await?;
+    let body = Decide { comment: Some(word.comment), break_glass: false };
+    let decided: Decided = client.post(&format!("plans/{}/call-off", escaped(&hash)), &body).await?;
+    if json {
+        return show::json(&decided);
+    }
+    say("Called off: the step under way is being given up, and what was done is undone.");
+    say(&format!(
+        "The incident is now: {}. Watch it with `aether incidents show {}`.",
+        show::name(&decided.phase),
+        decided.incident.id
+    ));
+    Ok(())
+}
+
 pub(super) async fn run(incidents: Incidents, client: &Client, json: bool) -> anyhow::Result<()> {
     match incidents.command {
         None => list(client, incidents.open, json).await,

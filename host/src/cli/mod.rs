@@ -84,6 +84,8 @@ enum Command {
     Approve(incidents::Approve),
     /// Deny a plan: nothing is done, and its incident closes.
     Deny(incidents::Approve),
+    /// Have a plan that runs given up, and what it did undone, while that can be.
+    CallOff(incidents::CallOff),
     /// How much has begun where, and what is held back until somebody looks.
     #[command(subcommand)]
     Breaker(breakers::Breaker),
@@ -212,6 +214,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,
         Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,
+        Command::CallOff(word) => incidents::call_off(word, &client()?, json).await?,
         Command::Breaker(breaker) => breakers::run(breaker, &client()?, json).await?,
         Command::BreakGlass(glass) => break_glass::run(glass, &client()?, json).await?,
         Command::Plugin(plugins::Plugin::Kit(kit)) => return kit::run(kit, json).await,

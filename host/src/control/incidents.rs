@@ -14,7 +14,10 @@ use aether_core::{
     catalogue,
     decision::{Condition, Envelope, Risk},
     id::{IncidentId, NodeId, PrincipalId},
-    incident::{Approval, ApprovalRefused, Effect, Event, Incident, Opening, Phase, Reservation, TimerKind, step},
+    incident::{
+        Approval, ApprovalRefused, CallOffRefused, Effect, Event, Incident, Opening, Phase, Rank, Reservation,
+        TimerKind, step,
+    },
     order::{Direction, IdempotencyKey, Order},
     plan::{PlanHash, Shape, Step},
     subject::SubjectRef,
@@ -57,6 +60,8 @@ impl Live {
 pub enum NotTaken {
     #[error(transparent)]
     Refused(#[from] ApprovalRefused),
+    #[error(transparent)]
+    CallOff(#[from] CallOffRefused),
     #[error("the incident is closed")]
     Closed,
     #[error("execution has begun; an approval can be taken back only before the first step")]
@@ -93,7 +98,13 @@ impl Control {
         .await
     }
 
-    pub async fn withdraw(&self, incident: &IncidentId, plan: &PlanHash, by: &PrincipalId) -> Result<(), NotTaken> {
+    pub async fn withdraw(
+        &self,
+        incident: &IncidentId,
+        plan: &PlanHash,
+        by: &PrincipalId,
+        comment: Option<String>,
+    ) -> Result<(), NotTaken> {
         self.decide(incident, |incident, _| {
             let Phase::AwaitingApproval { approve_by: _ } = incident.phase else {
                 return Err(if incident.is_acting() { NotTaken::Begun } else { not_awaiting(incident) });
@@ -104,12 +115,31 @@ impl Control {
             if !incident.approvals.iter().any(|given| given.by == *by) {
                 return Err(NotTaken::NothingToWithdraw);
             }
-            Ok(Event::Withdrawn { by: by.clone() })
+            Ok(Event::Withdrawn { by: by.clone(), comment: comment.clone() })
         })
         .await
     }
 
     /// Checks and takes a person's word under the incident's lock, so that two words have one outcome.
+    /// Has an execution given up and undone, while that can be.
+    pub async fn call_off(
+        &self,
+        incident: &IncidentId,
+        plan: &PlanHash,
+        by: &PrincipalId,
+        rank: Rank,
+        comment: String,
+    ) -> Result<(), NotTaken> {
+        self.decide(incident, |incident, _| {
+            incident.check_call_off()?;
+            if incident.hash.as_ref() != Some(plan) {
+                return Err(ApprovalRefused::OtherPlan.into());
+            }
+            Ok(Event::CalledOff { by: by.clone(), rank, comment: comment.clone() })
+        })
+        .await
+    }
+
     async fn decide(
         &self,
         id: &IncidentId,
@@ -324,6 +354,12 @@ impl Control {
                 live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
             }
             // The tick reads conditions of every incident in verification.
+            Effect::CallOff { node, key, reason } => {
+                if let Err(error) = self.0.fabric.cancel(&node, &key, &reason).await {
+                    tracing::warn!(incident.id = %id, %node, error = &error as &dyn std::error::Error,
+                        "the agent could not be asked to give the step up; its outcome is waited for");
+                }
+            }
             Effect::Watch => {}
             Effect::Arm { timer, at } => {
                 live.timers.insert(timer, at);

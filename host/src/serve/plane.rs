@@ -106,15 +106,24 @@ impl Plane for Running {
 
     async fn decide(&self, word: Word) -> Result<(), NotDecided> {
         let Word { deed, incident, plan, by, rank, comment, break_glass, at } = word;
-        let approval =
-            |approved| Approval { plan: plan.clone(), by: by.clone(), rank, at, approved, comment, break_glass };
+        let approval = |approved, comment| Approval {
+            plan: plan.clone(),
+            by: by.clone(),
+            rank,
+            at,
+            approved,
+            comment,
+            break_glass,
+        };
         let taken = match deed {
-            Deed::Approve => self.control.approve(&incident, approval(true)).await,
-            Deed::Deny => self.control.deny(&incident, approval(false)).await,
-            Deed::Withdraw => self.control.withdraw(&incident, &plan, &by).await,
+            Deed::Approve => self.control.approve(&incident, approval(true, comment)).await,
+            Deed::Deny => self.control.deny(&incident, approval(false, comment)).await,
+            Deed::Withdraw => self.control.withdraw(&incident, &plan, &by, comment).await,
+            Deed::CallOff => self.control.call_off(&incident, &plan, &by, rank, comment.unwrap_or_default()).await,
         };
         taken.map_err(|error| match error {
             NotTaken::Refused(refused) => NotDecided::Refused(refused),
+            NotTaken::CallOff(refused) => NotDecided::CallOff(refused),
             NotTaken::Closed => NotDecided::Closed,
             NotTaken::Begun => NotDecided::Begun,
             NotTaken::NothingToWithdraw => NotDecided::NothingToWithdraw,

@@ -73,9 +73,19 @@ fn first(before: Option<&Incident>, event: &Event, after: &Incident) -> Option<A
         }
         Event::Approved(approval) => said(after, "plan.approve", approval),
         Event::Denied(denial) => said(after, "plan.deny", denial),
-        Event::Withdrawn { by } => {
+        Event::Withdrawn { by, comment } => {
             let given = before.and_then(|before| before.approvals.iter().find(|given| given.by == *by));
-            person(after, "plan.withdraw", by, given.map(|given| given.rank), plan())
+            let mut act = person(after, "plan.withdraw", by, given.map(|given| given.rank), plan());
+            act.detail.extend(comment.iter().map(|comment| ("comment".to_owned(), comment.clone())));
+            act
+        }
+        Event::CalledOff { by, rank, comment } => {
+            let mut act = person(after, "plan.call-off", by, Some(*rank), plan());
+            act.detail.insert("comment".into(), comment.clone());
+            if before.is_none_or(|before| before.check_call_off().is_err()) {
+                act.outcome = ActOutcome::Refused;
+            }
+            act
         }
         Event::TimerFired { timer: TimerKind::Approval } if after.is_closed() => {
             let mut act = by_itself(after, "plan.expire", [("plan", plan())]);

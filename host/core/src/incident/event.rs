@@ -1,6 +1,6 @@
 //! What happens to an incident, and what it asks of the world.
 
-use super::state::{Approval, Reading};
+use super::state::{Approval, Rank, Reading};
 use crate::{
     artifact::{Artifact, Flags, SummaryEvent, SummaryReading},
     decision::{BlastRadius, Fault, Judgement, Proposal, Risk},
@@ -121,6 +121,14 @@ pub enum Event {
     /// An approver takes the approval back, before the first dispatch.
     Withdrawn {
         by: PrincipalId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comment: Option<String>,
+    },
+    /// A person has the execution stopped: the step under way is called off, and what was done is undone.
+    CalledOff {
+        by: PrincipalId,
+        rank: Rank,
+        comment: String,
     },
     TimerFired {
         timer: TimerKind,
@@ -199,6 +207,12 @@ pub enum Effect {
         reservation: Reservation,
         fence: u64,
         execute_by: Time,
+    },
+    /// Ask the agent to give the step up. What comes of it is the step's outcome; repeating it is harmless.
+    CallOff {
+        node: NodeId,
+        key: IdempotencyKey,
+        reason: String,
     },
     /// Read the success conditions each tick; answer with [`Event::Read`].
     Watch,

@@ -59,6 +59,7 @@ impl Incident {
             before: vec![],
             after: vec![],
             timeline: vec![],
+            called_off: None,
             failure: None,
             artifacts: 0,
             last_artifact: None,
@@ -111,7 +112,7 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
                 incident.not_executed(now, Resolution::DeniedByPerson, Status::Refused, why, out);
             }
         }
-        (Phase::AwaitingApproval { approve_by: _ }, Event::Withdrawn { by }) => {
+        (Phase::AwaitingApproval { approve_by: _ }, Event::Withdrawn { by, comment: _ }) => {
             if incident.take_back(by) {
                 incident.note(now, format!("{by} took the approval back"));
             }
@@ -153,6 +154,7 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
             | Event::Approved(_)
             | Event::Denied(_)
             | Event::Withdrawn { .. }
+            | Event::CalledOff { .. }
             | Event::TimerFired { .. }
             | Event::Reserved { .. }
             | Event::ReservationRefused { .. }

@@ -23,4 +23,4 @@ pub use event::{
     Context, Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, Reservation, Rung, TimerKind, Tried,
 };
 pub use kernel::{ApprovalRefused, step};
-pub use state::{Approval, Incident, Phase, Rank, Reading, Resolution, StepRecord, StepStage};
+pub use state::{Approval, CallOffRefused, Incident, Phase, Rank, Reading, Resolution, StepRecord, StepStage};

@@ -3,13 +3,14 @@
 use super::event::{Effect, Opening, Reservation, TimerKind};
 use crate::{
     artifact::{Artifact, Flags, TimelineEntry},
-    decision::{Condition, Demand, Judgement, Proposal},
+    decision::{Condition, Demand, Judgement, OnFailure, Proposal},
     id::{BreakGlassId, Digest, IncidentId, NodeId, PrincipalId},
     order::{Direction, IdempotencyKey, Outcome},
     plan::{Plan, PlanHash, Resolved, Shape},
     time::Time,
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use utoipa::ToSchema;
 
 /// What a person or a token may do; each includes those before it.
@@ -158,6 +159,23 @@ pub enum Phase {
     },
 }
 
+/// Why an execution was not called off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CallOffRefused {
+    #[error("nothing has begun; deny the plan instead")]
+    NotBegun,
+    #[error("the step under way is the one that cannot be undone: stopping now would leave it half done")]
+    TooLate,
+    #[error("it was called off already; the step under way is being given up")]
+    Twice,
+    #[error("it is being undone already")]
+    Undoing,
+    #[error("all steps are done; what they did is undone by another plan")]
+    Done,
+    #[error("the incident is closed")]
+    Closed,
+}
+
 /// How an incident ended. Every failure ends undone, unknown or stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -220,6 +238,8 @@ pub struct Incident {
     /// Success conditions as last read after the last step.
     pub after: Vec<Reading>,
     pub timeline: Vec<TimelineEntry>,
+    /// Why the step under way was called off, once a person did: no further step begins.
+    pub called_off: Option<String>,
     /// Why it is being undone or ended.
     pub failure: Option<String>,
     pub artifacts: u32,
@@ -234,6 +254,21 @@ impl Incident {
     /// Whether a step has been dispatched that may still be changing something.
     pub fn is_acting(&self) -> bool {
         matches!(self.phase, Phase::Executing { .. } | Phase::Compensating { .. })
+    }
+
+    /// Whether the execution can be called off now, so that what was done is undone.
+    pub fn check_call_off(&self) -> Result<(), CallOffRefused> {
+        match &self.phase {
+            Phase::Planning | Phase::Gating | Phase::AwaitingApproval { .. } => Err(CallOffRefused::NotBegun),
+            Phase::Executing { step, stage: _ } if self.on_failure(*step) == OnFailure::Stop => {
+                Err(CallOffRefused::TooLate)
+            }
+            Phase::Executing { .. } if self.called_off.is_some() => Err(CallOffRefused::Twice),
+            Phase::Executing { .. } => Ok(()),
+            Phase::Compensating { .. } => Err(CallOffRefused::Undoing),
+            Phase::Verifying { .. } => Err(CallOffRefused::Done),
+            Phase::Closed { resolution: _ } => Err(CallOffRefused::Closed),
+        }
     }
 
     /// The effects that were promised and not confirmed, for a host that has just started (or lost a participant).
@@ -262,10 +297,16 @@ impl Incident {
             // Dispatching again is harmless: the agent answers a repeat from its journal.
             StepStage::Dispatched { fence, execute_by } | StepStage::Accepted { fence, execute_by } => {
                 let at = self.step_deadline(step, *execute_by);
-                vec![
+                let forward = direction == Direction::Forward;
+                let reason = self.called_off.clone().filter(|_| forward);
+                let (node, key) = (reservation.node.clone(), reservation.key.clone());
+                [
                     Effect::Dispatch { reservation, fence: *fence, execute_by: *execute_by },
                     Effect::Arm { timer: TimerKind::Step { step, direction }, at },
                 ]
+                .into_iter()
+                .chain(reason.map(|reason| Effect::CallOff { node, key, reason }))
+                .collect()
             }
         }
     }

@@ -39,10 +39,12 @@ export const api = {
   incident: (id: string, s?: Signal): Promise<M.IncidentDetail> =>
     told(client.GET('/api/v1/incidents/{id}', { params: { path: { id } }, ...s })),
   plan: (hash: string, s?: Signal) => told(client.GET('/api/v1/plans/{hash}', { params: { path: { hash } }, ...s })),
-  approve: (hash: string, comment: string | null) =>
-    told(client.POST('/api/v1/plans/{hash}/approve', { params: { path: { hash } }, body: { comment } })),
+  approve: (hash: string, comment: string | null, breakGlass: boolean) =>
+    told(client.POST('/api/v1/plans/{hash}/approve', { params: { path: { hash } }, body: { comment, break_glass: breakGlass } })),
   deny: (hash: string, comment: string | null) =>
     told(client.POST('/api/v1/plans/{hash}/deny', { params: { path: { hash } }, body: { comment } })),
+  callOff: (hash: string, comment: string) =>
+    told(client.POST('/api/v1/plans/{hash}/call-off', { params: { path: { hash } }, body: { comment } })),
   slots: async (s?: Signal) => (await told(client.GET('/api/v1/slots', s))) as M.Slots,
   slotHistory: (slot: string, s?: Signal) => told(client.GET('/api/v1/slots/{slot}/generations', { params: { path: { slot }, query: {} }, ...s })),
   addEntry: async (slot: string, body: M.NewEntry) =>
@@ -70,6 +72,9 @@ export const api = {
   endBreakGlass: (id: string) => told(client.POST('/api/v1/break-glass/{id}/end', { params: { path: { id } } })),
   reviewBreakGlass: (id: string, comment: string) =>
     told(client.POST('/api/v1/break-glass/{id}/review', { params: { path: { id } }, body: { comment } })),
+  verbs: (s?: Signal) => told(client.GET('/api/v1/verbs', s)),
+  cordon: (id: string, reason: string) => told(client.POST('/api/v1/nodes/{id}/cordon', { params: { path: { id } }, body: { reason } })),
+  uncordon: (id: string, reason: string) => told(client.POST('/api/v1/nodes/{id}/uncordon', { params: { path: { id } }, body: { reason } })),
   breakers: (s?: Signal) => told(client.GET('/api/v1/breakers', s)),
   resetBreaker: (scope: string, comment: string) => told(client.POST('/api/v1/breakers/reset', { body: { scope, comment } })),
   audit: (query: { before?: number; verify?: boolean }, s?: Signal) => told(client.GET('/api/v1/audit', { params: { query }, ...s })),

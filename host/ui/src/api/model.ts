@@ -23,6 +23,7 @@ export type {
   Condition,
   DecisionSummary,
   Demand,
+  DryRun,
   Evidence,
   Figures,
   Flags,

@@ -136,6 +136,11 @@ export function useHistories() {
   return useQuery({ queryKey: ['histories'], queryFn: ({ signal }) => api.histories({ signal }), staleTime: 10_000 });
 }
 
+/** The verb catalogue; it changes with the host's version alone. */
+export function useVerbs() {
+  return useQuery({ queryKey: ['verbs'], queryFn: ({ signal }) => api.verbs({ signal }), staleTime: Infinity });
+}
+
 export function useBreakGlass() {
   return useQuery({ queryKey: keys.breakGlass, queryFn: ({ signal }) => api.breakGlass({ signal }), refetchInterval: 3_000 });
 }

@@ -3,6 +3,7 @@ import type {
   ArtifactRole,
   ArtifactStatus,
   ComponentRole,
+  DryRun,
   Kind,
   Level,
   Phase,
@@ -30,6 +31,12 @@ export const CLASSES: Record<SafetyClass, { word: string; tone: Tone; means: str
   reversible: { word: 'Reversible', tone: 'active', means: 'Changes state in a way that the host can take back.' },
   impactful: { word: 'Impactful', tone: 'high', means: 'People or workloads may notice, even if all goes well.' },
   destructive: { word: 'Destructive', tone: 'critical', means: 'Ends or deletes something for good.' },
+};
+
+export const DRY_RUNS: Record<DryRun, { word: string; tone: Tone; means: string }> = {
+  simulated: { word: 'Simulated', tone: 'ok', means: 'The agent reads what would be changed and tells from what to what.' },
+  'precondition-checked': { word: 'Preconditions checked', tone: 'active', means: 'All that must hold before is checked; the deed itself cannot be foretold.' },
+  'not-simulable': { word: 'Not simulable', tone: 'elevated', means: 'Only the order is checked: this run says little of what a real one would do.' },
 };
 
 export const RANKS: Record<Rank, string> = {

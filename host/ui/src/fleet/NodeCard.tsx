@@ -1,9 +1,13 @@
 /** One node: is it there, how risky is it and why, what can it not do and why, and what it measures. */
 import { Popover, UnstyledButton } from '@mantine/core';
+import type { ReactNode } from 'react';
 import { Link } from 'react-router';
+import { api } from '../api/client';
 import { useNow } from '../api/clock';
 import type { CapabilityView, NodeView, SubjectRisk, Workload } from '../api/model';
+import { keys } from '../api/queries';
 import { gapOf, rate, sum, type Line, type Window } from '../api/series';
+import { usePerson } from '../app/session';
 import { riskFigures } from '../domain/story';
 import { capabilityName, LEVELS } from '../domain/words';
 import { duration } from '../format/time';
@@ -11,6 +15,7 @@ import { count, plain } from '../format/units';
 import { Chart } from '../parts/Chart';
 import { Ago, Chip, Fact, Facts, Flags, Hint } from '../parts/parts';
 import { Icon } from '../parts/Icon';
+import { Word } from '../parts/Word';
 import parts from '../parts/parts.module.css';
 import css from './Fleet.module.css';
 
@@ -28,6 +33,7 @@ export function NodeCard({ node, risk, workloads, window }: { node: NodeView; ri
           <State node={node} />
           <Flags flags={{ simulated }} />
         </header>
+        <Closed node={node} />
         <Risk risk={risk} />
         <section className={css.block}>
           <h3>Workloads</h3>
@@ -79,6 +85,54 @@ function State({ node }: { node: NodeView }) {
   const quiet = node.last_seen ? now - node.last_seen : 0;
   if (quiet > QUIET_MS) return <Chip tone="elevated">Silent for {duration(Math.floor(quiet / 1000) * 1000)}</Chip>;
   return <Chip tone="ok">Live</Chip>;
+}
+
+/** Whether anything may be placed here, and the word that changes it. */
+function Closed({ node }: { node: NodeView }) {
+  const { suffices } = usePerson();
+  const may = suffices('operator');
+  const drained = node.facts['node.drained'];
+  if (node.cordon) {
+    return (
+      <section className={css.block} data-testid="cordon">
+        <p>
+          <Chip tone="elevated">Cordoned</Chip> by {node.cordon.name}, <Ago time={node.cordon.at} />: {node.cordon.reason}
+        </p>
+        {may && (
+          <Ask button="Lift the cordon">
+            <Word label="Why it takes work again" button="Lift" send={(why) => api.uncordon(node.id, why)} changes={keys.nodes} lead="Not lifted" />
+          </Ask>
+        )}
+      </section>
+    );
+  }
+  return (
+    <section className={css.block}>
+      {drained && (
+        <p>
+          <Chip tone="elevated">Drained</Chip> {drained}
+        </p>
+      )}
+      {may && (
+        <Ask button="Cordon">
+          <Word label="Why nothing is to be placed here" button="Cordon" send={(why) => api.cordon(node.id, why)} changes={keys.nodes} lead="Not cordoned" />
+        </Ask>
+      )}
+    </section>
+  );
+}
+
+function Ask({ button, children }: { button: string; children: ReactNode }) {
+  return (
+    <Popover width={360} position="bottom-start" withArrow shadow="md" trapFocus>
+      <Popover.Target>
+        <UnstyledButton className={css.about}>
+          {button} <Icon name="chevron" size={12} />
+        </UnstyledButton>
+      </Popover.Target>
+      <Popover.Dropdown>{children}</Popover.Dropdown>
+    </Popover>
+  );
 }
 
 function Risk({ risk }: { risk: SubjectRisk | undefined }) {

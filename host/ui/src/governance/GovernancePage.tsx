@@ -1,7 +1,6 @@
 /** What holds back and who may go past: breakers, and break-glass with the reviews that it owes. */
-import { Button, TextInput } from '@mantine/core';
-import { useMutation, useQueryClient, type QueryKey } from '@tanstack/react-query';
-import { useState } from 'react';
+import { Button } from '@mantine/core';
+import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { api } from '../api/client';
 import { useNow } from '../api/clock';
 import type { BreakerStanding, BreakGlass } from '../api/model';
@@ -10,6 +9,7 @@ import { usePerson } from '../app/session';
 import { isOpen, scopeName } from '../domain/governance';
 import { rankName } from '../domain/words';
 import { At, Chip, Empty, Failure, Hash, Page, Panel, Skeleton } from '../parts/parts';
+import { Word } from '../parts/Word';
 import parts from '../parts/parts.module.css';
 import css from './Governance.module.css';
 
@@ -188,42 +188,5 @@ function End({ glass }: { glass: BreakGlass }) {
       </Button>
       {end.error && <Failure error={end.error} lead="Not given back" />}
     </>
-  );
-}
-
-interface WordProps {
-  label: string;
-  button: string;
-  send: (text: string) => Promise<unknown>;
-  changes: QueryKey;
-  lead: string;
-}
-
-/** One sentence that is written down, and the deed that it is for. */
-function Word({ label, button, send, changes, lead }: WordProps) {
-  const client = useQueryClient();
-  const [text, setText] = useState('');
-  const said = useMutation({
-    mutationFn: () => send(text.trim()),
-    onSuccess: () => setText(''),
-    onSettled: () => {
-      void client.invalidateQueries({ queryKey: changes });
-      void client.invalidateQueries({ queryKey: keys.status });
-    },
-  });
-  return (
-    <form
-      className={css.word}
-      onSubmit={(event) => {
-        event.preventDefault();
-        said.mutate();
-      }}
-    >
-      <TextInput size="xs" label={label} value={text} maxLength={2000} required onChange={(event) => setText(event.currentTarget.value)} />
-      <Button type="submit" size="xs" loading={said.isPending} disabled={text.trim() === ''}>
-        {button}
-      </Button>
-      <div aria-live="polite">{said.error && <Failure error={said.error} lead={lead} />}</div>
-    </form>
   );
 }

@@ -2,20 +2,22 @@
  * The decision: all that an approver ought to know before saying yes, on one panel. What is approved is exactly this
  * hash; the host checks every word again and has the last one.
  */
-import { Button, Textarea } from '@mantine/core';
+import { Button, Checkbox, Textarea } from '@mantine/core';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { useRef, useState } from 'react';
 import { api } from '../api/client';
 import { useNow } from '../api/clock';
 import type { IncidentDetail, PlanDetail, Step } from '../api/model';
-import { keys, usePlan } from '../api/queries';
+import { keys, useBreakGlass, usePlan, useVerbs } from '../api/queries';
 import { usePerson } from '../app/session';
+import { isOpen } from '../domain/governance';
 import { conditionText, given, mayDecide, undoing } from '../domain/story';
-import { CLASSES, rankName, targetOf, valueText, verb } from '../domain/words';
+import { CLASSES, DRY_RUNS, rankName, targetOf, valueText, verb } from '../domain/words';
 import { age, countdown, duration } from '../format/time';
 import { count, percent } from '../format/units';
 import { At, Chip, Fact, Facts, Failure, Flags, Hash, Hint, Note, Panel, Skeleton } from '../parts/parts';
 import { Icon } from '../parts/Icon';
+import { Word } from '../parts/Word';
 import css from './Approval.module.css';
 
 /** Evidence older than this is said to be old. */
@@ -39,7 +41,7 @@ function Plan({ plan, detail }: { plan: PlanDetail; detail: IncidentDetail }) {
       <div className={css.body} data-testid="approval">
         <Flags flags={{ ...detail.flags, dry_run: plan.plan.dry_run || detail.flags.dry_run }} />
         {plan.proposal && <p className={css.title}>{plan.proposal.title}</p>}
-        <Steps steps={plan.plan.steps} />
+        <Steps steps={plan.plan.steps} dry={plan.plan.dry_run} />
         <Facts>
           <Fact name="Class">
             <Hint text={CLASSES[plan.plan.class].means}>
@@ -83,7 +85,25 @@ function Plan({ plan, detail }: { plan: PlanDetail; detail: IncidentDetail }) {
         </div>
       </div>
       {plan.demand && <Decide plan={plan} />}
+      {detail.incident.phase === 'executing' && <CallOff plan={plan} />}
     </Panel>
+  );
+}
+
+/** While it runs: the word that has it given up and undone. The host says if it is too late. */
+function CallOff({ plan }: { plan: PlanDetail }) {
+  const { suffices } = usePerson();
+  if (!suffices('operator')) return null;
+  return (
+    <div data-testid="call-off">
+      <Word
+        label="Stop it: what was done is undone"
+        button="Call off"
+        send={(comment) => api.callOff(plan.hash, comment)}
+        changes={keys.incidents}
+        lead="Not called off"
+      />
+    </div>
   );
 }
 
@@ -99,12 +119,14 @@ function Expiry({ at }: { at: number }) {
   );
 }
 
-function Steps({ steps }: { steps: Step[] }) {
+function Steps({ steps, dry }: { steps: Step[]; dry: boolean }) {
+  const catalogue = useVerbs();
   return (
     <ol className={css.steps}>
       {steps.map((step, i) => {
         const words = verb(step.verb);
         const undo = undoing(step);
+        const worth = dry ? catalogue.data?.find((definition) => definition.name === step.verb)?.dry_run : undefined;
         const settings = Object.entries(step.arguments).filter(([name]) => name !== 'checkpoint-step');
         return (
           <li key={i}>
@@ -114,6 +136,13 @@ function Steps({ steps }: { steps: Step[] }) {
                 <b>{words.title}</b>
                 <span>on {step.node}</span>
                 <code>{step.verb}</code>
+                {worth && (
+                  <Hint text={DRY_RUNS[worth].means}>
+                    <span tabIndex={0} data-testid="dry-run-worth">
+                      <Chip tone={DRY_RUNS[worth].tone}>{DRY_RUNS[worth].word}</Chip>
+                    </span>
+                  </Hint>
+                )}
               </div>
               <p>
                 {words.does} <span className={css.dim}>{targetOf(step.target)}</span>
@@ -165,11 +194,15 @@ function Decide({ plan }: { plan: PlanDetail }) {
   const { session, suffices, nameOf } = usePerson();
   const now = useNow();
   const client = useQueryClient();
+  const glasses = useBreakGlass();
+  const leave = glasses.data?.find((glass) => glass.principal === session.principal && isOpen(glass, now));
+  const [alone, setAlone] = useState(false);
   const [comment, setComment] = useState('');
+  const underLeave = alone && leave !== undefined;
   // Set on the first click and never by rendering, so that a second click within the same frame finds it.
   const sent = useRef<string>(undefined);
   const decide = useMutation({
-    mutationFn: (deed: 'approve' | 'deny') => api[deed](plan.hash, comment.trim() || null),
+    mutationFn: (deed: 'approve' | 'deny') => deed === 'approve' ? api.approve(plan.hash, comment.trim() || null, underLeave) : api.deny(plan.hash, comment.trim() || null),
     onSettled: (_, error) => {
       if (error) sent.current = undefined;
       void client.invalidateQueries({ queryKey: keys.plan(plan.hash) });
@@ -188,7 +221,8 @@ function Decide({ plan }: { plan: PlanDetail }) {
   const role = rankName(demand.role);
   const needed = count(demand.approvers, 'approval');
   const word = `${needed} by ${/^[aeiou]/i.test(role) ? 'an' : 'a'} ${role} or above`;
-  const missingComment = demand.comment && comment.trim() === '';
+  const commentDue = demand.comment || underLeave;
+  const missingComment = commentDue && comment.trim() === '';
   const busy = decide.isPending || decide.isSuccess;
   if (may === 'not-waiting' && !decide.error) {
     return plan.approvals.length > 0 ? (
@@ -229,9 +263,9 @@ function Decide({ plan }: { plan: PlanDetail }) {
       {may === 'can' && (
         <>
           <Textarea
-            label={demand.comment ? 'Why (this plan asks for it)' : 'Why (goes into the audit)'}
-            required={demand.comment}
-            withAsterisk={demand.comment}
+            label={demand.comment ? 'Why (this plan asks for it)' : commentDue ? 'Why (break-glass asks for it)' : 'Why (goes into the audit)'}
+            required={commentDue}
+            withAsterisk={commentDue}
             value={comment}
             onChange={(event) => setComment(event.currentTarget.value)}
             autosize={false}
@@ -239,6 +273,16 @@ function Decide({ plan }: { plan: PlanDetail }) {
             maxLength={2000}
             disabled={busy}
           />
+          {leave && (
+            <Checkbox
+              label="Under my break-glass: this approval alone is enough"
+              description="Told to everybody, and reviewed by somebody else afterwards."
+              checked={alone}
+              onChange={(event) => setAlone(event.currentTarget.checked)}
+              disabled={busy}
+              data-testid="break-glass"
+            />
+          )}
           <div className={css.buttons}>
             <Button
               size="md"

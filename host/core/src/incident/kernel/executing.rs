@@ -32,6 +32,21 @@ impl Incident {
         out.push(Effect::Reserve(reservation));
     }
 
+    /// The next step; or undoing, if the one before succeeded although it was called off. Past the last step that can be
+    /// undone there is no way back: the rest is done.
+    fn go_on(&mut self, now: Time, next: u32, out: &mut Vec<Effect>) {
+        let steps = self.plan.as_ref().map_or(0, |plan| plan.steps.len());
+        let ends = usize::try_from(next).is_ok_and(|next| next >= steps) || self.on_failure(next) == OnFailure::Stop;
+        match self.called_off.take() {
+            Some(why) if !ends => self.undo(now, next, why, out),
+            Some(_) => {
+                self.note(now, "it was done before it could be called off".into());
+                self.begin_step(now, next, out);
+            }
+            None => self.begin_step(now, next, out),
+        }
+    }
+
     pub(super) fn executing(&mut self, now: Time, step: u32, stage: StepStage, event: &Event, out: &mut Vec<Effect>) {
         let Some(reservation) = self.reservation(step, Direction::Forward) else { return };
         let timer = TimerKind::Step { step, direction: Direction::Forward };
@@ -49,10 +64,26 @@ impl Incident {
                 out.push(Effect::Arm { timer, at });
             }
             // Before the first dispatch an approval can still be taken back.
-            (StepStage::Reserving, Event::Withdrawn { by }) if step == 0 => {
+            (StepStage::Reserving, Event::Withdrawn { by, comment: _ }) if step == 0 => {
                 if self.take_back(by) {
                     let why = format!("{by} took the approval back before anything was begun");
                     self.not_executed(now, Resolution::DeniedByPerson, Status::Refused, why, out);
+                }
+            }
+            (stage, Event::CalledOff { by, rank: _, comment }) if self.check_call_off().is_ok() => {
+                let why = format!("called off by {by}: {comment}");
+                self.note(now, why.clone());
+                match stage {
+                    // The ledger may still answer; nobody waits for it any more.
+                    StepStage::Reserving if step == 0 => {
+                        self.not_executed(now, Resolution::DeniedByPerson, Status::Refused, why, out);
+                    }
+                    StepStage::Reserving => self.refused_step(now, step, why, out),
+                    StepStage::Dispatched { fence: _, execute_by: _ }
+                    | StepStage::Accepted { fence: _, execute_by: _ } => {
+                        self.called_off = Some(why.clone());
+                        out.push(Effect::CallOff { node: reservation.node, key: reservation.key, reason: why });
+                    }
                 }
             }
             (StepStage::Reserving, Event::ReservationRefused { key, code: _, reason }) if *key == reservation.key => {
@@ -86,7 +117,7 @@ impl Incident {
                 self.finish(key, outcome.clone());
                 self.note(now, format!("{} on {}: {}", reservation.verb, reservation.node, outcome.message));
                 match outcome.status {
-                    OutcomeStatus::Succeeded => self.begin_step(now, step + 1, out),
+                    OutcomeStatus::Succeeded => self.go_on(now, step + 1, out),
                     OutcomeStatus::Failed => self.failed_step(now, step, outcome.message.clone(), out),
                     OutcomeStatus::Unknown => self.stuck(now, Resolution::Unknown, outcome.message.clone(), out),
                 }
@@ -114,6 +145,7 @@ impl Incident {
                 | Event::Approved(_)
                 | Event::Denied(_)
                 | Event::Withdrawn { .. }
+                | Event::CalledOff { .. }
                 | Event::TimerFired { .. }
                 | Event::Reserved { .. }
                 | Event::ReservationRefused { .. }
@@ -197,6 +229,7 @@ impl Incident {
                 | Event::Approved(_)
                 | Event::Denied(_)
                 | Event::Withdrawn { .. }
+                | Event::CalledOff { .. }
                 | Event::TimerFired { .. }
                 | Event::Reserved { .. }
                 | Event::ReservationRefused { .. }
@@ -221,7 +254,7 @@ impl Incident {
         }
     }
 
-    pub(super) fn on_failure(&self, step: u32) -> OnFailure {
+    pub(in crate::incident) fn on_failure(&self, step: u32) -> OnFailure {
         // Nothing was changed, so nothing can be stuck.
         if self.flags.dry_run {
             return OnFailure::Compensate;

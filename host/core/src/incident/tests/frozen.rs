@@ -79,7 +79,12 @@ fn events() -> BTreeMap<&'static str, Event> {
         f::judged(Ok(f::judgement(Verdict::RequireApproval(f::demand(1)))), context),
         Event::Approved(f::approval(plan(), "ann", crate::incident::Rank::PolicyAuthor, START, Some("looked at it"))),
         Event::Denied(f::approval(plan(), "ben", crate::incident::Rank::Approver, START, None)),
-        Event::Withdrawn { by: PrincipalId::new("ann") },
+        Event::Withdrawn { by: PrincipalId::new("ann"), comment: None },
+        Event::CalledOff {
+            by: PrincipalId::new("ann"),
+            rank: crate::incident::Rank::Operator,
+            comment: text("the job ends tonight"),
+        },
         Event::TimerFired { timer: TimerKind::Step { step: 1, direction: Direction::Compensate } },
         Event::Reserved { key: key(), fence: 41, execute_by: START },
         Event::ReservationRefused { key: key(), code: text("guard.target-busy"), reason: text("busy") },
@@ -105,6 +110,7 @@ fn events() -> BTreeMap<&'static str, Event> {
         Event::Approved(_) => "approved",
         Event::Denied(_) => "denied",
         Event::Withdrawn { .. } => "withdrawn",
+        Event::CalledOff { .. } => "called_off",
         Event::TimerFired { .. } => "timer_fired",
         Event::Reserved { .. } => "reserved",
         Event::ReservationRefused { .. } => "reservation_refused",
@@ -119,7 +125,7 @@ fn events() -> BTreeMap<&'static str, Event> {
 #[test]
 fn every_kind_of_journal_event() {
     let events = events();
-    assert_eq!(events.len(), 15);
+    assert_eq!(events.len(), 16);
     let texts: BTreeMap<&str, &Event> = events.iter().map(|(name, event)| (*name, event)).collect();
     expect_file!["../../../golden/events.json"].assert_eq(&(serde_json::to_string_pretty(&texts).unwrap() + "\n"));
     for (name, event) in &events {

@@ -63,7 +63,7 @@ impl Checker {
                     self.approved.insert(approval.by.clone());
                 }
             }
-            Event::Withdrawn { by } if self.dispatched.is_empty() => {
+            Event::Withdrawn { by, comment: _ } if self.dispatched.is_empty() => {
                 self.approved.remove(by);
             }
             Event::Reserved { key, .. } if self.wanted.contains_key(key) => {
@@ -79,6 +79,7 @@ impl Checker {
             | Event::Judged { .. }
             | Event::Denied(_)
             | Event::Withdrawn { .. }
+            | Event::CalledOff { .. }
             | Event::TimerFired { .. }
             | Event::Reserved { .. }
             | Event::ReservationRefused { .. }
@@ -133,6 +134,7 @@ impl Checker {
             | Effect::Watch
             | Effect::Arm { .. }
             | Effect::Disarm { .. }
+            | Effect::CallOff { .. }
             | Effect::Tell { .. } => {}
         }
     }
@@ -228,7 +230,7 @@ fn sensible(incident: &Incident, now: Time, (_, a, b, _): Dice) -> Event {
         }
         Phase::AwaitingApproval { .. } => match a % 12 {
             0 => Event::Denied(f::approval(hash(), pick(b, &people), Rank::Approver, now, None)),
-            1 => Event::Withdrawn { by: PrincipalId::new(pick(b, &people)) },
+            1 => Event::Withdrawn { by: PrincipalId::new(pick(b, &people)), comment: None },
             2 => Event::TimerFired { timer: TimerKind::Approval },
             3 => Event::Approved(f::approval(PlanHash("other".into()), pick(b, &people), Rank::Admin, now, None)),
             _ => Event::Approved(f::approval(hash(), pick(b, &people), pick(b / 3, &Rank::ALL), now, None)),
@@ -258,8 +260,10 @@ fn of_step(incident: &Incident, now: Time, step: u32, direction: Direction, stag
     let text = || "a reason".to_string();
     match (stage, a % 12) {
         (StepStage::Reserving, 0) => Event::ReservationRefused { key, code: text(), reason: text() },
-        (StepStage::Reserving, 1) => Event::Withdrawn { by: PrincipalId::new("ann") },
+        (StepStage::Reserving, 1) => Event::Withdrawn { by: PrincipalId::new("ann"), comment: None },
+        (StepStage::Reserving, 2) => call_off("ann"),
         (StepStage::Reserving, _) => Event::Reserved { key, fence: u64::from(a), execute_by: now.plus_ms(30_000) },
+        (_, 6) => call_off("ann"),
         (_, 0) => Event::DispatchRefused { key, code: text(), reason: text() },
         (_, 1) => finished(OutcomeStatus::Unknown),
         (_, 2) => finished(OutcomeStatus::Failed),
@@ -267,6 +271,10 @@ fn of_step(incident: &Incident, now: Time, step: u32, direction: Direction, stag
         (_, 4 | 5) => Event::Accepted { key, journal: 1 },
         _ => finished(OutcomeStatus::Succeeded),
     }
+}
+
+fn call_off(who: &str) -> Event {
+    Event::CalledOff { by: PrincipalId::new(who), rank: Rank::Operator, comment: "enough".into() }
 }
 
 /// Anything at all, at any time.
@@ -278,14 +286,15 @@ fn noise(incident: &Incident, now: Time, (_, a, b, _): Dice) -> Event {
     let text = || "noise".to_string();
     let status = pick(b, &[OutcomeStatus::Succeeded, OutcomeStatus::Failed, OutcomeStatus::Unknown]);
     let someone = || f::approval(PlanHash("other".into()), "eve", Rank::Admin, now, None);
-    match a % 15 {
+    match a % 16 {
+        15 => call_off("eve"),
         0 => Event::Opened(Box::new(f::opening())),
         1 => Event::Recurred { risk: f::risk(0.1) },
         2 => f::proposed(Ok(vec![f::proposal()]), f::world()),
         3 => f::judged(Ok(f::judgement(Verdict::Allow)), f::gate_context()),
         4 => Event::Approved(someone()),
         5 => Event::Denied(someone()),
-        6 => Event::Withdrawn { by: PrincipalId::new("eve") },
+        6 => Event::Withdrawn { by: PrincipalId::new("eve"), comment: None },
         7 => Event::TimerFired { timer: TimerKind::Approval },
         8 => Event::TimerFired { timer: TimerKind::Step { step, direction } },
         9 => Event::Reserved { key, fence: u64::from(b), execute_by: now.plus_ms(1) },

@@ -143,7 +143,7 @@ impl Driver {
                 self.timers.remove(&timer);
                 vec![]
             }
-            Effect::Tell { message: _ } => vec![],
+            Effect::Tell { message: _ } | Effect::CallOff { .. } => vec![],
             Effect::Close => {
                 self.timers.clear();
                 self.watching = false;

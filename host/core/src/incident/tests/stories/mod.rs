@@ -125,7 +125,12 @@ impl Story {
                 denial.approved = false;
                 Event::Denied(denial)
             }
-            ["withdraw", who] => Event::Withdrawn { by: PrincipalId::new(who) },
+            ["withdraw", who] => Event::Withdrawn { by: PrincipalId::new(who), comment: None },
+            ["call-off", who] => Event::CalledOff {
+                by: PrincipalId::new(who),
+                rank: Rank::Operator,
+                comment: "the job ends tonight".into(),
+            },
             ["reserve"] => {
                 self.fence += 1;
                 Event::Reserved { key: key(self), fence: self.fence, execute_by: self.now.plus_ms(30_000) }
@@ -203,6 +208,7 @@ impl Story {
             Effect::Watch => "watch".into(),
             Effect::Arm { timer, at } => format!("arm {} in {} ms", name(timer), at.since_ms(self.now)),
             Effect::Disarm { timer } => format!("disarm {}", name(timer)),
+            Effect::CallOff { node, key: _, reason } => format!("call off on {node}: {reason}"),
             Effect::Tell { message } => format!("tell: {message}"),
             Effect::Close => "close".into(),
         }
