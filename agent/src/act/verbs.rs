@@ -16,7 +16,7 @@ use crate::{
     workloads::{Body, Entry, Registry, State},
 };
 use aether_core::{
-    catalogue::verb,
+    catalogue::{evidence, verb},
     id::{Digest, NodeId, SnapshotId},
     order::{IdempotencyKey, Outcome, OutcomeStatus},
     snapshot::Manifest,
@@ -96,7 +96,7 @@ impl Executor {
             return self.outcome(done, started_at, true);
         }
         if Control::knows(&task.verb) {
-            let done = self.control.carry_out(run).evidence("took", Value::Duration(run.elapsed_ms()));
+            let done = self.control.carry_out(run).evidence(evidence::TOOK, Value::Duration(run.elapsed_ms()));
             return self.outcome(done, started_at, false);
         }
         let done = match task.verb.as_str() {
@@ -111,7 +111,7 @@ impl Executor {
                 Done::failed("order.verb", format!("this agent does not know how to do `{other}`; nothing was done"))
             }
         };
-        let done = done.evidence("took", Value::Duration(run.elapsed_ms()));
+        let done = done.evidence(evidence::TOOK, Value::Duration(run.elapsed_ms()));
         self.outcome(done, started_at, self.hands.simulated())
     }
 
@@ -201,7 +201,8 @@ impl Executor {
             |error: snapshot::Error| Failure::new(error.code(), format!("the snapshot was not stored: {error}"));
         self.hands.examine(entry)?;
         let root = entry.root();
-        let sender = Sender::new(run, root.map_or(0, |root| root.tree_resident_bytes()));
+        let resident_bytes = root.map_or(0, |root| root.tree_resident_bytes());
+        let sender = Sender::new(run, resident_bytes);
         let mut ahead = snapshot::send::Precopied::default();
         if let Some(root) = &root {
             run.phase("copying ahead").map_err(io)?;
@@ -262,6 +263,7 @@ impl Executor {
         let mut done = Done::ok(message)
             .evidence("bytes", Value::Bytes(total_bytes))
             .evidence("bytes-late", Value::Bytes(late_bytes))
+            .evidence(evidence::RESIDENT, Value::Bytes(resident_bytes))
             .evidence("copied-ahead", Value::Duration(before_ms))
             .evidence("hashed", Value::Duration(hashed_ms))
             .evidence("stored", Value::Duration(run.elapsed_ms() - before_ms - dump_ms))

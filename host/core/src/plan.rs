@@ -6,8 +6,10 @@
 //! a dry run. It leaves out scores, prices, loads, free texts and times of day, so an approval survives a re-plan that
 //! changes nothing, and dies with one that does.
 
+pub mod forecast;
 mod resolve;
 
+pub use forecast::Forecast;
 pub use resolve::{KnownNode, KnownWorkload, Refusal, Resolved, World, resolve};
 
 use crate::{
@@ -361,12 +363,31 @@ mod tests {
                 .into(),
             ..KnownNode::default()
         };
-        let train = KnownWorkload { generation: 7, node: NodeId::new("node-a") };
+        let train = KnownWorkload { generation: 7, node: NodeId::new("node-a"), forecast: None };
         World {
             nodes: ["node-a", "node-b"].map(|node| (NodeId::new(node), able.clone())).into(),
             workloads: [(crate::id::WorkloadId::new("train"), train)].into(),
             ..World::default()
         }
+    }
+
+    #[test]
+    fn a_move_that_would_be_too_late_is_refused_in_words_before_anything_stops() {
+        let mut world = world();
+        let train = crate::id::WorkloadId::new("train");
+        world.nodes.get_mut(&NodeId::new("node-a")).unwrap().leaves_in_ms = Some(30_000);
+        // Nothing is known of how long it takes: that is no reason to give up.
+        assert!(resolve(&proposal(), &world).is_ok());
+        let mut takes = |predicted_ms| {
+            let forecast = Forecast { bytes: 64 << 30, predicted_ms, learned_from: 5 };
+            world.workloads.get_mut(&train).unwrap().forecast = Some(forecast);
+            resolve(&proposal(), &world)
+        };
+        assert!(takes(30_000).is_ok());
+        let refusal = takes(30_001).unwrap_err();
+        assert_eq!(refusal.code(), "proposal.too-late");
+        let words = "takes about 30001 ms, as 5 on `node-a` did, and the node is gone in 30000 ms";
+        assert!(refusal.to_string().contains(words), "{refusal}");
     }
 
     fn proposal() -> Proposal {
@@ -527,7 +548,7 @@ mod tests {
         let first = proposal.steps.remove(0);
         for index in 0..=STEPS_MAXIMUM / 4 {
             let id = format!("w{index}");
-            let known = KnownWorkload { generation: 7, node: NodeId::new("node-a") };
+            let known = KnownWorkload { generation: 7, node: NodeId::new("node-a"), forecast: None };
             world.workloads.insert(crate::id::WorkloadId::new(&id), known);
             proposal.steps.push(ProposedStep { target: Target { id, ..first.target.clone() }, ..first.clone() });
         }

@@ -3,7 +3,7 @@
 use super::{
     App, Deed, Error, NotDecided, Problem, Word,
     extract::{Body, Id, Params},
-    view::{Decide, Decided, IncidentDetail, IncidentPage, PlanDetail},
+    view::{Decide, Decided, ForecastView, IncidentDetail, IncidentPage, PlanDetail},
 };
 use crate::{
     auth::Principal,
@@ -12,11 +12,14 @@ use crate::{
 };
 use aether_core::{
     artifact::{Artifact, Body as ArtifactBody, verify_chain},
+    catalogue::{evidence, verb},
     decision::{BlastRadius, Reason},
-    id::IncidentId,
-    incident::{Incident, Phase},
+    id::{IncidentId, WorkloadId},
+    incident::{Event, Incident, Phase},
+    order::{Direction, OutcomeStatus},
     plan::PlanHash,
     time::Time,
+    value::Value,
 };
 use axum::{Json, extract::State};
 use serde::Deserialize;
@@ -58,6 +61,7 @@ pub(super) async fn incidents(
 pub(super) async fn incident(State(app): State<App>, Id(id): Id) -> Result<Json<IncidentDetail>, Error> {
     let (summary, incident) = app.incident(&IncidentId(id)).await?;
     let artifacts = app.store().artifacts(&summary.id).await?;
+    let forecast = foretold(&app.store().journal(&summary.id).await?, &incident);
     let chain = verify_chain(&artifacts);
     Ok(Json(IncidentDetail {
         incident: summary,
@@ -67,6 +71,7 @@ pub(super) async fn incident(State(app): State<App>, Id(id): Id) -> Result<Json<
         demand: incident.demand,
         approvals: incident.approvals,
         steps: incident.steps,
+        forecast,
         execute_by: incident.execute_by,
         failure: incident.failure,
         timeline: incident.timeline,
@@ -74,6 +79,32 @@ pub(super) async fn incident(State(app): State<App>, Id(id): Id) -> Result<Json<
         chain_verified: chain.is_ok(),
         chain_broken_at: chain.err().map(|id| id.0),
     }))
+}
+
+/// What was foretold of the plan's checkpoint: it is in the journal, in the world that the plan was made for.
+fn foretold(journal: &[(Time, Event)], incident: &Incident) -> Option<ForecastView> {
+    let world = journal.iter().rev().find_map(|(_, event)| match event {
+        Event::Proposed { world, .. } => Some(world),
+        _ => None,
+    })?;
+    let (index, step) =
+        incident.plan.as_ref()?.steps.iter().enumerate().find(|(_, step)| step.verb == verb::CHECKPOINT)?;
+    let workload = step.target.id.clone();
+    let forecast = world.workloads.get(&WorkloadId(workload.clone()))?.forecast?;
+    let leaves_in_ms = world.nodes.get(&step.node).and_then(|node| node.leaves_in_ms);
+    let done = incident.steps.iter().find(|record| {
+        record.direction == Direction::Forward && usize::try_from(record.step).is_ok_and(|step| step == index)
+    });
+    let outcome = done.and_then(|record| record.outcome.as_ref());
+    let took_ms =
+        outcome.filter(|outcome| outcome.status == OutcomeStatus::Succeeded).and_then(|outcome| {
+            match outcome.evidence.get(evidence::TOOK) {
+                Some(Value::Duration(took_ms)) => Some(*took_ms),
+                _ => None,
+            }
+        });
+    let error_percent = took_ms.map(|took_ms| forecast.error_percent(took_ms));
+    Some(ForecastView { workload, forecast, leaves_in_ms, took_ms, error_percent })
 }
 
 impl App {

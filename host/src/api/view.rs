@@ -18,7 +18,7 @@ use aether_core::{
     decision::{BlastRadius, Demand, Description, Proposal, Reason, Risk, Role},
     id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId, SlotId, WorkloadId},
     incident::{Approval, Phase, Rank, Reading, StepRecord},
-    plan::{Plan, PlanHash},
+    plan::{Forecast, Plan, PlanHash},
     policy::Posture,
     snapshot::Tier,
     subject::SubjectRef,
@@ -251,6 +251,8 @@ pub struct IncidentDetail {
     pub demand: Option<Demand>,
     pub approvals: Vec<Approval>,
     pub steps: Vec<StepRecord>,
+    /// What the checkpoint of the plan was foretold to take, if any was taken on its node before.
+    pub forecast: Option<ForecastView>,
     /// After this no further step begins.
     pub execute_by: Option<Time>,
     pub failure: Option<String>,
@@ -261,6 +263,19 @@ pub struct IncidentDetail {
     pub chain_verified: bool,
     /// The first artifact whose hash is not what it ought to be.
     pub chain_broken_at: Option<String>,
+}
+
+/// What was foretold of a checkpoint when the plan was made, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForecastView {
+    pub workload: String,
+    pub forecast: Forecast,
+    /// How long the node was to be there yet, if that was known.
+    pub leaves_in_ms: Option<u64>,
+    /// None while it has not ended, and if it failed.
+    pub took_ms: Option<u64>,
+    /// By how much the forecast was wrong, in percent of what it took.
+    pub error_percent: Option<u64>,
 }
 
 /// A plan, with all that an approver ought to see before saying yes.

@@ -3,17 +3,18 @@
 use super::{Control, ask, observe};
 use crate::{clock, fabric::NodeView};
 use aether_core::{
+    artifact::SummaryEvent,
     catalogue, combine,
     decision::{
         Answer, BlastRadius, Candidate, Envelope, Fault, FaultKind, GateQuestion, Placement, PlanningFinding, Question,
         Role, RoutingQuestion,
     },
-    id::{DecisionId, Digest, IncidentId, NodeId},
+    id::{DecisionId, Digest, IncidentId, NodeId, WorkloadId},
     incident::{Context, Event, GateAnswer, GateContext, Incident, PlannerAnswer, Rung, Tried},
     metric,
     observation::{Input, Observation},
-    plan::{PlanHash, Resolved, World},
-    subject::Subject,
+    plan::{Forecast, PlanHash, Resolved, World, forecast},
+    subject::{Subject, SubjectKind, SubjectRef},
     time::Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +25,19 @@ const RECENT_WINDOW_MS: u64 = 86_400_000;
 /// Nodes that planners are shown as places to go, the best of those that the routers ranked.
 const PLANNED_MAXIMUM: usize = 16;
 
+/// When the provider takes the incident's node back, if it was told.
+fn leaves_at(incident: &Incident) -> Option<Time> {
+    let deadline = |event: &SummaryEvent| event.attributes.get("deadline")?.parse().ok().map(Time);
+    incident.opening.events.iter().filter_map(deadline).min()
+}
+
 impl Control {
     pub(super) async fn plan(&self, incident: Incident) {
         let at = clock::now();
         let mut envelopes = Vec::new();
         let mut candidates = self.candidates(&incident, at, &mut envelopes).await;
         candidates.truncate(PLANNED_MAXIMUM);
-        let world = self.world(&incident, &candidates);
+        let world = self.world(&incident, &candidates, at).await;
         let tried = self.tried(&incident, at).await;
         let finding = PlanningFinding {
             id: incident.id.0.clone(),
@@ -118,14 +125,38 @@ impl Control {
 
     /// What a proposal can name: what the planners are shown of the fleet, and what policy has. It goes into the
     /// incident's journal, so it does not grow with the fleet.
-    fn world(&self, incident: &Incident, candidates: &[Subject]) -> World {
+    async fn world(&self, incident: &Incident, candidates: &[Subject], at: Time) -> World {
         let mut world = self.0.fabric.world();
         let shown: BTreeSet<&str> =
             candidates.iter().map(|node| &*node.id).chain([&*incident.opening.subject.id]).collect();
         world.nodes.retain(|node, _| shown.contains(node.as_str()));
         world.workloads.retain(|_, workload| shown.contains(workload.node.as_str()));
         world.runbooks = self.0.panels.runbooks().known().clone();
+        let node = NodeId(incident.opening.subject.id.clone());
+        if let Some(known) = world.nodes.get_mut(&node) {
+            known.leaves_in_ms = leaves_at(incident).map(|gone| gone.since_ms(at));
+        }
+        for (id, known) in world.workloads.iter_mut().filter(|(_, known)| known.node == node) {
+            known.forecast = self.forecast(id, &node).await;
+        }
         world
+    }
+
+    /// What a checkpoint of a workload would take on its node.
+    async fn forecast(&self, workload: &WorkloadId, node: &NodeId) -> Option<Forecast> {
+        let subject = SubjectRef { kind: SubjectKind::Workload, id: workload.0.clone() };
+        let samples = self.0.recorder.latest(&subject, metric::PROCESS_MEMORY);
+        let (_, newest) = samples.into_iter().max_by_key(|(_, sample)| sample.at)?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; a size in bytes")]
+        let bytes = newest.value as u64;
+        match self.0.store.checkpoints(node).await {
+            Ok(taken) => forecast::forecast(&taken, bytes),
+            Err(error) => {
+                tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error,
+                    "what checkpoints took could not be read; none is foretold");
+                None
+            }
+        }
     }
 
     /// Other live nodes that take work, best first as the routers rank them; those that no router named come last. Of a

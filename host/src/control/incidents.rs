@@ -18,8 +18,8 @@ use aether_core::{
         Approval, ApprovalRefused, CallOffRefused, Effect, Event, Incident, Opening, Phase, Rank, Reservation,
         TimerKind, step,
     },
-    order::{Direction, IdempotencyKey, Order},
-    plan::{PlanHash, Shape, Step},
+    order::{Direction, IdempotencyKey, Order, Outcome, OutcomeStatus},
+    plan::{PlanHash, Shape, Step, forecast::Taken},
     subject::SubjectRef,
     time::Time,
     value::Value,
@@ -70,6 +70,17 @@ pub enum NotTaken {
     NothingToWithdraw,
     #[error("it could not be written down, so it does not count; try again")]
     Store(#[source] crate::store::Error),
+}
+
+/// What is to be learned from a step: what a checkpoint that was really taken took.
+fn checkpoint_taken(outcome: &Outcome) -> Option<Taken> {
+    let real = outcome.status == OutcomeStatus::Succeeded && !outcome.simulated;
+    match (outcome.evidence.get(catalogue::evidence::RESIDENT), outcome.evidence.get(catalogue::evidence::TOOK)) {
+        (Some(Value::Bytes(bytes)), Some(Value::Duration(took_ms))) if real => {
+            Some(Taken { bytes: *bytes, took_ms: *took_ms })
+        }
+        _ => None,
+    }
 }
 
 impl Control {
@@ -571,9 +582,18 @@ impl Control {
                 if let Some(kind) = outcome.evidence.get(catalogue::evidence::DRY_RUN).and_then(Value::as_text) {
                     metrics::counter!("aether_dry_run_steps_total", "kind" => kind.to_owned()).increment(1);
                 }
+                let taken = checkpoint_taken(&outcome);
+                let at = outcome.ended_at;
                 let event = Event::Finished { key: key.clone(), outcome };
                 if self.feed_key(&key, event).await {
                     self.0.fabric.acknowledge_outcome(&node, &key);
+                }
+                // After the next step is on its way: a workload may stand still.
+                if let Some(taken) = taken
+                    && let Err(error) = self.0.store.note_checkpoint(&key, &node, at, taken).await
+                {
+                    tracing::warn!(node.id = %node, error = &error as &dyn std::error::Error,
+                        "what a checkpoint took could not be noted; forecasts do without it");
                 }
             }
         }

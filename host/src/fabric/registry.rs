@@ -298,13 +298,14 @@ impl Registry {
             let gpus = facts.keys().filter_map(|name| name.strip_prefix(fact::GPU)).map(str::to_owned).collect();
             let person = self.cordons.get(id).map(|cordon| format!("cordoned by {}: {}", cordon.name, cordon.reason));
             let cordoned = person.or_else(|| facts.get(fact::DRAINED).cloned());
-            let known = KnownNode { generation: node.row.generation, live, capabilities, gpus, cordoned };
+            let known =
+                KnownNode { generation: node.row.generation, live, capabilities, gpus, cordoned, leaves_in_ms: None };
             world.nodes.insert(id.clone(), known);
             for workload in node.row.report.workloads.iter().filter(|w| w.state != WorkloadState::Exited) {
                 let rank = (workload.generation, workload.state == WorkloadState::Running, live);
                 if best.get(&workload.id).is_none_or(|known| *known < rank) {
                     best.insert(&workload.id, rank);
-                    let known = KnownWorkload { generation: workload.generation, node: id.clone() };
+                    let known = KnownWorkload { generation: workload.generation, node: id.clone(), forecast: None };
                     world.workloads.insert(workload.id.clone(), known);
                 }
             }

@@ -7,6 +7,7 @@ pub mod audit;
 mod backtests;
 pub mod break_glass;
 pub mod breakers;
+mod checkpoints;
 mod components;
 mod cordons;
 mod incidents;

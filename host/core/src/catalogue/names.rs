@@ -46,6 +46,10 @@ pub mod capability {
 pub mod evidence {
     /// Text: what the dry run of this step is worth; one of [`super::super::DryRun::name`].
     pub const DRY_RUN: &str = "dry-run";
+    /// Bytes: memory that a workload had in use when its checkpoint began.
+    pub const RESIDENT: &str = "resident";
+    /// Duration: the whole step, as its agent measured it.
+    pub const TOOK: &str = "took";
 }
 
 /// Facts of an agent's report that say what can be aimed at, or must not be.

@@ -1,6 +1,6 @@
 //! A proposal against the catalogue and the known world: refused whole, or expanded into primitive steps.
 
-use super::{Compensation, STEPS_MAXIMUM, Step, WATCH_MAXIMUM_MS};
+use super::{Compensation, Forecast, STEPS_MAXIMUM, Step, WATCH_MAXIMUM_MS};
 use crate::{
     catalogue::{self, ArgumentError, Definition, SafetyClass, Standing, argument, verb},
     decision::{Condition, OnFailure, Proposal, ProposedStep},
@@ -38,12 +38,18 @@ pub struct KnownNode {
     /// Why it takes no new work, if it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cordoned: Option<String>,
+    /// How long it will still be there, if that is known: its provider takes it back then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves_in_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KnownWorkload {
     pub generation: u64,
     pub node: NodeId,
+    /// What a checkpoint of it would take, as far as its node has taken any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
 }
 
 /// Why a proposal is refused whole.
@@ -73,6 +79,10 @@ pub enum Refusal {
     UnknownRunbook(String),
     #[error("the node `{node}` takes no new work: {reason}")]
     Cordoned { node: NodeId, reason: String },
+    #[error(
+        "a checkpoint of {target} takes about {predicted_ms} ms, as {learned_from} on `{node}` did, and the node is gone in {left_ms} ms"
+    )]
+    TooLate { target: Target, node: NodeId, predicted_ms: u64, learned_from: u32, left_ms: u64 },
     #[error("the agent on `{node}` cannot do `{capability}`: {reason}")]
     Incapable { node: NodeId, capability: String, reason: String },
     #[error("the condition on `{0}` has no bound, or a number that canonical JSON does not carry exactly")]
@@ -99,6 +109,7 @@ impl Refusal {
             Refusal::TargetKind { .. } => "proposal.target-kind",
             Refusal::UnknownRunbook(_) => "proposal.unknown-runbook",
             Refusal::Cordoned { .. } => "proposal.cordoned",
+            Refusal::TooLate { .. } => "proposal.too-late",
             Refusal::Incapable { .. } => "proposal.incapable",
             Refusal::Condition(_) => "proposal.condition",
             Refusal::Watch => "proposal.watch",
@@ -295,7 +306,15 @@ fn migrate(proposed: &ProposedStep, world: &World, first: usize) -> Result<Vec<S
     if to == *source {
         return Err(Refusal::AlreadyThere { target: target.clone(), node: to });
     }
-    able(source, Some(catalogue::capability::CHECKPOINT), world)?;
+    let here = able(source, Some(catalogue::capability::CHECKPOINT), world)?;
+    let workload = world.workloads.get(&crate::id::WorkloadId(target.id.clone()));
+    if let (Some(left_ms), Some(forecast)) = (here.leaves_in_ms, workload.and_then(|known| known.forecast))
+        && forecast.predicted_ms > left_ms
+    {
+        let Forecast { bytes: _, predicted_ms, learned_from } = forecast;
+        let (target, node) = (target.clone(), source.clone());
+        return Err(Refusal::TooLate { target, node, predicted_ms, learned_from, left_ms });
+    }
     let there = able(&to, Some(catalogue::capability::RESTORE), world)?;
     if let Some(reason) = &there.cordoned {
         return Err(Refusal::Cordoned { node: to, reason: reason.clone() });

@@ -135,7 +135,7 @@ pub(super) fn world() -> World {
         nodes: BTreeMap::from([(NodeId::new("node-a"), able.clone()), (NodeId::new("node-b"), able)]),
         workloads: BTreeMap::from([(
             WorkloadId::new("train"),
-            KnownWorkload { generation: 7, node: NodeId::new("node-a") },
+            KnownWorkload { generation: 7, node: NodeId::new("node-a"), forecast: None },
         )]),
         ..World::default()
     }
