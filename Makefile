@@ -26,7 +26,7 @@ help:
 	@echo "make run     set up what is missing, build, start a server, two agents and a demo workload"
 	@echo "make test    everything CI runs"
 	@echo "make sim     10,000 seeds of the simulation"
-	@echo "make bench   measure the plugin runtime beside other engines, into docs/benchmarks.md"
+	@echo "make bench   measure the plugin runtime beside other engines (into docs/benchmarks.md), and how long a move stands still"
 	@echo "make build   plugins, web page and binaries; make setup, make fmt, make clean"
 
 setup:
@@ -91,10 +91,14 @@ test: setup-test
 sim:
 	cargo run --locked --release --workspace --bin aether-sim -- --seeds $(or $(SEEDS),10000)
 
-# With its own target folder, because other engines bring other versions of what the host is built of.
+# The first with its own target folder, because other engines bring other versions of what the host is built of. The
+# second measures how long a workload stands still, beside the same by hand, and what was foretold of its checkpoint.
 bench: setup
 	$(step) bench-guests host/bench/guests/build.sh
 	cd host/bench && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/bench cargo run --release --locked
+	$(step) guests $(setup_dir)/guests.sh
+	cargo build --locked --release --workspace --bins
+	$(setup_dir)/with-tools.sh cargo bench --locked --workspace --bench migration
 
 fmt:
 	cargo fmt --all

@@ -3,6 +3,8 @@
 //! `criu restore`), in turns, in one run. The workload tells by itself: each count carries the time of day, and the
 //! pause is the longest gap between two counts.
 //!
+//! And what a checkpoint takes is foretold from these, for sizes that are not among them, and compared.
+//!
 //! `cargo bench -p aether-host --bench migration [-- MIB...]`, with the tools of `with-tools.sh`. Fails beyond the bars.
 
 #![allow(
@@ -16,6 +18,7 @@
 #[path = "../tests/fleet/mod.rs"]
 mod fleet;
 
+use aether_core::plan::forecast::{Taken, forecast};
 use fleet::{Fleet, program};
 use serde_json::{Value, json};
 use std::{
@@ -28,6 +31,9 @@ use std::{
 /// Size in MiB, rounds, and the most that Aether's pause may be, as a share of that by hand.
 const SIZES: [(u32, usize, Option<f64>); 3] = [(10, 7, Some(1.15)), (100, 5, None), (1_024, 3, Some(0.7))];
 const PACE_MS: u64 = 2;
+/// Sizes of which the time of a checkpoint is foretold from those above, and the most that the median may be off.
+const FORETOLD_MIB: [u32; 5] = [32, 64, 256, 512, 768];
+const FORETOLD_PERCENT: i64 = 25;
 
 fn words(mib: u32) -> Vec<String> {
     let pace = PACE_MS.to_string();
@@ -88,7 +94,14 @@ async fn wait_for_lines(file: &Path, more: usize) {
     }
 }
 
-async fn by_aether(mib: u32) -> (i64, [i64; 7]) {
+/// What one move by Aether told.
+struct Moved {
+    pause_ms: i64,
+    phases: [i64; 7],
+    taken: Taken,
+}
+
+async fn by_aether(mib: u32) -> Moved {
     let mut fleet = Fleet::start().await;
     fleet.workload = words(mib);
     fleet.start_agent("node-a", true).await;
@@ -107,7 +120,10 @@ async fn by_aether(mib: u32) -> (i64, [i64; 7]) {
     assert_ne!(detail["incident"]["resolution"], "undone", "{detail:#}");
     wait_for_lines(&fleet.progress_file(), 100).await;
     let pause = pause_ms(&fleet.progress_file());
-    (pause.1, phases(&detail, pause))
+    let evidence = &detail["steps"][0]["outcome"]["evidence"];
+    let bytes = evidence["resident"]["bytes"].as_u64().unwrap();
+    let took_ms = evidence["took"]["duration"].as_u64().unwrap();
+    Moved { pause_ms: pause.1, phases: phases(&detail, pause), taken: Taken { bytes, took_ms } }
 }
 
 async fn by_hand(mib: u32, criu: &Path) -> i64 {
@@ -165,15 +181,16 @@ async fn main() {
         return;
     };
     println!("{:>6}  {:>10}  {:>10}  {:>6}  {:>6}", "MiB", "by hand ms", "Aether ms", "ratio", "bar");
-    let mut beyond = Vec::new();
+    let (mut beyond, mut learned) = (Vec::new(), Vec::new());
     for (mib, rounds, bar) in SIZES.into_iter().filter(|(mib, ..)| asked.is_empty() || asked.contains(mib)) {
         let (mut hand, mut aether) = (Vec::new(), Vec::new());
         let mut parts: [Vec<i64>; 7] = Default::default();
         for _ in 0..rounds {
             hand.push(by_hand(mib, &criu).await);
-            let (pause, phases) = by_aether(mib).await;
-            println!("        by hand {} ms, Aether {pause} ms {phases:?}", hand[hand.len() - 1]);
-            aether.push(pause);
+            let Moved { pause_ms, phases, taken } = by_aether(mib).await;
+            println!("        by hand {} ms, Aether {pause_ms} ms {phases:?}", hand[hand.len() - 1]);
+            aether.push(pause_ms);
+            learned.push(taken);
             parts.iter_mut().zip(phases).for_each(|(part, phase)| part.push(phase));
         }
         let (hand, aether) = (median(hand), median(aether));
@@ -185,6 +202,22 @@ async fn main() {
             println!("        {:>6} ms  {name}", median(part));
         }
         beyond.extend(bar.filter(|bar| ratio > *bar).map(|bar| format!("{mib} MiB: {ratio:.2} > {bar}")));
+    }
+    let mut errors = Vec::new();
+    for mib in FORETOLD_MIB.into_iter().filter(|_| asked.is_empty()) {
+        let taken = by_aether(mib).await.taken;
+        let foretold = forecast(&learned, taken.bytes).unwrap();
+        let error = foretold.error_percent(taken.took_ms);
+        println!(
+            "{mib:>6}  a checkpoint of {} ms was foretold, and took {} ms: {error} % off",
+            foretold.predicted_ms, taken.took_ms
+        );
+        errors.push(i64::try_from(error).unwrap());
+    }
+    if !errors.is_empty() {
+        let error = median(errors);
+        println!("        median error of what was foretold: {error} %, bar {FORETOLD_PERCENT} %");
+        beyond.extend((error > FORETOLD_PERCENT).then(|| format!("foretold: {error} % > {FORETOLD_PERCENT} %")));
     }
     assert!(beyond.is_empty(), "beyond the bar: {}", beyond.join(", "));
 }

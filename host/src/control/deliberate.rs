@@ -25,7 +25,7 @@ const RECENT_WINDOW_MS: u64 = 86_400_000;
 /// Nodes that planners are shown as places to go, the best of those that the routers ranked.
 const PLANNED_MAXIMUM: usize = 16;
 
-/// When the provider takes the incident's node back, if it was told.
+/// When the provider takes the incident's node back, if it was told. One that is there after that time was spared.
 fn leaves_at(incident: &Incident) -> Option<Time> {
     let deadline = |event: &SummaryEvent| event.attributes.get("deadline")?.parse().ok().map(Time);
     incident.opening.events.iter().filter_map(deadline).min()
@@ -134,7 +134,7 @@ impl Control {
         world.runbooks = self.0.panels.runbooks().known().clone();
         let node = NodeId(incident.opening.subject.id.clone());
         if let Some(known) = world.nodes.get_mut(&node) {
-            known.leaves_in_ms = leaves_at(incident).map(|gone| gone.since_ms(at));
+            known.leaves_in_ms = leaves_at(incident).filter(|gone| *gone > at).map(|gone| gone.since_ms(at));
         }
         for (id, known) in world.workloads.iter_mut().filter(|(_, known)| known.node == node) {
             known.forecast = self.forecast(id, &node).await;

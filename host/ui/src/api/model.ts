@@ -27,6 +27,7 @@ export type {
   Evidence,
   Figures,
   Flags,
+  ForecastView,
   IncidentPage,
   Level,
   Limits,

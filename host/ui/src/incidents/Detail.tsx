@@ -1,5 +1,5 @@
 /** What an artifact says beyond its one sentence. */
-import type { Body, BodyOf, IncidentDetail, Reading, StepRecord } from '../api/model';
+import type { Body, BodyOf, ForecastView, IncidentDetail, Reading, StepRecord } from '../api/model';
 import { usePerson } from '../app/session';
 import { conditionText, demandText, given, planOf, readingText, riskFigures, within } from '../domain/story';
 import { eventName, LEVELS, metricName, rankName, RESOLUTIONS, targetName, valueText, verb } from '../domain/words';
@@ -152,6 +152,7 @@ function PlanDetail({ body, detail }: { body: BodyOf<'execution_plan'>; detail: 
           <Hash value={body.hash} what="plan hash" />
         </Fact>
         <Fact name="Asked for">{demandText(body.demand, given(detail))}</Fact>
+        {detail.forecast && <Fact name="Checkpoint foretold">{foretold(detail.forecast)}</Fact>}
         {detail.approvals.map((approval) => (
           <Fact key={approval.by} name={approval.approved ? 'Approved' : 'Denied'}>
             <span title={approval.by}>{nameOf(approval.by)}</span> ({rankName(approval.rank)}), <At time={approval.at} />
@@ -161,6 +162,14 @@ function PlanDetail({ body, detail }: { body: BodyOf<'execution_plan'>; detail: 
       </Facts>
     </>
   );
+}
+
+/** What a checkpoint was to take, and by how much that was wrong. */
+function foretold({ forecast, leaves_in_ms, took_ms, error_percent }: ForecastView): string {
+  const learned = `about ${duration(forecast.predicted_ms)}, learned from ${count(forecast.learned_from, 'checkpoint')}`;
+  const left = leaves_in_ms == null ? '' : `; the node was to be there for ${duration(leaves_in_ms)}`;
+  const took = took_ms == null ? '' : `; it took ${duration(took_ms)}, which is ${error_percent ?? 0} % off`;
+  return learned + left + took;
 }
 
 function Execution({ body, detail }: { body: BodyOf<'execution_result'>; detail: IncidentDetail }) {
