@@ -139,6 +139,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         link: ends.link,
         host_key: ends.host_key,
         generation: ends.generation,
+        lease: ends.lease,
         latest: collector.latest(),
         concurrent_maximum: config.concurrent_maximum,
     };

@@ -24,7 +24,7 @@ pub enum Error {
 }
 
 /// Who this agent is, kept readable by the owner alone.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     pub node: NodeId,
@@ -34,6 +34,9 @@ pub struct Identity {
     pub credential: Option<String>,
     /// The host's ed25519 key as hexadecimal digits, pinned when joining.
     pub host_key: Option<String>,
+    /// The newest lease of a host that this agent was welcomed under.
+    #[serde(default)]
+    pub lease: u64,
 }
 
 /// The folder, locked for as long as this lives.
@@ -101,8 +104,8 @@ impl StateFolder {
                 Err(Error::OtherNode { path: self.path.clone(), owner: identity.node, wanted: node.clone() })
             }
             None => {
-                let identity =
-                    Identity { node: node.clone(), instance: clock::new_id(), credential: None, host_key: None };
+                let instance = clock::new_id();
+                let identity = Identity { node: node.clone(), instance, credential: None, host_key: None, lease: 0 };
                 self.save_identity(&identity)?;
                 Ok(identity)
             }

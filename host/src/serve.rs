@@ -8,7 +8,7 @@ use crate::{
     blobs::{self, Blobs},
     clock,
     config::Config,
-    control::{self, Control},
+    control::{self, Control, lease},
     fabric::{self, Fabric},
     plugins::{
         self, Opening, Slots,
@@ -86,6 +86,8 @@ pub enum Error {
     Control(#[from] control::Error),
     #[error("something else in this process counts already, so the host cannot")]
     Metrics,
+    #[error("another host has taken over; this one has stopped, and waits for its turn if it is started again")]
+    Superseded,
     #[error("the listener failed")]
     Serving(#[source] io::Error),
 }
@@ -95,6 +97,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::InUse(_) => "AE0042",
+            Error::Superseded => "AE0088",
             Error::Listen { .. } => "AE0043",
             Error::Data { .. }
             | Error::Key { .. }
@@ -136,6 +139,8 @@ pub struct Host {
     store: Store,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Ends when another host has taken the lease.
+    lost: tokio::task::JoinHandle<()>,
     _lock: File,
 }
 
@@ -146,10 +151,12 @@ impl Host {
         let data = &config.server.data_dir;
         private_folder(data).map_err(|source| Error::Data { path: data.clone(), source })?;
         let lock = lock(data)?;
+        let store = Store::open(&data.join("aether.db")).await?;
+        // Nobody is told that this host is there before it drives.
+        let store = lease::take(&store, &replica(data)?, config.control.lease_ms).await?;
         let listener = listen(config)?;
         let address = listener.local_addr().map_err(Error::Serving)?;
         let metrics = api::install_metrics().map_err(|_| Error::Metrics)?;
-        let store = Store::open(&data.join("aether.db")).await?;
         let (token, first_start) = admin_token(&store, data).await?;
         let segments = aether_recorder::local_store(&data.join("telemetry"))?;
         let recorder = Recorder::open((&config.recorder).into(), segments, now).await?;
@@ -195,6 +202,7 @@ impl Host {
             stop.clone(),
         )
         .await?;
+        let lost = tasks.spawn(lease::keep(store.clone(), config.control.lease_ms, stop.clone()));
         tasks.spawn(seal(recorder.clone(), stop.clone()));
         tasks.spawn(collect(registry.clone(), stop.clone()));
         let histories = Histories::open(data, store.clone())
@@ -234,14 +242,19 @@ impl Host {
         let url = config.url(address);
         write_private(&data.join("client.json"), &client_json(&url, &token))
             .map_err(|source| Error::Data { path: data.clone(), source })?;
-        Ok(Self { url, token, first_start, handle, serving, fabric, recorder, store, tasks, stop, _lock: lock })
+        Ok(Self { url, token, first_start, handle, serving, fabric, recorder, store, tasks, stop, lost, _lock: lock })
     }
 
     /// Serves until `until` is done, then stops: agents are told, what is unsealed is sealed, tasks are waited for.
     pub async fn run(mut self, until: impl Future<Output = ()>) -> Result<(), Error> {
+        let mut superseded = false;
         let failed = tokio::select! {
             () = until => None,
             ended = &mut self.serving => Some(ended),
+            _ = &mut self.lost => {
+                superseded = true;
+                None
+            }
         };
         tracing::info!("stopping");
         self.stop.cancel();
@@ -261,7 +274,16 @@ impl Host {
                 "the last telemetry was not sealed; agents send it again"
             );
         }
+        if let Err(error) = self.store.give_lease_back().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "another host has to wait until the lease is over"
+            );
+        }
         self.store.close().await;
+        if superseded {
+            return Err(Error::Superseded);
+        }
         ended.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(Error::Serving)
     }
 }
@@ -386,6 +408,17 @@ fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Data { path: path.to_owned(), source }),
     }
+}
+
+/// By what name this host has the lease: its data folder's own, which one server at a time uses.
+fn replica(data: &Path) -> Result<String, Error> {
+    let path = data.join("replica");
+    if let Ok(name) = fs::read_to_string(&path) {
+        return Ok(name);
+    }
+    let name = clock::id("host");
+    write_private(&path, name.as_bytes()).map_err(|source| Error::Data { path, source })?;
+    Ok(name)
 }
 
 fn new_secret(path: &Path) -> Result<[u8; 32], Error> {

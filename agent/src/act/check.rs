@@ -8,7 +8,7 @@ use aether_core::{
     catalogue::{self, Standing, verb},
     decision::Condition,
     id::{NodeId, WorkloadId},
-    order::{Direction, IdempotencyKey, Order},
+    order::{Direction, IdempotencyKey, Order, Provenance},
     plan::{Plan, PlanHash},
     subject::{SubjectKind, Target},
     telemetry::Sample,
@@ -64,8 +64,7 @@ pub fn read(dispatch: &v1::Dispatch, host_key: Option<&VerifyingKey>, node: &Nod
         return refuse("order.signature", "this agent has not joined a host, so no key is pinned");
     };
     let signature = Signature::from_slice(signature);
-    let mut signed = b"aether.order.v1\n".to_vec();
-    signed.extend(order);
+    let signed = [Order::DOMAIN, order].concat();
     let good = signature.is_ok_and(|signature| host_key.verify_strict(&signed, &signature).is_ok());
     if !good {
         return refuse("order.signature", "the order is not signed by the host that this agent joined");
@@ -113,6 +112,14 @@ pub fn meaning(plan_bytes: &[u8], order_bytes: &[u8], node: &NodeId) -> Result<T
         let reason = format!("step {} of the plan is for `{step_node}`, and this is `{node}`", order.step);
         return refuse("order.node", reason);
     }
+    if order.target != step.target {
+        let reason =
+            format!("the order is for {}, and step {} of the plan for {}", order.target, order.step, step.target);
+        return refuse("order.target", reason);
+    }
+    if order.decided_by != Provenance::of(&plan) {
+        return refuse("order.provenance", "the order names other components or another policy than its plan");
+    }
     let found = catalogue::find(verb).ok().filter(|found| found.standing != Standing::Composite);
     let Some(found) = found else {
         return refuse("order.verb", format!("this agent does not know how to do `{verb}`"));
@@ -147,6 +154,8 @@ pub fn meaning(plan_bytes: &[u8], order_bytes: &[u8], node: &NodeId) -> Result<T
 /// What is here, at the moment when an order comes.
 pub struct Here<'a> {
     pub now: Time,
+    /// The newest lease of a host that is known here.
+    pub lease: u64,
     /// The highest fence that was taken for the target.
     pub fence: u64,
     pub entry: Option<&'a Entry>,
@@ -160,7 +169,7 @@ pub struct Here<'a> {
 
 /// Checks what depends on the time and on what is here.
 pub fn admit(task: &Task, here: &Here<'_>) -> Result<(), Refusal> {
-    let Here { now, fence, entry, generation, node_generation, latest } = here;
+    let Here { now, lease, fence, entry, generation, node_generation, latest } = here;
     let order = &task.order;
     if *now > order.execute_by {
         let late_ms = now.since_ms(order.execute_by);
@@ -168,6 +177,13 @@ pub fn admit(task: &Task, here: &Here<'_>) -> Result<(), Refusal> {
             "order.expired",
             format!("it was to begin {late_ms} ms ago at the latest, by this machine's clock"),
         );
+    }
+    if order.lease < *lease {
+        let reason = format!(
+            "it was sent under the lease {}, and {lease} is known here: another host is in charge",
+            order.lease
+        );
+        return refuse("order.lease", reason);
     }
     if order.fence < *fence {
         let reason =
@@ -186,6 +202,11 @@ pub fn admit(task: &Task, here: &Here<'_>) -> Result<(), Refusal> {
         let what = || format!("{} of {}", condition.metric, condition.target.subject());
         if old_ms > condition.fresh_within_ms {
             let reason = format!("{} was last seen {old_ms} ms ago, and must be fresher", what());
+            return refuse("order.precondition", reason);
+        }
+        let ahead_ms = sample.at.since_ms(*now);
+        if ahead_ms > condition.fresh_within_ms {
+            let reason = format!("{} was last seen {ahead_ms} ms in the future: the clock was put back since", what());
             return refuse("order.precondition", reason);
         }
         let low = condition.minimum.is_some_and(|minimum| sample.value < minimum);

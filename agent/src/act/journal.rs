@@ -17,7 +17,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tracing::warn;
 
@@ -98,7 +98,28 @@ pub struct Known {
     pub position: u64,
 }
 
+impl Record {
+    /// What of an order it tells.
+    fn step(&self) -> &str {
+        match self {
+            Record::Base { .. } => "base",
+            Record::Accepted(_) => "accepted",
+            Record::Phase { phase, .. } => phase,
+            Record::Former { .. } => "former",
+            Record::Refused { .. } => "refused",
+            Record::Outcome { .. } => "outcome",
+            Record::Acknowledged { .. } => "acknowledged",
+        }
+    }
+}
+
+/// Is told of each record before it is written, and once it is: where a simulation lets an agent die.
+pub trait Witness: Send + Sync {
+    fn at(&self, step: &str, written: bool);
+}
+
 struct Inner {
+    witness: Option<Arc<dyn Witness>>,
     path: PathBuf,
     file: File,
     /// Bytes of whole records.
@@ -115,6 +136,11 @@ pub struct Journal {
 
 impl Journal {
     pub fn open(folder: &Path) -> io::Result<Self> {
+        Self::open_before(folder, None)
+    }
+
+    /// The same before a witness.
+    pub fn open_before(folder: &Path, witness: Option<Arc<dyn Witness>>) -> io::Result<Self> {
         let path = folder.join("journal");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -124,6 +150,7 @@ impl Journal {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         sync_folder(&path)?;
         let mut inner = Inner {
+            witness,
             path,
             file,
             length: 0,
@@ -220,6 +247,7 @@ impl Journal {
 impl Inner {
     fn append(&mut self, record: Record) -> io::Result<u64> {
         let bytes = encode(&record)?;
+        self.witness(&record, false);
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             // Whatever part is there must not stand before the next record.
@@ -227,8 +255,15 @@ impl Inner {
             return Err(error);
         }
         self.length += bytes.len() as u64;
+        self.witness(&record, true);
         self.take_in(record);
         Ok(self.position)
+    }
+
+    fn witness(&self, record: &Record, written: bool) {
+        if let Some(witness) = &self.witness {
+            witness.at(record.step(), written);
+        }
     }
 
     fn take_in(&mut self, record: Record) {

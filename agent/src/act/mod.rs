@@ -95,6 +95,8 @@ pub struct Desk {
     pub host_key: watch::Receiver<Option<VerifyingKey>>,
     /// This node's generation, as the host last said.
     pub generation: watch::Receiver<Option<u64>>,
+    /// The newest lease of a host that this agent was welcomed under.
+    pub lease: watch::Receiver<u64>,
     pub latest: Latest,
     pub concurrent_maximum: usize,
 }
@@ -268,7 +270,11 @@ impl Desk {
         };
         let fence = self.journal.fence(&task.target);
         let node_generation = *self.generation.borrow();
-        check::admit(task, &Here { now: clock::now(), fence, entry, generation, node_generation, latest: &latest })
+        let lease = *self.lease.borrow();
+        check::admit(
+            task,
+            &Here { now: clock::now(), lease, fence, entry, generation, node_generation, latest: &latest },
+        )
     }
 
     fn begin(&self, task: Task, running: &mut BTreeMap<IdempotencyKey, Running>, work: &mut JoinSet<Finished>) {

@@ -114,6 +114,8 @@ pub struct Ends {
     pub wishes: watch::Receiver<Wishes>,
     /// This node's generation, as the host last said.
     pub generation: watch::Receiver<Option<u64>>,
+    /// The newest lease of a host that this agent was welcomed under.
+    pub lease: watch::Receiver<u64>,
     /// Whether a session stands.
     pub connected: watch::Receiver<bool>,
 }
@@ -135,6 +137,7 @@ pub struct Uplink {
     host_key: watch::Sender<Option<VerifyingKey>>,
     wishes: watch::Sender<Wishes>,
     generation: watch::Sender<Option<u64>>,
+    lease: watch::Sender<u64>,
     connected: watch::Sender<bool>,
     /// The last session and the last frame seen in it.
     last: Option<v1::Resume>,
@@ -175,12 +178,14 @@ impl Uplink {
             pressure_percent: 0,
         });
         let (generation, generation_out) = watch::channel(None);
+        let (lease, lease_out) = watch::channel(identity.lease);
         let (connected, connected_out) = watch::channel(false);
         let ends = Ends {
             link: Link::new(requests_in, limits_out),
             host_key: host_key_out,
             wishes: wishes_out,
             generation: generation_out,
+            lease: lease_out,
             connected: connected_out,
         };
         let uplink = Self {
@@ -200,6 +205,7 @@ impl Uplink {
             host_key,
             wishes,
             generation,
+            lease,
             connected,
             last: None,
             rejoin: false,

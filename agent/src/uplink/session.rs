@@ -170,13 +170,14 @@ impl<'a> Session<'a> {
             limits,
             agent_config,
             telemetry_ack,
+            lease,
         } = welcome;
         if !PROTOCOL_VERSIONS.contains(&protocol_version.as_str()) {
             return Err(lost(format!(
                 "the host chose the protocol version `{protocol_version}`, which was not offered"
             )));
         }
-        self.trust(&host_public_key, credential)?;
+        self.trust(&host_public_key, credential, lease)?;
         if heartbeat_ms > 0 {
             self.heartbeat = Duration::from_millis(u64::from(heartbeat_ms).clamp(50, 60_000));
         }
@@ -197,8 +198,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Pins the host's key when joining, and never another afterwards.
-    fn trust(&mut self, key: &[u8], credential: String) -> Result<(), End> {
+    /// Pins the host's key when joining, and never another afterwards. A host whose lease another has taken over is not
+    /// gone along with.
+    fn trust(&mut self, key: &[u8], credential: String, lease: u64) -> Result<(), End> {
         let distrusted = |why: String| End(Ending::Distrusted(why));
         let parsed = <[u8; 32]>::try_from(key).ok().and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
         let offered = parsed.ok_or_else(|| distrusted("the host's public key is no ed25519 key".into()))?;
@@ -220,17 +222,23 @@ impl<'a> Session<'a> {
             }
             None => {}
         }
+        if lease < identity.lease {
+            let known = identity.lease;
+            return Err(lost(format!("it has the lease {lease}, and another host has taken over with {known} since")));
+        }
         let mut identity = identity.clone();
         identity.host_key = Some(hex(key));
+        identity.lease = lease;
         if !credential.is_empty() {
             identity.credential = Some(credential);
         }
-        if identity.host_key != self.uplink.identity.host_key || identity.credential != self.uplink.identity.credential
-        {
+        if identity != self.uplink.identity {
             let state = &self.uplink.state;
             state.save_identity(&identity).map_err(|error| lost(format!("the identity cannot be kept: {error}")))?;
             self.uplink.identity = identity;
         }
+        // On disk before any order under it can come.
+        self.uplink.lease.send_replace(lease);
         self.uplink.host_key.send_replace(Some(offered));
         Ok(())
     }

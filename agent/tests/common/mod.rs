@@ -12,7 +12,7 @@ use aether_core::{
     catalogue::{SafetyClass, argument, verb},
     decision::OnFailure,
     id::{Digest, NodeId},
-    order::{Direction, IdempotencyKey, Order, Outcome},
+    order::{Direction, IdempotencyKey, Order, Outcome, Provenance},
     plan::{BlastCount, Compensation, Plan, Shape, Step, canonical},
     subject::{SubjectKind, SubjectRef, Target},
     telemetry::Batch,
@@ -110,6 +110,8 @@ pub struct World {
     /// Instead of a welcome.
     pub refuse: Option<v1::Refused>,
     fence: u64,
+    /// Of the lease that this host says it has.
+    pub lease: u64,
 }
 
 pub struct Host {
@@ -225,6 +227,7 @@ async fn welcome(
                 }),
                 agent_config: None,
                 telemetry_ack: acknowledged,
+                lease: world.borrow().lease,
             })
         }
     };
@@ -473,7 +476,10 @@ impl Host {
             plan: plan.hash(),
             step: *step,
             direction: *direction,
+            target: plan.steps[usize::try_from(*step).unwrap()].target.clone(),
+            decided_by: Provenance::of(plan),
             node: NodeId::new(*node),
+            lease: self.world.borrow().lease,
             fence,
             nonce: format!("nonce-{fence}"),
             execute_by: now().plus_ms(60_000),

@@ -2,7 +2,7 @@
 
 use crate::{
     id::{Digest, NodeId},
-    plan::PlanHash,
+    plan::{Plan, PlanHash},
     subject::Target,
     time::Time,
     value::Value,
@@ -52,8 +52,15 @@ pub struct Order {
     /// Index of the step within the plan, from 0.
     pub step: u32,
     pub direction: Direction,
+    /// What is acted on, and of which generation: that of the plan's step.
+    pub target: Target,
+    /// Who decided that it is done, as the plan names them.
+    pub decided_by: Provenance,
     /// The agent that is meant; any other refuses.
     pub node: NodeId,
+    /// Of the lease that the host held when it sent this: an agent refuses what was sent under an older one than it
+    /// knows of. 0 where hosts have no lease.
+    pub lease: u64,
     /// Rises with every reservation of the host: an agent refuses an order with a lower fence than it has seen for the target.
     pub fence: u64,
     /// Drawn anew for each dispatch.
@@ -65,11 +72,12 @@ pub struct Order {
 }
 
 impl Order {
+    /// Stands before what is signed, so that it can be taken for nothing else.
+    pub const DOMAIN: &[u8] = b"aether.order.v2\n";
+
     /// The bytes that the host signs (ed25519) and the agent verifies: canonical JSON of the order behind a domain tag.
     pub fn signed_bytes(&self) -> Vec<u8> {
-        let mut bytes = b"aether.order.v1\n".to_vec();
-        bytes.extend(crate::plan::canonical(self));
-        bytes
+        [Self::DOMAIN, &crate::plan::canonical(self)].concat()
     }
 }
 
@@ -100,10 +108,17 @@ pub struct Outcome {
     pub ended_at: Time,
 }
 
-/// A reference to what an order was made under, for the audit.
+/// The components that proposed and let through what is ordered, and the policy that was in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Provenance {
     pub planner: Digest,
     pub gates: Vec<Digest>,
     pub policy_bundle: Digest,
+}
+
+impl Provenance {
+    pub fn of(plan: &Plan) -> Self {
+        let Plan { planner, gates, policy_bundle, .. } = plan;
+        Self { planner: planner.clone(), gates: gates.clone(), policy_bundle: policy_bundle.clone() }
+    }
 }

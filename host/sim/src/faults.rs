@@ -3,101 +3,78 @@
 use crate::dice::{dice, happens};
 use std::collections::BTreeMap;
 
-/// A kind of fault that is injected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    MessageDropped,
-    MessageDuplicated,
-    MessageReordered,
-    MessageDelayed,
-    /// Both ends see that the stream broke.
-    StreamCut,
-    /// Neither end sees it.
-    StreamSilent,
-    /// A signed order comes once more, by another way and late.
-    OrderRepeated,
-    AgentDied,
-    HostDied,
-    /// One replica stands still, another takes over, and the first wakes up again beside it.
-    ReplicaBeside,
-    HostClockStepped,
-    AgentClockStepped,
-    TelemetryStale,
-    GuestFaulted,
-    DatabaseRefused,
-    StepFailed,
-    StepUnknown,
-    StepHung,
-    PreconditionBroken,
+/// The kinds of fault, each with its name and how likely it is: of a message, a second, a step or a question, whichever
+/// it befalls.
+macro_rules! faults {
+    ($($(#[$doc:meta])* $kind:ident, $name:literal, $usual:literal;)*) => {
+        /// A kind of fault that is injected.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Fault {
+            pub const ALL: &[Fault] = &[$(Fault::$kind,)*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Fault::$kind => $name,)*
+                }
+            }
+
+            fn usual(self) -> f64 {
+                match self {
+                    $(Fault::$kind => $usual,)*
+                }
+            }
+        }
+    };
 }
 
-impl Fault {
-    pub const ALL: [Fault; 19] = [
-        Fault::MessageDropped,
-        Fault::MessageDuplicated,
-        Fault::MessageReordered,
-        Fault::MessageDelayed,
-        Fault::StreamCut,
-        Fault::StreamSilent,
-        Fault::OrderRepeated,
-        Fault::AgentDied,
-        Fault::HostDied,
-        Fault::ReplicaBeside,
-        Fault::HostClockStepped,
-        Fault::AgentClockStepped,
-        Fault::TelemetryStale,
-        Fault::GuestFaulted,
-        Fault::DatabaseRefused,
-        Fault::StepFailed,
-        Fault::StepUnknown,
-        Fault::StepHung,
-        Fault::PreconditionBroken,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Fault::MessageDropped => "message dropped",
-            Fault::MessageDuplicated => "message duplicated",
-            Fault::MessageReordered => "message reordered",
-            Fault::MessageDelayed => "message delayed",
-            Fault::StreamCut => "stream cut",
-            Fault::StreamSilent => "stream silent",
-            Fault::OrderRepeated => "order repeated late",
-            Fault::AgentDied => "agent died",
-            Fault::HostDied => "host died",
-            Fault::ReplicaBeside => "second replica beside",
-            Fault::HostClockStepped => "host clock stepped",
-            Fault::AgentClockStepped => "agent clock stepped",
-            Fault::TelemetryStale => "telemetry stale",
-            Fault::GuestFaulted => "guest faulted",
-            Fault::DatabaseRefused => "database refused writes",
-            Fault::StepFailed => "step failed",
-            Fault::StepUnknown => "step unknown",
-            Fault::StepHung => "step hung",
-            Fault::PreconditionBroken => "precondition broken",
-        }
-    }
-
-    /// Of a message, a second, a step or a question, whichever the fault befalls.
-    fn usual(self) -> f64 {
-        match self {
-            Fault::MessageDropped | Fault::MessageDuplicated | Fault::MessageReordered => 0.01,
-            Fault::MessageDelayed => 0.03,
-            Fault::StreamCut | Fault::StreamSilent => 0.004,
-            Fault::OrderRepeated => 0.4,
-            Fault::AgentDied => 0.6,
-            Fault::HostDied => 0.02,
-            Fault::ReplicaBeside => 0.008,
-            Fault::HostClockStepped | Fault::AgentClockStepped => 0.01,
-            Fault::TelemetryStale => 0.02,
-            Fault::GuestFaulted => 0.1,
-            Fault::DatabaseRefused => 0.03,
-            Fault::StepFailed => 0.12,
-            Fault::StepUnknown => 0.06,
-            Fault::StepHung => 0.04,
-            Fault::PreconditionBroken => 0.01,
-        }
-    }
+faults! {
+    MessageDropped, "message dropped", 0.006;
+    MessageDuplicated, "message duplicated", 0.004;
+    MessageReordered, "message reordered", 0.004;
+    MessageDelayed, "message delayed", 0.02;
+    /// Both ends see that the stream broke.
+    StreamCut, "stream cut", 0.002;
+    /// Neither end sees it.
+    StreamSilent, "stream silent", 0.002;
+    /// A signed order comes once more, by another way and late.
+    OrderRepeated, "order repeated late", 0.4;
+    /// At a record of its journal, before or after it is written.
+    AgentDied, "agent died at a journal step", 0.9;
+    AgentKilled, "agent died at any time", 0.003;
+    /// A part of a record is at the end of the journal when the agent starts again.
+    JournalTorn, "agent's journal torn", 0.6;
+    HostDied, "host died at any time", 0.01;
+    /// At a use of its database.
+    HostDiedWriting, "host died between two writes", 0.3;
+    /// All is committed, the order is signed, and is not on its way yet.
+    HostDiedUndispatched, "host died before it dispatched", 0.6;
+    /// For hours: what was found is old when it comes back.
+    HostsAway, "no host for hours", 0.003;
+    /// The host that drives stands still, another takes over, and the first wakes up again beside it.
+    ReplicaBeside, "second host takes over", 0.015;
+    HostClockForward, "host clock put forward", 0.007;
+    HostClockBack, "host clock put back", 0.007;
+    AgentClockForward, "agent clock put forward", 0.007;
+    AgentClockBack, "agent clock put back", 0.007;
+    /// Nothing comes for a while, and then all of it at once.
+    TelemetryStale, "telemetry stale, then late", 0.01;
+    /// A host that has just begun is sent all that a spool still holds.
+    TelemetryAgain, "old telemetry sent again", 0.7;
+    GuestTrapped, "guest trapped", 0.01;
+    GuestOutOfFuel, "guest out of fuel", 0.01;
+    GuestTimedOut, "guest out of time", 0.01;
+    GuestWrong, "guest answered wrongly", 0.015;
+    DatabaseRefused, "database refused writes", 0.015;
+    /// A transaction fails when it is to be committed.
+    DatabaseConflict, "database commit failed", 0.008;
+    StepFailed, "step failed", 0.12;
+    StepUnknown, "step unknown", 0.25;
+    StepHung, "step hung", 0.1;
+    PreconditionBroken, "precondition broken", 0.008;
 }
 
 /// How likely each fault is under one seed. About half of the kinds are left out, so that each is also seen alone.
@@ -111,7 +88,7 @@ impl Odds {
         for fault in Fault::ALL {
             let wild = 0.3 + 1.7 * dice.f64();
             if happens(&mut dice, 0.5) {
-                odds.insert(fault, (fault.usual() * wild).min(0.9));
+                odds.insert(*fault, (fault.usual() * wild).min(0.9));
             }
         }
         Self(odds)
@@ -122,22 +99,59 @@ impl Odds {
     }
 }
 
-/// How often each fault was injected.
+/// How often each fault was injected, and at which step of their journals agents died.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts(BTreeMap<Fault, u64>);
+pub struct Counts {
+    faults: BTreeMap<Fault, u64>,
+    deaths: BTreeMap<String, u64>,
+}
 
 impl Counts {
-    pub fn add(&mut self, fault: Fault) {
-        *self.0.entry(fault).or_default() += 1;
+    pub(crate) fn add(&mut self, fault: Fault) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    pub(crate) fn add_death(&mut self, place: &str) {
+        *self.deaths.entry(place.into()).or_default() += 1;
     }
 
     pub fn get(&self, fault: Fault) -> u64 {
-        self.0.get(&fault).copied().unwrap_or(0)
+        self.faults.get(&fault).copied().unwrap_or(0)
+    }
+
+    /// How often agents died at each of [`DEATHS`].
+    pub fn deaths(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        DEATHS.iter().map(|place| (*place, self.deaths.get(*place).copied().unwrap_or(0)))
     }
 
     pub fn merge(&mut self, other: &Counts) {
-        for (fault, count) in &other.0 {
-            *self.0.entry(*fault).or_default() += count;
+        for (fault, count) in &other.faults {
+            *self.faults.entry(*fault).or_default() += count;
+        }
+        for (place, count) in &other.deaths {
+            *self.deaths.entry(place.clone()).or_default() += count;
         }
     }
 }
+
+/// Where an agent can die: before and after each record of its journal, and between what it did and the next record.
+pub const DEATHS: &[&str] = &[
+    "before accepted",
+    "after accepted",
+    "before refused",
+    "after refused",
+    "before dumping",
+    "after dumping",
+    "dumped",
+    "before storing",
+    "after storing",
+    "before verifying",
+    "after verifying",
+    "before restoring",
+    "after restoring",
+    "restored",
+    "before outcome",
+    "after outcome",
+    "before acknowledged",
+    "after acknowledged",
+];

@@ -6,10 +6,10 @@ use crate::{
     dice::{Rng, dice, happens},
     faults::{Counts, Fault},
     host::{Host, Started, template},
-    minds::{self, Rules},
+    minds::Rules,
     net::{self, HostId, Packet},
     node::{self, Node},
-    shared::Shared,
+    shared::{Mutation, Shared},
 };
 use aether_core::id::WorkloadId;
 use anyhow::Context as _;
@@ -25,12 +25,14 @@ use std::{
 
 const NODES: usize = 3;
 const SECOND: u64 = 1_000;
-/// Faults are injected up to then.
+/// Faults are injected up to then, or so long beside the hours without a host.
 const FAULTS_MS: u64 = 100 * SECOND;
+/// No clock is more wrong than this.
+const SKEW_MS: i64 = 40_000;
 /// All must have come to rest by then.
 const REST_WITHIN_MS: u64 = 3 * 3_600 * SECOND;
-/// Replicas at one time.
-const HOSTS_MAXIMUM: usize = 2;
+/// Machines that hosts run on.
+const HOSTS: usize = 2;
 
 /// What one seed came to.
 pub struct Report {
@@ -46,8 +48,8 @@ pub struct Report {
     pub executed: u64,
     /// How the incidents ended.
     pub ends: Vec<String>,
-    /// Virtual time, in milliseconds.
-    pub took_ms: u64,
+    /// Virtual time from the last fault until all had come to rest, in milliseconds.
+    pub rested_ms: u64,
 }
 
 thread_local! {
@@ -69,9 +71,14 @@ fn watch_panics() {
 
 /// Runs one seed.
 pub fn run(seed: u64, keep_trace: bool) -> anyhow::Result<Report> {
+    run_with(seed, keep_trace, None)
+}
+
+/// The same of a system that is broken in one way, if in any.
+pub fn run_with(seed: u64, keep_trace: bool, mutation: Option<Mutation>) -> anyhow::Result<Report> {
     watch_panics();
     let folder = folder()?;
-    let mut fleet = Fleet::new(seed, keep_trace, folder.path())?;
+    let mut fleet = Fleet::new(Shared::new(seed, keep_trace, mutation), folder.path())?;
     let mut told = fleet.run()?;
     told.broken.extend(PANICS.take().into_iter().map(|panic| format!("something panicked: {panic}")));
     let (trace, lines) = fleet.shared.trace();
@@ -86,7 +93,7 @@ pub fn run(seed: u64, keep_trace: bool) -> anyhow::Result<Report> {
         incidents: told.stories.len() as u64,
         executed,
         ends,
-        took_ms: fleet.shared.now(),
+        rested_ms: fleet.shared.now() - fleet.mended_at,
     })
 }
 
@@ -104,8 +111,11 @@ struct Fleet {
     dice: Rng,
     hosts: Vec<Host>,
     hosts_started: u64,
-    host_wakes_at: u64,
-    host_skew_ms: Arc<AtomicI64>,
+    /// Of each machine that hosts run on: when one starts there again, and how wrong its clock is.
+    host_wakes_at: [u64; HOSTS],
+    host_skew_ms: [Arc<AtomicI64>; HOSTS],
+    /// Faults are injected up to then.
+    mended_at: u64,
     nodes: Vec<Node>,
     workloads: BTreeSet<WorkloadId>,
     /// Of each node: until when its telemetry does not come, or its load is too high.
@@ -119,8 +129,8 @@ struct Told {
 }
 
 impl Fleet {
-    fn new(seed: u64, keep_trace: bool, folder: &Path) -> anyhow::Result<Self> {
-        let shared = Shared::new(seed, keep_trace);
+    fn new(shared: Arc<Shared>, folder: &Path) -> anyhow::Result<Self> {
+        let seed = shared.seed;
         let rules = Rules::of(seed);
         shared.book().approvers = rules.approvers;
         let database = folder.join("aether.db");
@@ -128,11 +138,13 @@ impl Fleet {
         let mut workloads = BTreeSet::new();
         let mut nodes = Vec::new();
         for (number, token) in tokens.into_iter().enumerate() {
-            // Two on the first node, one on the second, none on the last.
-            let here: Vec<String> = (number..NODES - 1).map(|n| format!("work-{number}-{n}")).collect();
+            // Two on each node but the last.
+            let here: Vec<String> =
+                (0..2).filter(|_| number < NODES - 1).map(|n| format!("work-{number}-{n}")).collect();
             workloads.extend(here.iter().map(|id| WorkloadId(id.clone())));
             nodes.push(Node::new(number, shared.clone(), folder.join(format!("node-{number}")), token, here));
         }
+        let stands_still = shared.odds.get(Fault::ReplicaBeside) > 0.0;
         Ok(Self {
             dice: dice(seed, "fleet"),
             shared,
@@ -140,8 +152,10 @@ impl Fleet {
             rules,
             hosts: vec![],
             hosts_started: 0,
-            host_wakes_at: 0,
-            host_skew_ms: Arc::default(),
+            // A second one waits for the lease, where one may stand still.
+            host_wakes_at: [0, if stands_still { 2 * SECOND } else { u64::MAX }],
+            host_skew_ms: Default::default(),
+            mended_at: FAULTS_MS,
             nodes,
             workloads,
             stale_until: vec![0; NODES],
@@ -151,9 +165,9 @@ impl Fleet {
 
     fn run(&mut self) -> anyhow::Result<Told> {
         loop {
-            let now = self.shared.now() + QUANTUM_MS;
+            let now = self.shared.now() + self.quantum();
             self.shared.set_now(now);
-            if now == FAULTS_MS {
+            if now >= self.mended_at && !self.shared.is_quiet() {
                 self.mend(now);
             }
             if now.is_multiple_of(SECOND) {
@@ -164,12 +178,20 @@ impl Fleet {
             self.turns(now);
             if self.shared.is_quiet()
                 && now.is_multiple_of(5 * SECOND)
-                && now > FAULTS_MS + 20 * SECOND
+                && now > self.mended_at + 20 * SECOND
                 && let Some(told) = self.at_rest(now)?
             {
                 return Ok(told);
             }
         }
+    }
+
+    /// How long the next turn is. Where nothing can happen but waiting it is longer.
+    fn quantum(&self) -> u64 {
+        let now = self.shared.now();
+        let nobody = self.hosts.is_empty() && self.host_wakes_at.iter().all(|at| *at > now + 10 * SECOND);
+        let waits = self.shared.is_quiet() && now > self.mended_at + 600 * SECOND;
+        if (nobody || waits) && now.is_multiple_of(SECOND) { SECOND } else { QUANTUM_MS }
     }
 
     fn roll(&mut self, fault: Fault) -> bool {
@@ -182,33 +204,31 @@ impl Fleet {
         self.shared.note("all is mended");
         self.shared.calm();
         self.shared.book().end_trouble(u64::MAX);
-        self.host_skew_ms.store(0, SeqCst);
-        self.host_wakes_at = now;
+        for place in 0..HOSTS {
+            self.host_skew_ms[place].store(0, SeqCst);
+            self.host_wakes_at[place] = self.host_wakes_at[place].min(if place == 0 { now } else { u64::MAX });
+        }
         for number in 0..NODES {
             (self.stale_until[number], self.loaded_until[number]) = (0, 0);
             self.nodes[number].skew_ms.store(0, SeqCst);
             self.nodes[number].wakes_at = now;
         }
-        // What one replica opens another learns of when it starts; and one that stands still is as good as dead.
-        if self.shared.counts().get(Fault::ReplicaBeside) > 0 {
-            while !self.hosts.is_empty() {
-                self.host_dies(0, now);
-            }
-            self.host_wakes_at = now;
+        for host in &mut self.hosts {
+            host.still_until = host.still_until.map(|_| now);
         }
     }
 
     fn each_second(&mut self, now: u64) {
         let quiet = self.shared.is_quiet();
         self.shared.book().end_trouble(now);
-        if !quiet {
+        if !quiet && !self.hosts.is_empty() {
             self.trouble(now);
             self.clocks();
             self.hosts_in_trouble(now);
         }
         self.telemetry(now);
-        // Somebody looks every few seconds, at any replica that answers.
-        if self.dice.u8(0..3) == 0 && !self.hosts.is_empty() {
+        // Somebody looks now and then, at any host that answers.
+        if self.dice.bool() && !self.hosts.is_empty() {
             let which = self.dice.usize(0..self.hosts.len());
             if self.hosts[which].still_until.is_none() {
                 self.hosts[which].people_look();
@@ -217,18 +237,22 @@ impl Fleet {
     }
 
     fn trouble(&mut self, now: u64) {
-        if happens(&mut self.dice, 0.08) {
+        if happens(&mut self.dice, 0.15) {
             let running: Vec<usize> = {
                 let world = self.shared.world();
                 world.copies().iter().filter(|(_, copy)| copy.running).map(|((node, _), _)| *node).collect()
             };
             let any = self.dice.usize(0..NODES);
             let which = self.dice.choice(running).unwrap_or(any);
-            let until = now + SECOND * self.dice.u64(5..40);
+            let until = now + SECOND * self.dice.u64(4..20);
             self.shared.note(format!("node {which} is in trouble until {until}"));
             self.shared.book().begin_trouble(node::id(which).as_str(), until);
         }
         for number in 0..NODES {
+            if self.nodes[number].is_up() && self.roll(Fault::AgentKilled) {
+                self.shared.fault(Fault::AgentKilled, format!("node {number}"));
+                self.nodes[number].die(now);
+            }
             if self.roll(Fault::TelemetryStale) {
                 self.stale_until[number] = now + SECOND * self.dice.u64(5..40);
                 self.shared.fault(Fault::TelemetryStale, format!("node {number} until {}", self.stale_until[number]));
@@ -241,16 +265,22 @@ impl Fleet {
     }
 
     fn clocks(&mut self) {
-        if self.roll(Fault::HostClockStepped) {
-            let skew = self.dice.i64(-20_000..20_000);
-            self.host_skew_ms.store(skew, SeqCst);
-            self.shared.fault(Fault::HostClockStepped, format!("to {skew} ms"));
+        for (fault, sign) in [(Fault::HostClockForward, 1), (Fault::HostClockBack, -1)] {
+            for place in 0..HOSTS {
+                if self.roll(fault) {
+                    let by = sign * self.dice.i64(500..20_000);
+                    step_clock(&self.host_skew_ms[place], by);
+                    self.shared.fault(fault, format!("of the machine {place} by {by} ms"));
+                }
+            }
         }
-        for number in 0..NODES {
-            if self.roll(Fault::AgentClockStepped) {
-                let skew = self.dice.i64(-20_000..20_000);
-                self.nodes[number].skew_ms.store(skew, SeqCst);
-                self.shared.fault(Fault::AgentClockStepped, format!("node {number} to {skew} ms"));
+        for (fault, sign) in [(Fault::AgentClockForward, 1), (Fault::AgentClockBack, -1)] {
+            for number in 0..NODES {
+                if self.roll(fault) {
+                    let by = sign * self.dice.i64(500..20_000);
+                    step_clock(&self.nodes[number].skew_ms, by);
+                    self.shared.fault(fault, format!("of node {number} by {by} ms"));
+                }
             }
         }
     }
@@ -261,12 +291,25 @@ impl Fleet {
             let which = self.dice.usize(0..self.hosts.len());
             self.host_dies(which, now);
         }
-        if self.hosts.len() == 1 && HOSTS_MAXIMUM > 1 && self.roll(Fault::ReplicaBeside) {
+        if !self.hosts.is_empty() && self.mended_at == FAULTS_MS && self.roll(Fault::HostsAway) {
+            let away = SECOND * self.dice.u64(1_800..4 * 3_600);
+            self.shared.fault(Fault::HostsAway, format!("for {away} ms"));
+            while !self.hosts.is_empty() {
+                self.host_dies(0, now);
+            }
+            self.host_wakes_at = self.host_wakes_at.map(|at| at.saturating_add(away).max(now + away));
+            self.mended_at += away;
+            // Whatever was wrong is long over when they are back.
+            self.shared.book().end_trouble(u64::MAX);
+        }
+        let drives = self.hosts.iter().position(|host| host.drives() && host.still_until.is_none());
+        if let Some(which) = drives.filter(|_| self.hosts.len() == HOSTS)
+            && self.roll(Fault::ReplicaBeside)
+        {
             let until = now + SECOND * self.dice.u64(1..30);
-            let host = &mut self.hosts[0];
+            let host = &mut self.hosts[which];
             host.still_until = Some(until);
             self.shared.fault(Fault::ReplicaBeside, format!("host {} stands still until {until}", host.id.0));
-            self.host_wakes_at = now + SECOND * self.dice.u64(0..5);
         }
         for which in 0..self.hosts.len() {
             if self.roll(Fault::DatabaseRefused) {
@@ -274,36 +317,42 @@ impl Fleet {
                 self.shared.fault(Fault::DatabaseRefused, format!("until {until}"));
                 self.hosts[which].refuse_writes(until);
             }
+            if self.roll(Fault::DatabaseConflict) {
+                // More than the driver tries, at times.
+                self.hosts[which].fail_commits(self.dice.u64(1..8));
+            }
         }
     }
 
     fn telemetry(&mut self, now: u64) {
         for number in 0..NODES {
-            if !self.nodes[number].is_up() || self.stale_until[number] > now {
+            let load = if self.loaded_until[number] > now { 1.0 } else { 0.3 };
+            let node = &mut self.nodes[number];
+            if self.shared.book().in_trouble(node::id(number).as_str()) {
+                self.shared.book().reason(node::id(number).as_str(), now);
+            }
+            node.sample(load);
+            if !node.is_up() || self.stale_until[number] > now {
                 continue;
             }
-            let load = if self.loaded_until[number] > now { 1.0 } else { 0.3 };
-            let running: Vec<String> = {
-                let world = self.shared.world();
-                let here = world.copies().iter().filter(|((node, _), copy)| *node == number && copy.running);
-                here.map(|((_, id), _)| id.0.clone()).collect()
-            };
-            for host in self.hosts.iter().filter(|host| host.still_until.is_none()) {
-                host.telemetry(minds::telemetry(number, now / SECOND, now, load, &running));
+            for host in self.hosts.iter_mut().filter(|host| host.still_until.is_none()) {
+                host.telemetry(number, node);
             }
         }
     }
 
     fn start_what_is_down(&mut self, now: u64) -> anyhow::Result<()> {
-        let standing = self.hosts.iter().all(|host| host.still_until.is_some());
-        if standing && self.hosts.len() < HOSTS_MAXIMUM && now >= self.host_wakes_at {
+        for place in 0..HOSTS {
+            if now < self.host_wakes_at[place] || self.hosts.iter().any(|host| host.place == place) {
+                continue;
+            }
             self.hosts_started += 1;
             let id = HostId(self.hosts_started);
             let dice = self.dice.fork();
-            let skew = self.host_skew_ms.clone();
-            match Host::start(id, self.shared.clone(), &self.database, skew, self.rules, dice)? {
+            let skew = self.host_skew_ms[place].clone();
+            match Host::start((id, place), self.shared.clone(), &self.database, skew, self.rules, dice)? {
                 Started::Up(host) => self.hosts.push(*host),
-                Started::Died => self.host_wakes_at = now + SECOND,
+                Started::Died => self.host_wakes_at[place] = now + SECOND,
             }
         }
         for node in &mut self.nodes {
@@ -319,8 +368,8 @@ impl Fleet {
         let host = self.hosts.remove(which);
         self.shared.note(format!("host {} is gone", host.id.0));
         self.shared.net().host_gone(now, host.id, told);
+        self.host_wakes_at[host.place] = now + QUANTUM_MS * self.dice.u64(1..100);
         drop(host);
-        self.host_wakes_at = now + QUANTUM_MS * self.dice.u64(1..100);
     }
 
     fn deliver(&mut self, now: u64) {
@@ -330,8 +379,8 @@ impl Fleet {
                 Packet::Open { stream } => {
                     let to = self.shared.net().host_of(stream);
                     match self.hosts.iter().find(|host| Some(host.id) == to) {
-                        Some(host) => host.take_in(stream),
-                        None => self.shared.net().refuse(now, stream),
+                        Some(host) if host.take_in(stream) => {}
+                        Some(_) | None => self.shared.net().refuse(now, stream),
                     }
                 }
                 Packet::Up { stream, frame } => {
@@ -342,6 +391,12 @@ impl Fleet {
                 Packet::Down { stream, frame } => {
                     let what = frame.as_deref().map_or_else(|| "end".to_string(), net::server_kind);
                     self.shared.note(format!("stream {stream} down {what}"));
+                    let knows = frame.as_ref().and_then(|frame| self.shared.net().agent_knows(stream, frame));
+                    if let Some((node, lease)) = knows {
+                        let mut world = self.shared.world();
+                        let newest = world.welcomed.entry(node).or_default();
+                        *newest = lease.max(*newest);
+                    }
                     self.shared.net().deliver_down(stream, frame);
                 }
                 Packet::Order { node, dispatch } => {
@@ -369,8 +424,8 @@ impl Fleet {
 
     /// The end, if nothing is left to do, or too much time has passed.
     fn at_rest(&mut self, now: u64) -> anyhow::Result<Option<Told>> {
-        let Some(host) = self.hosts.last() else { return Ok(None) };
-        let late = now >= FAULTS_MS + REST_WITHIN_MS;
+        let Some(host) = self.hosts.iter().find(|host| host.drives()) else { return Ok(None) };
+        let late = now >= self.mended_at + REST_WITHIN_MS;
         let open = host.ask(|store| async move { store.incidents(Some(true), None, 100).await });
         let open = open.context("the host died when nothing went wrong")??;
         let unsettled: usize = self.nodes.iter().map(Node::unsettled).sum();
@@ -393,6 +448,11 @@ impl Fleet {
         }
         Ok(Some(Told { stories, broken }))
     }
+}
+
+fn step_clock(skew_ms: &AtomicI64, by: i64) {
+    let skew = skew_ms.load(SeqCst).saturating_add(by);
+    skew_ms.store(skew.clamp(-SKEW_MS, SKEW_MS), SeqCst);
 }
 
 /// An event on one line.

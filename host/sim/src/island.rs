@@ -37,9 +37,14 @@ pub(crate) struct Death {
 impl Death {
     /// Ends the island. Whoever awaits this never goes on.
     pub(crate) async fn die(&self) {
+        self.mark();
+        std::future::pending().await
+    }
+
+    /// The same for who does not await: nothing of the island goes on after its present step.
+    pub(crate) fn mark(&self) {
         self.dead.store(true, SeqCst);
         self.notify.notify_one();
-        std::future::pending().await
     }
 
     pub(crate) fn is_dead(&self) -> bool {

@@ -22,13 +22,15 @@ mod host;
 mod island;
 mod machine;
 mod minds;
+mod mutations;
 mod net;
 mod node;
 mod people;
 mod shared;
 
-pub use faults::{Counts, Fault};
-pub use fleet::{Report, run};
+pub use faults::{Counts, DEATHS, Fault};
+pub use fleet::{Report, run, run_with};
+pub use shared::Mutation;
 
 use aether_core::time::Time;
 

@@ -7,12 +7,13 @@ use crate::{
     dice::{Rng, happens},
     faults::Fault,
     island::Death,
-    shared::Shared,
+    shared::{Mutation, Shared},
 };
 use aether_agent::{
     act::{
         Work,
         check::{Refusal, Task},
+        journal::Witness,
         run::Run,
     },
     clock,
@@ -21,7 +22,8 @@ use aether_agent::{
 use aether_core::{
     catalogue::verb,
     id::WorkloadId,
-    order::{IdempotencyKey, Outcome, OutcomeStatus},
+    order::{Direction, IdempotencyKey, Outcome, OutcomeStatus},
+    plan::PlanHash,
     subject::SubjectRef,
 };
 use std::{
@@ -37,12 +39,30 @@ pub(crate) struct Copy {
     pub generation: u64,
 }
 
+/// One order that was begun.
+#[derive(Clone, Debug)]
+pub(crate) struct Begun {
+    pub at: u64,
+    pub node: usize,
+    pub key: IdempotencyKey,
+    pub plan: PlanHash,
+    pub subject: SubjectRef,
+    pub verb: String,
+}
+
 /// All that really is.
 #[derive(Default)]
 pub(crate) struct World {
     copies: BTreeMap<(usize, WorkloadId), Copy>,
-    /// Orders that had an effect, each on its node.
-    begun: BTreeMap<IdempotencyKey, usize>,
+    /// Orders that had an effect, in order.
+    pub begun: Vec<Begun>,
+    /// How each order really ended.
+    pub ended: BTreeMap<IdempotencyKey, OutcomeStatus>,
+    /// Undoings that agents refused, and why.
+    pub refused: Vec<(IdempotencyKey, &'static str)>,
+    /// The newest lease of all, and the newest that each node was welcomed under.
+    pub lease: u64,
+    pub welcomed: BTreeMap<usize, u64>,
     /// What is done to a target now, by which order of which plan.
     acting: BTreeMap<SubjectRef, (usize, IdempotencyKey)>,
     pub executed: u64,
@@ -78,15 +98,24 @@ impl World {
         }
     }
 
-    fn begin(&mut self, node: usize, task: &Task) {
+    fn begin(&mut self, at: u64, node: usize, task: &Task) {
         self.executed += 1;
+        let (key, subject) = (&task.order.key, task.target.subject());
+        let before = self.begun.iter().find(|begun| begun.key == *key).map(|begun| begun.node);
         // Looking at progress changes nothing and may be done again.
-        if task.verb != verb::CONFIRM
-            && let Some(before) = self.begun.insert(task.order.key.clone(), node)
-        {
-            self.broken.push(format!("{} of {} ran twice: on node {before} and on {node}", task.verb, task.target));
+        match before.filter(|_| task.verb != verb::CONFIRM) {
+            Some(before) => {
+                self.broken.push(format!("{} of {subject} ran twice: on node {before} and on {node}", task.verb));
+            }
+            None => {
+                if before.is_none() && self.welcomed.get(&node).is_some_and(|newest| task.order.lease < *newest) {
+                    let of = task.order.lease;
+                    self.broken.push(format!("{} of {subject} ran under the lease {of}, which was over", task.verb));
+                }
+            }
         }
-        let subject = task.target.subject();
+        let plan = task.order.plan.clone();
+        self.begun.push(Begun { at, node, key: key.clone(), plan, subject: subject.clone(), verb: task.verb.clone() });
         if let Some((other, key)) = self.acting.insert(subject.clone(), (node, task.order.key.clone()))
             && key != task.order.key
         {
@@ -107,34 +136,56 @@ impl World {
     }
 }
 
-/// Where one life of an agent ends by itself: at so many places where it could.
+/// Where one life of an agent ends by itself: the so manieth time that it comes to a place.
 pub(crate) struct Fuse {
-    left: Mutex<Option<u64>>,
-    pub death: Arc<Death>,
+    aim: Mutex<Option<(&'static str, u64)>>,
+    death: Arc<Death>,
     shared: Arc<Shared>,
     node: usize,
 }
 
 impl Fuse {
-    pub(crate) fn new(left: Option<u64>, death: Arc<Death>, shared: Arc<Shared>, node: usize) -> Self {
-        Self { left: Mutex::new(left), death, shared, node }
+    pub(crate) fn new(
+        aim: Option<(&'static str, u64)>,
+        death: Arc<Death>,
+        shared: Arc<Shared>,
+        node: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self { aim: Mutex::new(aim), death, shared, node })
     }
 
-    pub(crate) async fn at(&self, place: &str) {
-        let burnt = {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-            match &mut *left {
-                Some(0) => true,
-                Some(count) => {
-                    *count -= 1;
-                    false
-                }
-                None => false,
+    fn burns(&self, place: &str) -> bool {
+        let mut aim = self.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = match &mut *aim {
+            Some((aimed, 0)) if *aimed == place => true,
+            Some((aimed, left)) if *aimed == place => {
+                *left -= 1;
+                false
             }
+            Some(_) | None => false,
         };
-        if burnt && !self.shared.is_quiet() {
-            self.shared.fault(Fault::AgentDied, format!("node {} at {place}", self.node));
+        if here && !self.shared.is_quiet() {
+            *aim = None;
+            self.shared.death(self.node, place);
+            return true;
+        }
+        false
+    }
+
+    async fn at(&self, place: &str) {
+        if self.burns(place) {
             self.death.die().await;
+        }
+    }
+}
+
+impl Witness for Fuse {
+    fn at(&self, step: &str, written: bool) {
+        let place = format!("{} {step}", if written { "after" } else { "before" });
+        if self.burns(&place) {
+            self.death.mark();
+            // Whatever was at work is cut off here.
+            std::panic::resume_unwind(Box::new("the agent died"));
         }
     }
 }
@@ -144,7 +195,7 @@ pub(crate) struct Machine {
     pub node: usize,
     pub shared: Arc<Shared>,
     pub registry: Arc<Registry>,
-    pub fuse: Fuse,
+    pub fuse: Arc<Fuse>,
     pub dice: Mutex<Rng>,
 }
 
@@ -180,7 +231,7 @@ impl Machine {
 
     /// Something that takes a while. An error says why it must not go on.
     async fn work(&self, run: &Run) -> Result<(), Done> {
-        let takes = self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(50..4_000);
+        let takes = self.dice.lock().unwrap_or_else(PoisonError::into_inner).u64(50..2_000);
         tokio::time::sleep(Duration::from_millis(takes)).await;
         if self.rolls(Fault::StepHung, run.task()) {
             let for_ever = self.dice.lock().unwrap_or_else(PoisonError::into_inner).bool();
@@ -199,11 +250,8 @@ impl Machine {
         Ok(())
     }
 
-    async fn phase(&self, run: &Run, phase: &str) -> Result<(), Done> {
-        self.fuse.at(&format!("before {} {phase}", run.task().verb)).await;
-        run.phase(phase).map_err(|error| failed("agent.disk", error.to_string()))?;
-        self.fuse.at(&format!("after {} {phase}", run.task().verb)).await;
-        Ok(())
+    fn phase(run: &Run, phase: &str) -> Result<(), Done> {
+        run.phase(phase).map_err(|error| failed("agent.disk", error.to_string()))
     }
 
     fn put(&self, entry: &Entry, generation: u64, state: State) -> Result<(), Done> {
@@ -220,13 +268,13 @@ impl Machine {
     async fn checkpoint(&self, run: &Run) -> Result<Done, Done> {
         let task = run.task();
         let entry = self.registry.get(&task.workload).ok_or_else(|| failed("target.missing", "it left"))?;
-        self.phase(run, "dumping").await?;
+        Self::phase(run, "dumping")?;
         self.work(run).await?;
         let stopped = Copy { running: false, generation: entry.generation };
         self.becomes(&task.workload, Some(stopped), "dumped");
         self.fuse.at("dumped").await;
         self.put(&entry, entry.generation, State::Stopped)?;
-        let stored = match self.phase(run, "storing").await {
+        let stored = match Self::phase(run, "storing") {
             Ok(()) => self.work(run).await,
             Err(done) => Err(done),
         };
@@ -241,6 +289,9 @@ impl Machine {
 
     /// As in the agent's own executor: the source goes on as the next generation.
     fn goes_on(&self, entry: &Entry, why: Done) -> Done {
+        if self.shared.is_broken(Mutation::LeavesStopped) {
+            return why;
+        }
         let running = Copy { running: true, generation: entry.generation + 1 };
         self.becomes(&entry.spec.id, Some(running), "goes on");
         match self.put(entry, entry.generation + 1, State::Running) {
@@ -251,9 +302,9 @@ impl Machine {
 
     async fn restore(&self, run: &Run) -> Result<Done, Done> {
         let task = run.task();
-        self.phase(run, "verifying").await?;
+        Self::phase(run, "verifying")?;
         self.work(run).await?;
-        self.phase(run, "restoring").await?;
+        Self::phase(run, "restoring")?;
         self.work(run).await?;
         let generation = task.target.generation + 1;
         self.becomes(&task.workload, Some(Copy { running: true, generation }), "restored");
@@ -314,8 +365,9 @@ impl Machine {
         }
     }
 
-    fn outcome(&self, done: Done, started_at: aether_core::time::Time) -> Outcome {
+    fn outcome(&self, task: &Task, done: Done, started_at: aether_core::time::Time) -> Outcome {
         let Done { status, code, message, manifest } = done;
+        self.shared.world().ended.insert(task.order.key.clone(), status);
         self.shared.note(format!("node {}: {status:?} {code}: {message}", self.node));
         Outcome {
             status,
@@ -332,7 +384,12 @@ impl Machine {
 
 #[tonic::async_trait]
 impl Work for Machine {
-    fn ready(&self, _task: &Task) -> Result<(), Refusal> {
+    fn ready(&self, task: &Task) -> Result<(), Refusal> {
+        if self.shared.is_broken(Mutation::LimitsUndoing) && task.order.direction == Direction::Compensate {
+            let code = "breaker.open";
+            self.shared.world().refused.push((task.order.key.clone(), code));
+            return Err(Refusal { code, reason: "as the mutation wants".into() });
+        }
         Ok(())
     }
 
@@ -365,19 +422,18 @@ impl Work for Machine {
             },
             _ => unknown(CODE, "cut short"),
         };
-        Some(self.outcome(settled, clock::now()))
+        Some(self.outcome(task, settled, clock::now()))
     }
 
     async fn carry_out(self: Arc<Self>, run: Run) -> Outcome {
         let started_at = clock::now();
         let task = run.task();
-        self.fuse.at("taken").await;
         self.shared
             .note(format!("node {}: begins {} of {} (fence {})", self.node, task.verb, task.target, task.order.fence));
         if let Some(why) = self.shared.book().not_approved(&task.order.plan) {
             self.shared.world().broken.push(format!("{} of {} ran {why}", task.verb, task.target));
         }
-        self.shared.world().begin(self.node, task);
+        self.shared.world().begin(self.shared.now(), self.node, task);
         let ended = match task.verb.as_str() {
             _ if task.dry_run => Ok(ok("all checks passed; nothing was done")),
             verb::CHECKPOINT => self.checkpoint(&run).await,
@@ -394,9 +450,8 @@ impl Work for Machine {
             },
             _ => Ok(ok("done")),
         };
-        self.fuse.at("done").await;
         self.shared.world().end(task);
-        self.outcome(ended.unwrap_or_else(|why| why), started_at)
+        self.outcome(task, ended.unwrap_or_else(|why| why), started_at)
     }
 
     fn forget_all_images(&self) {}

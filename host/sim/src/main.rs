@@ -68,13 +68,14 @@ fn main() -> anyhow::Result<ExitCode> {
         }
     });
     let mut faults = Counts::default();
-    let (mut incidents, mut executed, mut failures) = (0, 0, 0u64);
+    let (mut incidents, mut executed, mut failures, mut rested_ms) = (0, 0, 0u64, 0);
     let mut ends: std::collections::BTreeMap<String, u64> = Default::default();
     for report in done.into_inner().unwrap_or_else(PoisonError::into_inner) {
         let (report, same) = report?;
         faults.merge(&report.faults);
         incidents += report.incidents;
         executed += report.executed;
+        rested_ms = rested_ms.max(report.rested_ms);
         for how in report.ends {
             *ends.entry(how).or_default() += 1;
         }
@@ -93,8 +94,12 @@ fn main() -> anyhow::Result<ExitCode> {
         }
     }
     println!("{} seeds, {failures} failed, {incidents} incidents, {executed} steps executed", args.seeds);
+    println!("at rest at most {} s after the last fault", rested_ms / 1_000);
     for fault in Fault::ALL {
-        println!("{:>10}  {}", faults.get(fault), fault.name());
+        println!("{:>10}  {}", faults.get(*fault), fault.name());
+    }
+    for (place, count) in faults.deaths() {
+        println!("{count:>10}  agent died {place}");
     }
     for (how, count) in ends {
         println!("{count:>10}  ended {how}");

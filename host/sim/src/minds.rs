@@ -2,11 +2,10 @@
 //! often as the odds say.
 
 use crate::{
-    START,
     dice::{Rng, dice, happens},
     faults::Fault,
     node,
-    shared::Shared,
+    shared::{Mutation, Shared},
 };
 use aether_core::{
     catalogue::{argument, verb},
@@ -15,9 +14,10 @@ use aether_core::{
         Limits, OnFailure, Proposal, ProposedStep, Question, Reason, Risk, Role, RoutingQuestion, Verdict,
     },
     id::{DecisionId, Digest, EntryId, SlotId},
-    observation::Input,
+    observation::{Aggregation, Input, MetricInput, Observation},
     slot::Stage,
-    subject::{Subject, SubjectKind},
+    subject::{Subject, SubjectKind, SubjectRef},
+    telemetry::{Batch, Sample, SeriesKey, SeriesSamples},
     time::Time,
     value::Value,
 };
@@ -30,11 +30,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Of a node; a plan needs it below 0.9 on its target.
 pub(crate) const LOAD: &str = "sim.load";
+/// Of a node: 1 while it is in trouble.
+const TROUBLE: &str = "sim.trouble";
+/// How far back whoever scores looks.
+const EVIDENCE_MS: u64 = 5_000;
 /// Of a workload; success is that it is at least 0.5.
 pub(crate) const PROGRESS: &str = "sim.progress";
 
 const STEP_TIMEOUT_MS: u64 = 20_000;
-const WATCH_MS: u64 = 5_000;
+const WATCH_MS: u64 = 3_000;
 
 /// One seed's way of approving.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +64,13 @@ pub(crate) struct Minds {
 impl Minds {
     pub(crate) fn new(shared: Arc<Shared>, rules: Rules, dice: Rng) -> Self {
         Self { shared, rules, dice: Arc::new(Mutex::new(dice)), runbooks: Runbooks::default() }
+    }
+}
+
+impl Minds {
+    /// Broken: nobody is asked, though approvals are due.
+    pub(crate) fn asks_nobody(&self) -> bool {
+        self.shared.is_broken(Mutation::AsksNobody)
     }
 }
 
@@ -91,7 +102,7 @@ impl Panel for Mind {
     }
 
     async fn ask(&self, at: Time, question: &Asking<'_>) -> Vec<Envelope> {
-        let question = question(&[]);
+        let question = question(&self.reads());
         let outcome = self.answer(&question);
         vec![envelope(self.role, at, question, outcome)]
     }
@@ -106,16 +117,42 @@ impl Panel for Mind {
 }
 
 impl Mind {
+    /// What it reads of whoever it is asked about.
+    fn reads(&self) -> Vec<Input> {
+        let trouble = || MetricInput {
+            name: TROUBLE.into(),
+            unit: "1".into(),
+            window_ms: EVIDENCE_MS,
+            step_ms: 1_000,
+            aggregation: Aggregation::Last,
+        };
+        if self.role == Role::RiskScorer { vec![Input::Metric(trouble())] } else { vec![] }
+    }
+
+    /// Whether this guest fails, and how.
+    fn fails(&self, dice: &mut Rng) -> Option<Fault> {
+        let kinds = [Fault::GuestTrapped, Fault::GuestOutOfFuel, Fault::GuestTimedOut, Fault::GuestWrong];
+        let failing = kinds.into_iter().find(|kind| happens(dice, self.shared.odds.get(*kind)))?;
+        (!self.shared.is_quiet()).then(|| {
+            self.shared.fault(failing, self.role.world());
+            failing
+        })
+    }
+
     fn answer(&self, question: &Question) -> Result<Answer, GuestFault> {
         let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.shared.is_quiet() && happens(&mut dice, self.shared.odds.get(Fault::GuestFaulted)) {
-            self.shared.fault(Fault::GuestFaulted, self.role.world());
-            return Err(GuestFault { kind: FaultKind::Trapped, message: "as was wanted".into() });
+        let failed = |kind| Err(GuestFault { kind, message: "as was wanted".into() });
+        match self.fails(&mut dice) {
+            None => {}
+            Some(Fault::GuestWrong) => return Ok(self.wrong(&mut dice, question)),
+            Some(Fault::GuestOutOfFuel) => return failed(FaultKind::OutOfFuel),
+            Some(Fault::GuestTimedOut) => return failed(FaultKind::TimedOut),
+            Some(_) => return failed(FaultKind::Trapped),
         }
         Ok(match question {
-            Question::Score(observation) => Answer::Assessment(Assessment::Risk(self.risk(&observation.subject))),
+            Question::Score(observation) => Answer::Assessment(Self::assess(observation)),
             Question::Plan { finding, candidates, .. } => {
-                let workload = finding.workloads.first();
+                let workload = dice.choice(&finding.workloads);
                 let to = candidates.first().map(|candidate| &candidate.node);
                 let proposals = workload.zip(to).map(|(workload, to)| migration(workload, to));
                 Answer::Proposals(proposals.into_iter().collect())
@@ -130,26 +167,49 @@ impl Mind {
         })
     }
 
-    fn risk(&self, subject: &Subject) -> Risk {
-        let trouble = self.shared.book().in_trouble(&subject.id);
-        let (level, score) = if trouble { (Level::Critical, 0.9) } else { (Level::Low, 0.1) };
-        Risk {
-            level,
-            score,
-            confidence: 0.9,
-            horizon_ms: None,
-            cause: "sim.trouble".into(),
-            reason: "the simulation says so".into(),
-            contributions: vec![],
+    /// Something plausible or mad, and in any case not right.
+    fn wrong(&self, dice: &mut Rng, question: &Question) -> Answer {
+        match question {
+            Question::Score(observation) if dice.bool() => {
+                self.shared.book().reason(&observation.subject.id, self.shared.now());
+                Answer::Assessment(Assessment::Risk(risk(true)))
+            }
+            Question::Plan { finding, candidates, .. } => {
+                let workload = finding.workloads.first();
+                let to = candidates.first().map(|candidate| &candidate.node);
+                let Some(mut mad) = workload.zip(to).map(|(workload, to)| migration(workload, to)) else {
+                    return Answer::Choices(vec![]);
+                };
+                for step in &mut mad.steps {
+                    match dice.u8(0..4) {
+                        0 => step.verb = "shell.run".into(),
+                        1 => step.target.generation += 7,
+                        2 => drop(step.arguments.insert(argument::TO.into(), Value::Text("node-9".into()))),
+                        _ => step.verb = verb::RETIRE.into(),
+                    }
+                }
+                Answer::Proposals(vec![mad])
+            }
+            Question::Route(_) => Answer::Choices(vec![choice("node-9".into()), choice("node-9".into())]),
+            Question::Score(_) | Question::Judge(_) => Answer::Choices(vec![]),
+        }
+    }
+
+    /// By what was sampled, and nothing else.
+    fn assess(observation: &Observation) -> Assessment {
+        let mut values = observation.columns.iter().flat_map(|column| &column.values);
+        match values.rfind(|value| value.is_finite()) {
+            Some(value) => Assessment::Risk(risk(*value >= 0.5)),
+            None => Assessment::Insufficient("nothing was sampled lately".into()),
         }
     }
 
     fn judge(&self, dice: &mut Rng) -> Judgement {
         let reason = |code: &str| Reason { code: code.into(), text: code.into() };
-        if !self.shared.is_quiet() && happens(dice, 0.05) {
+        if !self.shared.is_quiet() && happens(dice, 0.03) {
             return Judgement { verdict: Verdict::Deny, reasons: vec![reason("sim.denied")] };
         }
-        let verdict = match self.rules.approvers {
+        let verdict = match self.rules.approvers.filter(|_| !self.shared.is_broken(Mutation::AsksNobody)) {
             None => Verdict::Allow,
             Some(approvers) => Verdict::RequireApproval(Demand {
                 approvers,
@@ -160,6 +220,19 @@ impl Mind {
             }),
         };
         Judgement { verdict, reasons: vec![reason("sim.judged")] }
+    }
+}
+
+fn risk(trouble: bool) -> Risk {
+    let (level, score) = if trouble { (Level::Critical, 0.9) } else { (Level::Low, 0.1) };
+    Risk {
+        level,
+        score,
+        confidence: 0.9,
+        horizon_ms: None,
+        cause: "sim.trouble".into(),
+        reason: "the simulation says so".into(),
+        contributions: vec![],
     }
 }
 
@@ -225,19 +298,8 @@ fn envelope(role: Role, at: Time, question: Question, outcome: Result<Answer, Gu
     }
 }
 
-/// The telemetry of a second: the load of a node, and the progress of what runs on it.
-pub(crate) fn telemetry(
-    number: usize,
-    sequence: u64,
-    now: u64,
-    load: f64,
-    running: &[String],
-) -> aether_core::telemetry::Batch {
-    use aether_core::{
-        subject::SubjectRef,
-        telemetry::{Batch, Sample, SeriesKey, SeriesSamples},
-    };
-    let at = Time(START.0 + i64::try_from(now).unwrap_or(i64::MAX));
+/// The telemetry of a second: the load of a node, whether it is in trouble, and the progress of what runs on it.
+pub(crate) fn telemetry(number: usize, sequence: u64, at: Time, load: f64, trouble: bool, running: &[String]) -> Batch {
     let series = |kind, id: &str, metric: &str, value| SeriesSamples {
         key: SeriesKey {
             subject: SubjectRef { kind, id: id.into() },
@@ -248,7 +310,8 @@ pub(crate) fn telemetry(
         samples: vec![Sample { at, value }],
     };
     let origin = node::id(number);
-    let mut all = vec![series(SubjectKind::Node, origin.as_str(), LOAD, load)];
+    let node = |metric, value| series(SubjectKind::Node, origin.as_str(), metric, value);
+    let mut all = vec![node(LOAD, load), node(TROUBLE, f64::from(u8::from(trouble)))];
     all.extend(running.iter().map(|id| series(SubjectKind::Workload, id, PROGRESS, 1.0)));
     Batch { origin, epoch: 1, sequence, series: all, events: vec![] }
 }

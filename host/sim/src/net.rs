@@ -7,9 +7,12 @@ use crate::{
     QUANTUM_MS,
     dice::{Rng, dice, happens},
     faults::Fault,
+    host::Base,
+    mutations,
     shared::Shared,
 };
 use aether_agent::uplink::{Dial, Inbound, Incoming};
+use aether_core::order::Order;
 use aether_proto::v1::{self, client_frame, dispatch_state::State, server_frame};
 use futures::StreamExt as _;
 use std::{collections::BTreeMap, sync::Arc};
@@ -169,6 +172,15 @@ impl Net {
         }
     }
 
+    /// The agent on `node` has heard that the host of `stream` is in charge.
+    pub(crate) fn agent_knows(&self, stream: u64, frame: &Down) -> Option<(usize, u64)> {
+        let known = self.streams.get(&stream).filter(|known| known.to_agent.is_some())?;
+        match frame.as_ref().ok()?.payload.as_ref()? {
+            server_frame::Payload::Welcome(welcome) => Some((known.node, welcome.lease)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn host_gone(&mut self, now: u64, host: HostId, told: bool) {
         self.hosts.retain(|known| *known != host);
         let streams: Vec<u64> =
@@ -251,7 +263,8 @@ impl Net {
         }
     }
 
-    pub(crate) fn send_up(&mut self, shared: &Shared, id: u64, frame: v1::ClientFrame) {
+    pub(crate) fn send_up(&mut self, shared: &Shared, id: u64, mut frame: v1::ClientFrame) {
+        mutations::on_the_way_up(shared, &mut frame);
         let what = client_kind(&frame);
         for at in self.ways(shared, id, true, &what) {
             self.push(at, Packet::Up { stream: id, frame: Some(Box::new(frame.clone())) });
@@ -260,6 +273,12 @@ impl Net {
 
     pub(crate) fn send_down(&mut self, shared: &Shared, id: u64, frame: Down) {
         let what = server_kind(&frame);
+        if let Some(dispatch) = dispatched(&frame) {
+            sent_in_charge(shared, dispatch);
+            if let Some((node, ahead)) = mutations::sent_ahead(shared, dispatch) {
+                self.push(shared.now() + QUANTUM_MS, Packet::Order { node, dispatch: Box::new(ahead) });
+            }
+        }
         if let Ok(v1::ServerFrame { payload: Some(server_frame::Payload::Dispatch(dispatch)), .. }) = &frame
             && !shared.is_quiet()
             && happens(&mut self.dice, shared.odds.get(Fault::OrderRepeated))
@@ -290,6 +309,23 @@ impl Net {
     }
 }
 
+pub(crate) fn dispatched(frame: &Down) -> Option<&v1::Dispatch> {
+    match frame.as_ref().ok()?.payload.as_ref()? {
+        server_frame::Payload::Dispatch(dispatch) => Some(dispatch),
+        _ => None,
+    }
+}
+
+/// A host without the lease sends no orders.
+fn sent_in_charge(shared: &Shared, dispatch: &v1::Dispatch) {
+    let Ok(order) = serde_json::from_slice::<Order>(&dispatch.order) else { return };
+    let mut world = shared.world();
+    if order.lease != world.lease {
+        let newest = world.lease;
+        world.broken.push(format!("an order was sent under the lease {}, and {newest} is the newest", order.lease));
+    }
+}
+
 /// How an agent dials in this network.
 pub(crate) struct Wire {
     pub node: usize,
@@ -313,8 +349,11 @@ impl Dial for Wire {
 }
 
 /// Carries what a host says down a stream.
-pub(crate) async fn pump(shared: Arc<Shared>, id: u64, mut frames: aether_host::fabric::Frames) {
+pub(crate) async fn pump(shared: Arc<Shared>, id: u64, base: Arc<Base>, mut frames: aether_host::fabric::Frames) {
     while let Some(frame) = frames.next().await {
+        if dispatched(&frame).is_some() {
+            base.before_dispatch().await;
+        }
         shared.net().send_down(&shared, id, frame);
     }
     shared.net().close(id, false);

@@ -3,14 +3,21 @@
 
 use crate::{
     dice::{Rng, dice, happens},
-    faults::Fault,
+    faults::{DEATHS, Fault},
     island::Island,
     machine::{Fuse, Machine},
+    minds,
     net::Wire,
-    shared::Shared,
+    shared::{Mutation, Shared},
 };
 use aether_agent::{
-    act::{Desk, images::Images, journal::Journal, snapshot::ahead::Ahead},
+    act::{
+        Desk,
+        images::Images,
+        journal::{Journal, Witness},
+        snapshot::ahead::Ahead,
+    },
+    clock,
     collect::Latest,
     config::{Config, Declared, JoinToken, SpoolLimits},
     spool::Spool,
@@ -22,10 +29,13 @@ use aether_core::{
     catalogue::capability,
     id::{NodeId, WorkloadId},
     snapshot::{Tier, WorkloadSpec},
+    telemetry::Batch,
 };
 use aether_proto::v1;
 use anyhow::Context as _;
 use std::{
+    collections::VecDeque,
+    io::Write as _,
     path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicI64},
     time::Duration,
@@ -33,6 +43,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// Batches that a spool holds.
+const SPOOL_BATCHES: usize = 1_200;
 /// Orders that wait for the desk.
 const INBOUND: usize = 256;
 
@@ -71,6 +83,11 @@ pub(crate) struct Node {
     /// When its agent is started again.
     pub wakes_at: u64,
     lives: u64,
+    /// Its journal ends in the middle of a record.
+    torn: bool,
+    /// What it has sampled, oldest first, as its spool holds it; with how much of it was dropped.
+    spool: VecDeque<Batch>,
+    forgotten: u64,
 }
 
 impl Node {
@@ -93,6 +110,9 @@ impl Node {
             life: None,
             wakes_at: 0,
             lives: 0,
+            torn: false,
+            spool: VecDeque::new(),
+            forgotten: 0,
         }
     }
 
@@ -104,15 +124,21 @@ impl Node {
     pub(crate) fn start(&mut self, now: u64) -> anyhow::Result<()> {
         self.lives += 1;
         let island = Island::new(now, self.skew_ms.clone(), self.dice.fork())?;
-        let fuse = happens(&mut self.dice, self.shared.odds.get(Fault::AgentDied)).then(|| self.dice.u64(0..10));
+        let aimed = happens(&mut self.dice, self.shared.odds.get(Fault::AgentDied));
+        let fuse = aimed.then(|| (DEATHS[self.dice.usize(0..DEATHS.len())], u64::from(self.dice.u8(0..4) == 0)));
         let fuse = Fuse::new(fuse, island.death.clone(), self.shared.clone(), self.number);
         let machine_dice = self.dice.fork();
+        let torn = happens(&mut self.dice, self.shared.odds.get(Fault::JournalTorn));
+        self.torn = torn && self.lives > 1 && !self.shared.is_quiet();
         let begun = island.inside(|| -> anyhow::Result<_> {
             let config = Arc::new(self.config());
             let state = Arc::new(StateFolder::open(&config.state)?);
             let registry = Arc::new(Registry::open(&state.registry(), "the one boot".into())?);
             let spool = Arc::new(Spool::open(&state.spool(), config.node.clone(), config.spool)?);
-            let journal = Arc::new(Journal::open(&state.journal()).context("the journal of orders")?);
+            self.what_is_left_of_the_journal(&state)?;
+            let witness: Arc<dyn Witness> = fuse.clone();
+            let journal = Journal::open_before(&state.journal(), Some(witness)).context("the journal of orders")?;
+            let journal = Arc::new(journal);
             let (capabilities, report) = watch::channel(capabilities());
             let (inbound, orders) = mpsc::channel(INBOUND);
             let ahead = Ahead::begin(Images::new(state.snapshots(), config.images_memory_bytes))?;
@@ -150,6 +176,11 @@ impl Node {
                 link: ends.link,
                 host_key: ends.host_key,
                 generation: ends.generation,
+                lease: if self.shared.is_broken(Mutation::AgentIgnoresLease) {
+                    watch::channel(0).1
+                } else {
+                    ends.lease
+                },
                 latest: Latest::default(),
                 concurrent_maximum: config.concurrent_maximum,
             };
@@ -165,6 +196,21 @@ impl Node {
         });
         self.life = Some(Life { island, inbound, journal, _capabilities: capabilities });
         self.shared.note(format!("node {}: its agent starts, life {}", self.number, self.lives));
+        Ok(())
+    }
+
+    /// A death in the middle of a write leaves a part of a record that nothing was begun on the word of.
+    fn what_is_left_of_the_journal(&self, state: &StateFolder) -> anyhow::Result<()> {
+        let path = state.journal().join("journal");
+        if self.torn
+            && let Ok(mut file) = std::fs::File::options().append(true).open(&path)
+        {
+            file.write_all(&[0x55; 21])?;
+            self.shared.fault(Fault::JournalTorn, format!("node {}", self.number));
+        }
+        if self.shared.is_broken(Mutation::ForgetsJournal) && path.exists() {
+            std::fs::remove_file(&path)?;
+        }
         Ok(())
     }
 
@@ -217,6 +263,34 @@ impl Node {
             self.shared.net().agent_gone(now, self.number, told);
         }
         self.wakes_at = now + away;
+    }
+
+    /// Samples what there is, by its own clock.
+    pub(crate) fn sample(&mut self, load: f64) {
+        let Some(life) = &self.life else { return };
+        let trouble = self.shared.book().in_trouble(id(self.number).as_str());
+        let running: Vec<String> = {
+            let world = self.shared.world();
+            let here = world.copies().iter().filter(|((node, _), copy)| *node == self.number && copy.running);
+            here.map(|((_, id), _)| id.0.clone()).collect()
+        };
+        let at = life.island.inside(clock::now);
+        let sequence = self.forgotten + self.spool.len() as u64 + 1;
+        self.spool.push_back(minds::telemetry(self.number, sequence, at, load, trouble, &running));
+        while self.spool.len() > SPOOL_BATCHES {
+            self.spool.pop_front();
+            self.forgotten += 1;
+        }
+    }
+
+    /// What it has sampled after the first `taken`.
+    pub(crate) fn spooled(&self, taken: u64) -> impl Iterator<Item = &Batch> {
+        self.spool.iter().filter(move |batch| batch.sequence > taken)
+    }
+
+    /// How much it has sampled.
+    pub(crate) fn sampled(&self) -> u64 {
+        self.forgotten + self.spool.len() as u64
     }
 
     /// Hands an order to the desk, beside the stream.

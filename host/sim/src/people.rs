@@ -3,9 +3,10 @@
 
 use crate::{
     dice::{Rng, happens},
-    shared::Shared,
+    shared::{Mutation, Shared},
 };
 use aether_core::{
+    audit::Act,
     id::PrincipalId,
     incident::{Approval, Rank},
     plan::PlanHash,
@@ -26,6 +27,8 @@ pub(crate) struct Book {
     pub approvers: Option<u32>,
     /// Nodes that are in trouble, and until when.
     trouble: BTreeMap<String, u64>,
+    /// When there was a reason to act on a node: trouble, or a false alarm of whoever scores.
+    reasons: Vec<(String, u64)>,
 }
 
 impl Book {
@@ -44,6 +47,20 @@ impl Book {
         self.trouble.retain(|_, until| *until > now);
     }
 
+    /// There is a reason to act on a node now.
+    pub(crate) fn reason(&mut self, node: &str, now: u64) {
+        let known = self.reasons.iter_mut().rev().find(|(known, at)| known == node && now.saturating_sub(*at) <= 1_000);
+        match known {
+            Some((_, at)) => *at = now,
+            None => self.reasons.push((node.into(), now)),
+        }
+    }
+
+    /// Whether there was one within `within` before `at`.
+    pub(crate) fn had_reason(&self, node: &str, at: u64, within: u64) -> bool {
+        self.reasons.iter().any(|(known, last)| known == node && *last + within >= at)
+    }
+
     pub(crate) fn in_trouble(&self, node: &str) -> bool {
         self.trouble.contains_key(node)
     }
@@ -51,6 +68,7 @@ impl Book {
 
 /// One look at what waits.
 pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mut dice: Rng) {
+    reset_breakers(&shared, &control, &mut dice).await;
     let Ok(open) = store.incidents(Some(true), None, 50).await else { return };
     for waiting in open.into_iter().filter(|incident| incident.phase == "awaiting_approval") {
         let Some(plan) = waiting.plan else { continue };
@@ -68,7 +86,9 @@ pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mu
                 ("approves", control.approve(&waiting.id, word.clone()).await)
             }
             70..=79 => {
-                word.plan = PlanHash(blake3::hash(word.plan.0.as_bytes()).to_hex().to_string());
+                if !shared.is_broken(Mutation::TakesAnyHash) {
+                    word.plan = PlanHash(blake3::hash(word.plan.0.as_bytes()).to_hex().to_string());
+                }
                 ("approves another plan", control.approve(&waiting.id, word.clone()).await)
             }
             80..=84 => {
@@ -86,5 +106,16 @@ pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mu
         }
         let came = done.map_or_else(|error| error.to_string(), |()| "taken".to_string());
         shared.note(format!("{} ({}) {what} of {}: {came}", word.by, word.rank.name(), waiting.id));
+    }
+}
+
+/// Somebody looks at the breakers that are open, and closes them again.
+async fn reset_breakers(shared: &Shared, control: &Control, dice: &mut Rng) {
+    for breaker in control.breakers().into_iter().filter(|breaker| breaker.opened_at.is_some()) {
+        if happens(dice, 0.3) {
+            let act = Act::by_itself("breaker.reset", format!("breaker/{}", breaker.scope), BTreeMap::new());
+            let reset = control.reset_breaker(&breaker.scope, act).await;
+            shared.note(format!("somebody resets the breaker {}: {}", breaker.scope, reset.is_ok()));
+        }
     }
 }

@@ -19,7 +19,35 @@ pub(crate) struct Trace {
     lines: Option<Vec<String>>,
 }
 
+/// A system that is broken on purpose, so that the checkers have something to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// An agent begins with an empty journal.
+    ForgetsJournal,
+    /// The host asks nobody, though approvals are due.
+    AsksNobody,
+    /// An approval of another plan is taken for one of the plan that waits.
+    TakesAnyHash,
+    /// The next step of a plan is sent together with the first.
+    SendsAhead,
+    /// A host goes on when another has its lease.
+    HostIgnoresLease,
+    /// An agent takes orders under whatever lease.
+    AgentIgnoresLease,
+    /// A failure is told as success.
+    TellsSuccess,
+    /// A limit counts undoings.
+    LimitsUndoing,
+    /// A source that ought to go on is left stopped.
+    LeavesStopped,
+    /// What a spool held is sent as if it were of now.
+    Restamps,
+    /// No outcome ever comes to the host.
+    TellsNothing,
+}
+
 pub(crate) struct Shared {
+    mutation: Option<Mutation>,
     pub seed: u64,
     pub odds: Odds,
     now: AtomicU64,
@@ -37,9 +65,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(seed: u64, keep_trace: bool) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, keep_trace: bool, mutation: Option<Mutation>) -> Arc<Self> {
         let lines = keep_trace.then(Vec::new);
         Arc::new(Self {
+            mutation,
             seed,
             odds: Odds::of(seed),
             now: AtomicU64::new(0),
@@ -50,6 +79,10 @@ impl Shared {
             net: Mutex::new(Net::new(seed)),
             book: Mutex::default(),
         })
+    }
+
+    pub(crate) fn is_broken(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -92,6 +125,12 @@ impl Shared {
     pub(crate) fn fault(&self, fault: Fault, what: impl AsRef<str>) {
         locked(&self.counts).add(fault);
         self.note(format!("FAULT {}: {}", fault.name(), what.as_ref()));
+    }
+
+    /// An agent dies at a step of its journal.
+    pub(crate) fn death(&self, node: usize, place: &str) {
+        locked(&self.counts).add_death(place);
+        self.fault(Fault::AgentDied, format!("node {node} {place}"));
     }
 
     pub(crate) fn trace(&self) -> (String, Vec<String>) {

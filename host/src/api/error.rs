@@ -85,6 +85,8 @@ pub enum Error {
     Registry(registry::Error),
     #[error("something went wrong inside; the log says more under the instance named here")]
     Internal,
+    #[error("another host drives since; nothing was changed here")]
+    NotInCharge,
 }
 
 /// Every code with its title, in order. `docs/errors.md` has a section for each; a test holds it.
@@ -137,6 +139,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0077", "Decision not executable"),
     ("AE0078", "Too many backtests"),
     ("AE0080", "Runbook not there"),
+    ("AE0088", "Another host drives"),
+    ("AE0089", "Waiting for the lease"),
     ("AE0090", "Audit not whole"),
     ("AE0091", "Break-glass not taken"),
     ("AE0092", "Breaker not reset"),
@@ -166,6 +170,7 @@ impl Error {
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
             Error::NotReady(_) => "AE0030",
+            Error::NotInCharge => "AE0088",
             Error::DecisionNotKept { .. } => "AE0075",
             Error::Backtest(error) => error.code(),
             Error::Replay(error) => error.code(),
@@ -213,7 +218,9 @@ impl Error {
             | Error::Quarantined(_)
             | Error::Unproved(_) => StatusCode::CONFLICT,
             Error::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-            Error::Streams { .. } | Error::Full | Error::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Streams { .. } | Error::Full | Error::NotReady(_) | Error::NotInCharge => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Error::Registry(error) => of_registry(error).1,
             Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -249,6 +256,7 @@ impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match error {
             store::Error::Conflict(what) => Error::Conflict(what),
+            store::Error::NotInCharge { .. } => Error::NotInCharge,
             other => Error::internal(other),
         }
     }

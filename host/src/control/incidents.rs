@@ -5,7 +5,7 @@ use super::{Control, locked};
 use crate::{
     clock,
     fabric::{DispatchError, Events, FabricEvent},
-    store::Commit,
+    store::{self, Commit},
 };
 use aether_core::{
     artifact::Artifact,
@@ -16,9 +16,9 @@ use aether_core::{
     id::{IncidentId, NodeId, PrincipalId},
     incident::{
         Approval, ApprovalRefused, CallOffRefused, Effect, Event, Incident, Opening, Phase, Rank, Reservation,
-        TimerKind, step,
+        Resolution, TimerKind, step,
     },
-    order::{Direction, IdempotencyKey, Order, Outcome, OutcomeStatus},
+    order::{Direction, IdempotencyKey, Order, Outcome, OutcomeStatus, Provenance},
     plan::{PlanHash, Shape, Step, forecast::Taken},
     subject::SubjectRef,
     time::Time,
@@ -69,7 +69,7 @@ pub enum NotTaken {
     #[error("you have not approved this plan, so there is nothing to withdraw")]
     NothingToWithdraw,
     #[error("it could not be written down, so it does not count; try again")]
-    Store(#[source] crate::store::Error),
+    Store(#[source] store::Error),
 }
 
 /// What is to be learned from a step: what a checkpoint that was really taken took.
@@ -231,7 +231,7 @@ impl Control {
             let mut live = Live::new(incident, journal.len() as u64);
             let opening = Opening { incident: id.clone(), ..opening.clone() };
             let effects = self.commit(&mut live, &Event::Relapsed(Box::new(opening)), envelopes).await?;
-            Ok::<_, crate::store::Error>((!live.incident.is_closed()).then_some((id, live, effects)))
+            Ok::<_, store::Error>((!live.incident.is_closed()).then_some((id, live, effects)))
         };
         let (id, live, effects) = match again.await {
             Ok(found) => found?,
@@ -280,7 +280,7 @@ impl Control {
     }
 
     /// Steps, commits and performs. On an error nothing has changed.
-    async fn take(&self, live: &mut Live, event: Event, envelopes: Vec<Envelope>) -> Result<(), crate::store::Error> {
+    async fn take(&self, live: &mut Live, event: Event, envelopes: Vec<Envelope>) -> Result<(), store::Error> {
         let effects = self.commit(live, &event, &envelopes).await?;
         self.perform_all(live, effects).await;
         Ok(())
@@ -291,7 +291,7 @@ impl Control {
         live: &mut Live,
         event: &Event,
         envelopes: &[Envelope],
-    ) -> Result<Vec<Effect>, crate::store::Error> {
+    ) -> Result<Vec<Effect>, store::Error> {
         let now = clock::now();
         let mut after = live.incident.clone();
         let effects = step(&mut after, now, event);
@@ -309,7 +309,7 @@ impl Control {
                 Ok(()) => break,
                 Err(error) => {
                     tries += 1;
-                    if tries >= COMMIT_TRIES {
+                    if tries >= COMMIT_TRIES || matches!(error, store::Error::NotInCharge { .. }) {
                         metrics::counter!("aether_control_commit_failures_total").increment(1);
                         return Err(error);
                     }
@@ -360,7 +360,11 @@ impl Control {
             Effect::AskApproval { plan } => {
                 tracing::warn!(incident.id = %id, plan.hash = %plan, "a plan waits for approval");
             }
-            Effect::Reserve(reservation) => return Some(self.reserve(live, reservation).await),
+            Effect::Reserve(reservation) => {
+                let reserved = self.reserve(live, reservation).await;
+                live.again |= reserved.is_none();
+                return reserved;
+            }
             Effect::Dispatch { reservation, fence, execute_by } => {
                 live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
             }
@@ -385,6 +389,7 @@ impl Control {
                 live.timers.clear();
                 locked(&self.0.guard).release(clock::now(), &id);
                 locked(&self.0.breakers).ended(&id);
+                self.forget_if_old(&live.incident).await;
                 self.0.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 metrics::counter!("aether_incidents_closed_total").increment(1);
                 if let Err(error) = self.0.store.prune_decisions().await {
@@ -395,7 +400,19 @@ impl Control {
         None
     }
 
-    async fn reserve(&self, live: &Live, reservation: Reservation) -> Event {
+    /// A finding that had grown too old for a plan is found anew, if the trouble is still there.
+    async fn forget_if_old(&self, incident: &Incident) {
+        if incident.hash.is_none() && matches!(incident.phase, Phase::Closed { resolution: Resolution::Expired }) {
+            locked(&self.0.detector).forget(&incident.shape.subject);
+            if let Err(error) = self.0.store.clear_finding(&incident.shape.subject).await {
+                tracing::warn!(incident.id = %incident.id, error = &error as &dyn std::error::Error,
+                    "a finding that is too old could not be forgotten; after a restart it has to clear first");
+            }
+        }
+    }
+
+    /// None: it is to be tried again with the next tick.
+    async fn reserve(&self, live: &Live, reservation: Reservation) -> Option<Event> {
         let now = clock::now();
         let id = &live.incident.id;
         let key = reservation.key.clone();
@@ -405,15 +422,15 @@ impl Control {
                 usize::try_from(reservation.step).ok().and_then(|step| live.incident.plan.as_ref()?.steps.get(step));
             if step.is_some_and(|step| script_of(step).is_some_and(|digest| self.script(digest).is_none())) {
                 let reason = "the policy in force no longer has the script that was approved".to_string();
-                return Event::ReservationRefused { key, code: "runbook.gone".into(), reason };
+                return Some(Event::ReservationRefused { key, code: "runbook.gone".into(), reason });
             }
             let bounds = step.map(|step| self.readings(&step.preconditions)).unwrap_or_default();
             if let Some(reason) = bounds.iter().find_map(|reading| reading.broken(now)) {
-                return Event::ReservationRefused { key, code: "precondition".into(), reason };
+                return Some(Event::ReservationRefused { key, code: "precondition".into(), reason });
             }
         }
         if let Err(open) = self.may_begin(&live.incident, &reservation, now).await {
-            return Event::ReservationRefused { key, code: Open::CODE.into(), reason: open.to_string() };
+            return Some(Event::ReservationRefused { key, code: Open::CODE.into(), reason: open.to_string() });
         }
         let admitted = locked(&self.0.guard).admit(
             now,
@@ -423,7 +440,7 @@ impl Control {
             reservation.direction,
         );
         if let Err(stop) = admitted {
-            return Event::ReservationRefused { key, code: stop.code().into(), reason: stop.to_string() };
+            return Some(Event::ReservationRefused { key, code: stop.code().into(), reason: stop.to_string() });
         }
         let within = match reservation.direction {
             Direction::Forward => self.0.settings.begin_within_ms,
@@ -434,12 +451,16 @@ impl Control {
         match self.0.store.reserve(id, &reservation, now, execute_by).await {
             Ok(reserved) => {
                 self.has_begun(&live.incident, &reservation, now);
-                Event::Reserved { key, fence: reserved.fence, execute_by: reserved.execute_by }
+                Some(Event::Reserved { key, fence: reserved.fence, execute_by: reserved.execute_by })
             }
             Err(error) => {
                 tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "a step could not be reserved");
+                // An undoing does not end because a database took no writes for a moment.
+                if reservation.direction == Direction::Compensate {
+                    return None;
+                }
                 let reason = "the ledger could not take the reservation, so nothing was sent".to_string();
-                Event::ReservationRefused { key, code: "ledger".into(), reason }
+                Some(Event::ReservationRefused { key, code: "ledger".into(), reason })
             }
         }
     }
@@ -460,7 +481,7 @@ impl Control {
                 return true;
             }
         };
-        let Reservation { key, plan: hash, step, direction, verb, node, target: _, inputs } = reservation;
+        let Reservation { key, plan: hash, step, direction, verb, node, target, inputs } = reservation;
         let mut inputs = inputs;
         let planned = usize::try_from(step).ok().and_then(|step| plan.steps.get(step));
         if let Some(script) = planned.and_then(script_of).and_then(|digest| self.script(digest)) {
@@ -471,7 +492,10 @@ impl Control {
             plan: hash,
             step,
             direction,
+            target,
+            decided_by: Provenance::of(plan),
             node: node.clone(),
+            lease: self.0.store.lease(),
             fence,
             nonce,
             execute_by,

@@ -15,6 +15,7 @@ mod ask;
 mod breakers;
 mod deliberate;
 mod incidents;
+pub mod lease;
 mod observe;
 mod risks;
 
@@ -55,6 +56,9 @@ pub struct Settings {
     /// An agent must begin an order within this, or refuse it. Default 60,000; 1,000 to 3,600,000. It also bounds how
     /// long an order waits for an agent that is away.
     pub begin_within_ms: u64,
+    /// A host that has not renewed its lease for so long counts as gone, and another on the same database takes over.
+    /// Default 10,000; 1,000 to 600,000.
+    pub lease_ms: u64,
     /// Evaluations at one time. Default 2; 1 to 256.
     pub evaluations: u32,
     /// Nodes that routers are asked about for one incident; of a larger fleet, so many are drawn. Default 64; 2 to 1,024.
@@ -72,6 +76,7 @@ impl Default for Settings {
             tick_ms: 1_000,
             grace_ms: 10_000,
             begin_within_ms: 60_000,
+            lease_ms: 10_000,
             evaluations: 2,
             candidates: 64,
             relapse_within_ms: 600_000,
@@ -96,6 +101,7 @@ impl Settings {
             ("tick_ms", self.tick_ms, 100, 60_000),
             ("grace_ms", self.grace_ms, 0, 600_000),
             ("begin_within_ms", self.begin_within_ms, 1_000, 3_600_000),
+            ("lease_ms", self.lease_ms, 1_000, 600_000),
             ("evaluations", u64::from(self.evaluations), 1, 256),
             ("candidates", u64::from(self.candidates), 2, 1_024),
             ("relapse_within_ms", self.relapse_within_ms, 0, 86_400_000),

@@ -236,6 +236,7 @@ pub(crate) async fn admit(
             disabled_sources: vec![],
         }),
         telemetry_ack: fabric.recorder.safe(&node).borrow().map(super::session::ack),
+        lease: fabric.store.lease(),
     };
     Ok(Admitted { node, session, end, pulse, pushed_aside, welcome })
 }

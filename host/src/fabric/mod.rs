@@ -30,7 +30,7 @@ use aether_core::{
     audit::Act,
     catalogue::{argument, verb},
     id::NodeId,
-    order::{Direction, IdempotencyKey, Order, Outcome},
+    order::{Direction, IdempotencyKey, Order, Outcome, Provenance},
     plan::{Plan, Step, World},
     time::Time,
     value::Value,
@@ -488,6 +488,12 @@ fn verb_of<'a>(plan: &'a Plan, order: &Order) -> Result<&'a str, DispatchError> 
     };
     if *node != order.node {
         return Err(DispatchError::Mismatch("it is for another node than the step"));
+    }
+    if order.target != step.target {
+        return Err(DispatchError::Mismatch("it is for another target than the step"));
+    }
+    if order.decided_by != Provenance::of(plan) {
+        return Err(DispatchError::Mismatch("it names other components or another policy than the plan"));
     }
     Ok(verb)
 }

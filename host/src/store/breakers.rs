@@ -54,7 +54,7 @@ impl Store {
         incident: &IncidentId,
         act: Act,
     ) -> Result<(), Error> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin_driving().await?;
         sqlx::query(
             "INSERT INTO breakers (scope, opened_at, reason, incident_id) VALUES (?, ?, ?, ?)
              ON CONFLICT (scope) DO UPDATE SET opened_at = excluded.opened_at, reason = excluded.reason, incident_id = excluded.incident_id",

@@ -73,7 +73,7 @@ impl Store {
     /// Writes an event, its artifacts and decisions, the plan and what it changes in the ledger, or nothing.
     pub async fn commit(&self, commit: Commit<'_>) -> Result<(), Error> {
         let Commit { incident, number, at, event, artifacts, envelopes, acts } = commit;
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin_driving().await?;
         if number == 1 {
             insert_incident(&mut tx, incident, at).await?;
         } else {
@@ -131,7 +131,7 @@ impl Store {
         now: Time,
         execute_by: Time,
     ) -> Result<Reserved, Error> {
-        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.begin_driving().await?;
         sqlx::query(
             "INSERT INTO ledger (key, incident_id, plan_hash, step, direction, verb, node, target, fence, execute_by, reserved_at, status)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(fence), 0) + 1 FROM ledger), ?, ?, 'reserved')

@@ -11,14 +11,16 @@ mod checkpoints;
 mod components;
 mod cordons;
 mod incidents;
+mod lease;
 pub mod nodes;
 pub mod slots;
 pub mod tokens;
 
 pub use incidents::{Attempt, Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};
+pub use lease::Lease;
 
 use sqlx::{
-    SqlitePool,
+    Connection as _, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use std::{path::Path, time::Duration};
@@ -34,17 +36,22 @@ pub enum Error {
     Corrupt { document: String, source: serde_json::Error },
     #[error("what was to be written is not there or has changed: {0}")]
     Conflict(String),
+    #[error("another host drives since: its lease is {newest}, and this one's was {lease}; nothing was written")]
+    NotInCharge { lease: u64, newest: u64 },
 }
 
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: SqlitePool,
+    /// The epoch that is driven under; 0: whatever drives is not checked.
+    lease: u64,
 }
 
 impl Store {
     /// Opens or makes the database and brings it to this version's schema.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        Self::open_with(path, SqlitePoolOptions::new().max_connections(4)).await
+        let pool = SqlitePoolOptions::new().max_connections(4);
+        Self::open_with(path, pool.after_release(|connection, _| Box::pin(is_sound(connection)))).await
     }
 
     /// The same, with as many connections, and with what is done to each, as the caller wants.
@@ -58,7 +65,7 @@ impl Store {
             .busy_timeout(Duration::from_secs(10));
         let pool = pool.connect_with(options).await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, lease: 0 })
     }
 
     /// Answers if the database does.
@@ -76,6 +83,14 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Whether a connection that is given back can be used again. Where a commit fails, as on a full disk, SQLite has rolled
+/// back by itself, and the driver still believes in the transaction: it would begin none on that connection any more.
+pub async fn is_sound(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // What the connection was told before has been done when this is answered.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// A document column as JSON.

@@ -219,6 +219,7 @@ impl Store {
 
     /// Notes that an order goes out; a repeat is fine.
     pub async fn note_dispatched(&self, order: &DispatchedRow) -> Result<(), Error> {
+        let mut tx = self.begin_driving().await?;
         sqlx::query(
             "INSERT INTO dispatched (key, node, verb, inputs, at) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (key) DO UPDATE SET inputs = excluded.inputs, at = excluded.at",
@@ -228,8 +229,9 @@ impl Store {
         .bind(&order.verb)
         .bind(to_json(&order.inputs))
         .bind(order.at.0)
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use aether_core::{
     catalogue::{SafetyClass, verb},
     decision::OnFailure,
     id::{Digest, NodeId, SnapshotId, WorkloadId},
-    order::{Direction, IdempotencyKey, Order, Outcome, OutcomeStatus},
+    order::{Direction, IdempotencyKey, Order, Outcome, OutcomeStatus, Provenance},
     plan::{BlastCount, Compensation, Plan, PlanHash, Shape, Step},
     snapshot::{ChunkRef, Manifest, SnapshotFile, Tier, WorkloadSpec},
     subject::{SubjectKind, SubjectRef, Target},

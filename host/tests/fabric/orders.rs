@@ -36,7 +36,10 @@ fn order(plan: &Plan, step: u32, node: &str, inputs: BTreeMap<String, String>) -
         plan: plan.hash(),
         step,
         direction: Direction::Forward,
+        target: plan.steps[0].target.clone(),
+        decided_by: Provenance::of(plan),
         node: NodeId::new(node),
+        lease: 0,
         fence: 1,
         nonce: "once".into(),
         execute_by: Time(clock::now().0 + 30_000),
@@ -88,6 +91,8 @@ async fn an_order_is_signed_and_its_end_is_said_until_it_is_acknowledged() {
         Order { step: 9, ..order.clone() },
         Order { key: IdempotencyKey("0".repeat(64)), ..order.clone() },
         Order { node: NodeId::new("node-b"), ..order.clone() },
+        Order { target: Target { generation: 2, ..order.target.clone() }, ..order.clone() },
+        Order { decided_by: Provenance { gates: vec![Digest::of(b"g")], ..Provenance::of(&plan) }, ..order.clone() },
     ] {
         let error = host.fabric.dispatch(&plan, wrong).await.expect_err("it does not fit");
         assert!(matches!(error, DispatchError::Mismatch(_)), "{error:?}");

@@ -60,7 +60,10 @@ fn order(plan: &Plan, direction: Direction) -> Order {
         plan: hash,
         step: 0,
         direction,
+        target: plan.steps[0].target.clone(),
+        decided_by: Provenance::of(plan),
         node: NodeId::new("node-a"),
+        lease: 2,
         fence: 5,
         nonce: "n".into(),
         execute_by: NOW.plus_ms(1_000),
@@ -101,8 +104,7 @@ fn words_that_are_off_are_refused_by_name() {
     let stranger = SigningKey::from_bytes(&[8; 32]).sign(&order.signed_bytes()).to_bytes().to_vec();
     let mut spaced = good.order.clone();
     spaced.push(b' ');
-    let mut respelled = b"aether.order.v1\n".to_vec();
-    respelled.extend(&spaced);
+    let respelled = [Order::DOMAIN, &spaced].concat();
     let respelled = host().sign(&respelled).to_bytes().to_vec();
     let mut other = plan.clone();
     other.watch_ms = 2;
@@ -119,6 +121,13 @@ fn words_that_are_off_are_refused_by_name() {
         (with(&|order| order.step = 1), "order.step"),
         (with(&|order| order.direction = Direction::Compensate), "order.verb"),
         (with(&|order| order.key = IdempotencyKey("0".repeat(64))), "order.key"),
+        (with(&|order| order.plan = PlanHash("0".repeat(64))), "order.plan-hash"),
+        (with(&|order| order.target.id = "v".into()), "order.target"),
+        (with(&|order| order.target.kind = SubjectKind::Node), "order.target"),
+        (with(&|order| order.target.generation = 4), "order.target"),
+        (with(&|order| order.decided_by.planner = Digest::of(b"another")), "order.provenance"),
+        (with(&|order| order.decided_by.gates.push(Digest::of(b"another"))), "order.provenance"),
+        (with(&|order| order.decided_by.policy_bundle = Digest::of(b"another")), "order.provenance"),
         (with_plan(&|plan| plan.steps[0].node = NodeId::new("node-b")), "order.node"),
         (with_plan(&|plan| plan.steps[0].verb = verb::MIGRATE.into()), "order.verb"),
         (with_plan(&|plan| plan.steps[0].verb = "shell.run".into()), "order.verb"),
@@ -135,6 +144,41 @@ fn words_that_are_off_are_refused_by_name() {
     }
     assert_eq!(read(&good, None, &NodeId::new("node-a")).unwrap_err().code, "order.signature");
     assert_eq!(claimed_key(&good), order.key.0);
+}
+
+/// Another value of the same kind.
+fn otherwise(name: &str, value: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Number(number) => (number.as_i64().unwrap() + 1).into(),
+        Value::String(_) if name == "direction" => "compensate".into(),
+        Value::String(text) => format!("{text}0").into(),
+        Value::Array(_) => vec!["0"].into(),
+        Value::Object(map) => {
+            let mut map = map.clone();
+            let (name, value) = map.iter_mut().next().unwrap();
+            *value = otherwise(name, value);
+            map.into()
+        }
+        Value::Null | Value::Bool(_) => panic!("{name}: {value}"),
+    }
+}
+
+/// Whatever is changed on the way, the host's signature is not of it.
+#[test]
+fn each_field_of_an_order_is_signed() {
+    let plan = plan(step(verb::CHECKPOINT, "node-a"));
+    let order = order(&plan, Direction::Forward);
+    let good = signed(&plan, &order);
+    let fields = serde_json::to_value(&order).unwrap();
+    for (name, value) in fields.as_object().unwrap() {
+        let mut bent = fields.clone();
+        bent[name] = otherwise(name, value);
+        assert_ne!(bent, fields, "{name}");
+        let bent: Order = serde_json::from_value(bent).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let sent = v1::Dispatch { order: aether_core::plan::canonical(&bent), ..good.clone() };
+        assert_eq!(code(&sent), "order.signature", "{name}");
+    }
 }
 
 #[test]
@@ -169,13 +213,14 @@ struct Scene {
     entry: Option<Entry>,
     generation: Option<u64>,
     now: Time,
+    lease: u64,
     fence: u64,
 }
 
 impl Scene {
     fn of(verb: &'static str, entry: Option<Entry>) -> Self {
         let generation = entry.as_ref().map(|entry| entry.generation);
-        Self { verb, entry, generation, now: NOW, fence: 0 }
+        Self { verb, entry, generation, now: NOW, lease: 0, fence: 0 }
     }
 
     fn code(&self, change: impl Fn(&mut Task), sample: Option<Sample>) -> &'static str {
@@ -186,6 +231,7 @@ impl Scene {
         change(&mut task);
         let here = Here {
             now: self.now,
+            lease: self.lease,
             fence: self.fence,
             entry: self.entry.as_ref(),
             generation: self.generation,
@@ -235,6 +281,8 @@ fn time_fence_inputs_and_preconditions_decide_too() {
     assert_eq!(late.code(|_| {}, None), "order.expired");
     let in_time = Scene { now: NOW.plus_ms(1_000), ..scene() };
     assert_eq!(in_time.code(|_| {}, None), "admitted");
+    assert_eq!(Scene { lease: 3, ..scene() }.code(|_| {}, None), "order.lease");
+    assert_eq!(Scene { lease: 2, ..scene() }.code(|_| {}, None), "admitted");
     assert_eq!(Scene { fence: 6, ..scene() }.code(|_| {}, None), "order.fence");
     assert_eq!(Scene { fence: 5, ..scene() }.code(|_| {}, None), "admitted");
     // It left as generation 5; an older snapshot must not come back.

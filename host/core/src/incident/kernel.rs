@@ -29,6 +29,9 @@ const POSTURE_DEMAND: Demand = Demand {
 };
 /// How long a plan that needs no approval may take until its last step begins.
 const EXECUTE_WITHIN_MS: u64 = 900_000;
+/// A finding is planned and judged for within this. What a host that was down for longer comes back to is an old story:
+/// if the trouble is still there, it is found anew.
+const FINDING_WITHIN_MS: u64 = 300_000;
 /// The longest that a gate can leave a plan waiting for its approval, or approved and waiting for its last step: a week.
 const WITHIN_MAXIMUM_MS: u64 = 7 * 86_400_000;
 /// Entries of the timeline that are kept; the first and the newest matter most, so later ones beyond it are dropped.
@@ -41,6 +44,7 @@ impl Incident {
             id: opening.incident.clone(),
             shape: opening.finding.shape.clone(),
             opened_at: now,
+            found_at: now,
             phase: Phase::Planning,
             recurrences: 0,
             relapses: 0,
@@ -94,6 +98,11 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
         (_, Event::Opened(_) | Event::Relapsed(_)) => {}
         (_, Event::Recurred { risk: _ }) => incident.recurrences = incident.recurrences.saturating_add(1),
 
+        (Phase::Planning, Event::Proposed { .. }) | (Phase::Gating, Event::Judged { .. }) if incident.is_old(now) => {
+            let old_s = now.since_ms(incident.found_at) / 1_000;
+            let why = format!("the finding was {old_s} s old before a plan for it was judged, too old to act on");
+            incident.close(now, Resolution::Expired, why, None, out);
+        }
         (Phase::Planning, Event::Proposed { answers, world, posture, tried }) => {
             incident.proposed(now, answers, (world, tried), posture, out);
         }
@@ -168,6 +177,11 @@ pub fn step(incident: &mut Incident, now: Time, event: &Event) -> Vec<Effect> {
 }
 
 impl Incident {
+    /// Whether its finding is too old to plan for.
+    fn is_old(&self, now: Time) -> bool {
+        now.since_ms(self.found_at) > FINDING_WITHIN_MS
+    }
+
     fn success(&self) -> &[Condition] {
         self.plan.as_ref().map_or(&[], |plan| &plan.success)
     }

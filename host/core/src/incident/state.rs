@@ -68,10 +68,16 @@ impl Reading {
     pub fn holds(&self, now: Time, since: Time) -> bool {
         let (Some(value), Some(at)) = (self.value, self.sampled_at) else { return false };
         at > since
-            && now.since_ms(at) <= self.condition.fresh_within_ms
+            && away_ms(now, at) <= self.condition.fresh_within_ms
             && self.condition.minimum.is_none_or(|minimum| value >= minimum)
             && self.condition.maximum.is_none_or(|maximum| value <= maximum)
     }
+}
+
+/// How far from now a sample was taken. One from a clock that is ahead says as little of now as one that is old: it may
+/// have been taken long ago, before that clock was put right.
+fn away_ms(now: Time, at: Time) -> u64 {
+    now.since_ms(at).max(at.since_ms(now))
 }
 
 impl Reading {
@@ -82,11 +88,12 @@ impl Reading {
         let (Some(value), Some(at)) = (self.value, self.sampled_at) else {
             return Some(format!("{what} was not sampled"));
         };
-        let old_ms = now.since_ms(at);
-        if old_ms > *fresh_within_ms {
-            return Some(format!(
-                "{what} was last seen {old_ms} ms ago, and must be fresher than {fresh_within_ms} ms"
-            ));
+        if away_ms(now, at) > *fresh_within_ms {
+            let old_ms = now.since_ms(at);
+            return Some(match at > now {
+                false => format!("{what} was last seen {old_ms} ms ago, and must be fresher than {fresh_within_ms} ms"),
+                true => format!("{what} was last seen {} ms in the future: a clock is wrong", at.since_ms(now)),
+            });
         }
         if let Some(minimum) = minimum.filter(|minimum| value < *minimum) {
             return Some(format!("{what} is {value}, and must be at least {minimum}"));
@@ -213,6 +220,8 @@ pub struct Incident {
     pub id: IncidentId,
     pub shape: Shape,
     pub opened_at: Time,
+    /// When the trouble was last found: opened, or come back.
+    pub found_at: Time,
     pub opening: Opening,
     pub phase: Phase,
     pub recurrences: u32,
@@ -361,6 +370,7 @@ mod tests {
         for (minimum, maximum, value, at, word) in [
             (Some(1.0), None, None, None, "was not sampled"),
             (Some(1.0), None, Some(1.5), Some(899), "fresher than 100 ms"),
+            (Some(1.0), None, Some(1.5), Some(1_101), "101 ms in the future"),
             (Some(1.0), None, Some(0.5), Some(1_000), "at least 1"),
             (None, Some(2.0), Some(2.5), Some(1_000), "at most 2"),
         ] {

@@ -11,9 +11,10 @@ use crate::{
     id::{DecisionId, Digest, NodeId, PrincipalId, SlotId, SnapshotId, WorkloadId},
     incident::{Event, Incident, TimerKind},
     observation::{Column, Observation, ObservedEvent},
-    order::{Direction, IdempotencyKey, Order, OutcomeStatus},
+    order::{Direction, IdempotencyKey, Order, OutcomeStatus, Provenance},
     plan::PlanHash,
     snapshot::{ChunkRef, Manifest, SnapshotFile, Tier, WorkloadSpec},
+    subject::{SubjectKind, Target},
     time::Time,
     value::Value,
 };
@@ -152,7 +153,14 @@ fn an_order_and_what_is_signed() {
         plan: PlanHash("1d05".into()),
         step: 1,
         direction: Direction::Forward,
+        target: Target { kind: SubjectKind::Workload, id: "train".into(), generation: 3 },
+        decided_by: Provenance {
+            planner: Digest("b1ab".into()),
+            gates: vec![Digest("9a7e".into())],
+            policy_bundle: Digest("b0dd".into()),
+        },
         node: NodeId::new("node-b"),
+        lease: 7,
         fence: 42,
         nonce: "8c2f".into(),
         execute_by: START,
@@ -160,8 +168,8 @@ fn an_order_and_what_is_signed() {
     };
     frozen(&order, expect_file!["../../../golden/order.json"]);
     expect![[r#"
-        aether.order.v1
-        {"direction":"forward","execute_by":1795226400000,"fence":42,"inputs":{"manifest":"ab12"},"key":"ff47","node":"node-b","nonce":"8c2f","plan":"1d05","step":1}"#]].assert_eq(&String::from_utf8(order.signed_bytes()).unwrap());
+        aether.order.v2
+        {"decided_by":{"gates":["9a7e"],"planner":"b1ab","policy_bundle":"b0dd"},"direction":"forward","execute_by":1795226400000,"fence":42,"inputs":{"manifest":"ab12"},"key":"ff47","lease":7,"node":"node-b","nonce":"8c2f","plan":"1d05","step":1,"target":{"generation":3,"id":"train","kind":"workload"}}"#]].assert_eq(&String::from_utf8(order.signed_bytes()).unwrap());
 }
 
 #[test]
