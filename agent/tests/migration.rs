@@ -126,6 +126,19 @@ async fn one_flipped_byte_is_refused_before_the_restore_and_the_source_goes_on()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_the_host_has_not_signed_is_not_restored() {
+    let Some(criu) = common::criu("a_manifest_that_the_host_has_not_signed") else { return };
+    let fleet = fleet(&criu, 1).await;
+    let Fleet { host, counter, .. } = &fleet;
+    host.change(|world| world.unsigned = true);
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let taken = host.carry_out("node-a", &plan, 0, &[]).await;
+    let restored = host.carry_out("node-b", &plan, 1, &[("manifest", &taken.outputs["manifest"])]).await;
+    assert_eq!((restored.status, restored.code.as_str()), (OutcomeStatus::Failed, "snapshot.unsigned"), "{restored:?}");
+    assert_eq!(counter.running(), 0, "a restore was begun");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_changed_on_its_way_ahead_is_not_kept_and_is_fetched_again() {
     let Some(criu) = common::criu("what_is_changed_on_its_way_ahead_is_not_kept") else { return };
     let fleet = fleet(&criu, 4).await;

@@ -325,14 +325,21 @@ struct Setting {
 }
 
 /// Settings without a default are not in the defaults.
-const OPTIONAL: [(&str, &str); 3] = [("server", "tls_cert"), ("server", "tls_key"), ("runtime", "compiler")];
+const OPTIONAL: [(&str, &str, Kind); 6] = [
+    ("server", "tls_cert", Kind::Text),
+    ("server", "tls_key", Kind::Text),
+    ("runtime", "compiler", Kind::Text),
+    ("snapshots", "key_file", Kind::Text),
+    ("snapshots", "s3", Kind::List),
+    ("snapshots", "cold", Kind::List),
+];
 
 /// Every setting with the kind of its value, from the defaults.
 fn known() -> Vec<Setting> {
     let table = toml::Table::try_from(Config::default()).expect("the defaults are tables of plain values");
     let mut known: Vec<Setting> = OPTIONAL
         .iter()
-        .map(|(section, key)| Setting { section: (*section).into(), key: (*key).into(), kind: Kind::Text })
+        .map(|(section, key, kind)| Setting { section: (*section).into(), key: (*key).into(), kind: *kind })
         .collect();
     for (section, keys) in table {
         let toml::Value::Table(keys) = keys else { continue };
@@ -391,6 +398,9 @@ mod tests {
         let mut config: Config = toml::from_str(&text).expect("it parses with all settings set");
         assert!(config.server.tls_cert.take().is_some() && config.server.tls_key.take().is_some());
         assert!(config.runtime.compiler.take().is_some());
+        let snapshots = &mut config.snapshots;
+        let places = (snapshots.key_file.take(), snapshots.s3.take(), snapshots.cold.take());
+        assert!(matches!(places, (Some(_), Some(_), Some(_))));
         assert_eq!(config, Config::default(), "the example shows other defaults than there are");
         let table: toml::Table = toml::from_str(&text).expect("a table");
         for setting in known() {
@@ -417,6 +427,8 @@ mod tests {
             ("AETHER_POSTURE_DRY_RUN", "false"),
             ("AETHER_POSTURE_HIGHEST_LIVE_CLASS", "impactful"),
             ("AETHER_PLUGINS_OCI_INSECURE_HOSTS", "[\"127.0.0.1:5000\"]"),
+            ("AETHER_SNAPSHOTS_S3", "{ bucket = \"ours\", region = \"eu-central-1\" }"),
+            ("AETHER_SNAPSHOT_KEYS", "not a setting"),
             ("AETHER_URL", "not ours to read"),
             ("HOME", "/"),
         ])
@@ -425,6 +437,7 @@ mod tests {
         assert_eq!(config.control.tick_ms, 2_000);
         assert!(!config.posture.dry_run);
         assert_eq!(config.plugins.oci_insecure_hosts, ["127.0.0.1:5000"]);
+        assert_eq!(config.snapshots.s3.expect("a bucket").bucket, "ours");
         for (name, value, part) in [
             ("AETHER_SERVER_LISTNE", "x", "has no setting `listne`"),
             ("AETHER_CONTROL_TICK_MS", "soon", "not a whole number"),

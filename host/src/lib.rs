@@ -13,4 +13,5 @@ pub mod control;
 pub mod fabric;
 pub mod plugins;
 pub mod serve;
+pub mod snapshots;
 pub mod store;

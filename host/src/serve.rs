@@ -16,6 +16,7 @@ use crate::{
         registry::{self, Registry},
         replay::Replays,
     },
+    snapshots::Desk,
     store::{self, Store},
 };
 use aether_core::{audit::Act, incident::Rank, plan::canonical, time::Time};
@@ -45,7 +46,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long open connections and tasks may take to end when the host stops.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
-/// How often old segments and snapshots are looked for.
+/// How often old segments are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// How often components are looked for that nobody needs any more.
 const COLLECT_EVERY: Duration = Duration::from_secs(3_600);
@@ -205,6 +206,8 @@ impl Host {
         let lost = tasks.spawn(lease::keep(store.clone(), config.control.lease_ms, stop.clone()));
         tasks.spawn(seal(recorder.clone(), stop.clone()));
         tasks.spawn(collect(registry.clone(), stop.clone()));
+        let snapshots = Desk::new(blobs, fabric.clone(), store.clone());
+        tasks.spawn(snapshots.clone().keep(stop.clone()));
         let histories = Histories::open(data, store.clone())
             .map_err(|source| Error::Data { path: data.join("histories"), source })?;
         let backtests = Backtests::open(backtest::Parts {
@@ -221,8 +224,15 @@ impl Host {
         .await?;
         let proofs = api::Proofs { replays: Replays::new(store.clone(), registry.clone()), backtests };
         let plugins_dir = config.policy.plugins_dir.clone();
-        let plane =
-            Arc::new(Running { store: store.clone(), fabric: fabric.clone(), control, slots, plugins_dir, proofs });
+        let plane = Arc::new(Running {
+            store: store.clone(),
+            fabric: fabric.clone(),
+            control,
+            slots,
+            plugins_dir,
+            proofs,
+            snapshots,
+        });
         let app = api::App::new(api::Parts {
             store: store.clone(),
             recorder: recorder.clone(),

@@ -281,7 +281,8 @@ impl Desk {
         let key = task.order.key.clone();
         let cancel = CancellationToken::new();
         running.insert(key.clone(), Running { target: task.target.clone(), cancel: cancel.clone() });
-        let run = Run::new(task, self.journal.clone(), self.link.clone(), Handle::current(), cancel);
+        let host_key = *self.host_key.borrow();
+        let run = Run::new(task, self.journal.clone(), self.link.clone(), host_key, Handle::current(), cancel);
         let (executor, journal) = (self.executor.clone(), self.journal.clone());
         work.spawn(async move {
             let outcome = executor.carry_out(run).await;

@@ -4,6 +4,7 @@
 use super::{check::Task, journal::Journal};
 use crate::{clock::Stopwatch, uplink::Link};
 use aether_proto::v1::{self, dispatch_state::State};
+use ed25519_dalek::VerifyingKey;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -44,6 +45,8 @@ pub struct Run {
     task: Task,
     journal: Arc<Journal>,
     pub link: Link,
+    /// Manifests must be signed by it.
+    pub host_key: Option<VerifyingKey>,
     runtime: Handle,
     cancel: CancellationToken,
     begun: Stopwatch,
@@ -52,10 +55,18 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(task: Task, journal: Arc<Journal>, link: Link, runtime: Handle, cancel: CancellationToken) -> Self {
+    pub fn new(
+        task: Task,
+        journal: Arc<Journal>,
+        link: Link,
+        host_key: Option<VerifyingKey>,
+        runtime: Handle,
+        cancel: CancellationToken,
+    ) -> Self {
         let whole = Duration::from_millis(task.timeout_ms);
         let limit = whole.saturating_sub((whole / RESERVE_SHARE).min(RESERVE_MAXIMUM));
-        Self { task, journal, link, runtime, cancel, begun: Stopwatch::start(), limit, told: Mutex::new(None) }
+        let (begun, told) = (Stopwatch::start(), Mutex::new(None));
+        Self { task, journal, link, host_key, runtime, cancel, begun, limit, told }
     }
 
     pub fn task(&self) -> &Task {

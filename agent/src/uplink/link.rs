@@ -22,6 +22,8 @@ pub enum Fault {
 pub struct Piece {
     pub codec: i32,
     pub data: Vec<u8>,
+    /// The host's, of a manifest.
+    pub signature: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -139,8 +141,9 @@ impl Pending {
     }
 
     pub(super) fn read(&mut self, data: v1::SnapshotData) {
-        let v1::SnapshotData { digest, codec, data, error_code, error } = data;
-        let answer = if error_code.is_empty() { Ok(Piece { codec, data }) } else { Err(refused(error_code, error)) };
+        let v1::SnapshotData { digest, codec, data, error_code, error, signature } = data;
+        let answer =
+            if error_code.is_empty() { Ok(Piece { codec, data, signature }) } else { Err(refused(error_code, error)) };
         for reply in self.reads.remove(&Digest(digest)).into_iter().flat_map(|(_, replies)| replies) {
             let _ = reply.send(answer.clone());
         }

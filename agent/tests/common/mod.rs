@@ -14,6 +14,7 @@ use aether_core::{
     id::{Digest, NodeId},
     order::{Direction, IdempotencyKey, Order, Outcome, Provenance},
     plan::{BlastCount, Compensation, Plan, Shape, Step, canonical},
+    snapshot::Manifest,
     subject::{SubjectKind, SubjectRef, Target},
     telemetry::Batch,
     time::Time,
@@ -99,6 +100,8 @@ pub struct World {
     pub hold_chunks: bool,
     /// What becomes of chunks on their way ahead.
     pub ahead: Ahead,
+    /// Manifests are not signed.
+    pub unsigned: bool,
     /// Outcomes are not acknowledged.
     pub hold_acks: bool,
     /// Batches are not acknowledged, but refused as full.
@@ -160,7 +163,7 @@ impl Fabric for Service {
                 }
                 let payload = frame.payload.unwrap();
                 let ahead = ahead(&payload, world.borrow().ahead);
-                let answers = take(&world, &name, &mut decoder, payload);
+                let answers = take(&key, &world, &name, &mut decoder, payload);
                 if let Some(ahead) = ahead {
                     let others: Vec<String> =
                         world.borrow().nodes.keys().filter(|node| **node != name).cloned().collect();
@@ -294,7 +297,13 @@ fn ahead(payload: &Payload, how: Ahead) -> Option<v1::SnapshotAhead> {
 }
 
 /// What the host does with a frame.
-fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload: Payload) -> Vec<ServerPayload> {
+fn take(
+    key: &SigningKey,
+    world: &watch::Sender<World>,
+    name: &str,
+    decoder: &mut Decoder,
+    payload: Payload,
+) -> Vec<ServerPayload> {
     let mut answers = Vec::new();
     world.send_modify(|world| {
         let (hold_chunks, hold_acks, full) = (world.hold_chunks, world.hold_acks, world.full);
@@ -350,7 +359,7 @@ fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload
                 }
             }
             Payload::SnapshotManifest(manifest) => {
-                let parsed: aether_core::snapshot::Manifest = serde_json::from_slice(&manifest.manifest).unwrap();
+                let parsed: Manifest = serde_json::from_slice(&manifest.manifest).unwrap();
                 let chunks = parsed.files.iter().flat_map(|file| &file.chunks);
                 let missing = chunks.filter(|chunk| !world.chunks.contains_key(&chunk.digest.0)).count();
                 let digest = Digest::of(&manifest.manifest).0;
@@ -366,7 +375,12 @@ fn take(world: &watch::Sender<World>, name: &str, decoder: &mut Decoder, payload
                 };
                 let error_code = if data.is_some() { String::new() } else { "not-found".into() };
                 let (data, error) = (data.unwrap_or_default(), String::new());
-                let data = v1::SnapshotData { digest, codec, data, error_code, error };
+                let signature = if manifest && !world.unsigned {
+                    key.sign(&Manifest::signed_bytes(&data)).to_bytes().to_vec()
+                } else {
+                    vec![]
+                };
+                let data = v1::SnapshotData { digest, codec, data, error_code, error, signature };
                 answers.push(ServerPayload::SnapshotData(data));
             }
             Payload::Heartbeat(_) => answers.push(ServerPayload::Heartbeat(v1::Heartbeat {})),

@@ -69,6 +69,11 @@ pub struct ChunkRef {
 impl Manifest {
     pub const SCHEMA_VERSION: u32 = 1;
 
+    /// What the host signs when it has stored a manifest, of its canonical bytes.
+    pub fn signed_bytes(canonical: &[u8]) -> Vec<u8> {
+        [b"aether.manifest.v1\n", canonical].concat()
+    }
+
     /// What an order names: BLAKE3 of the canonical JSON.
     pub fn digest(&self) -> Digest {
         Digest::of(&crate::plan::canonical(self))

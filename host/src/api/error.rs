@@ -4,9 +4,9 @@
 //! same instance.
 
 use crate::{
-    clock,
+    blobs, clock,
     plugins::{self, backtest, registry, replay},
-    store,
+    snapshots, store,
 };
 use aether_core::{incident::Rank, slot::Refused};
 use axum::{
@@ -79,6 +79,8 @@ pub enum Error {
     Backtest(#[source] backtest::Error),
     #[error("{0}")]
     Replay(#[source] replay::Error),
+    #[error("{0}")]
+    Snapshot(#[source] snapshots::Error),
     #[error("this host is not ready for that: {0}")]
     NotReady(String),
     #[error(transparent)]
@@ -145,6 +147,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0091", "Break-glass not taken"),
     ("AE0092", "Breaker not reset"),
     ("AE0095", "Cordon not changed"),
+    ("AE0100", "Snapshot store not reachable"),
+    ("AE0101", "Snapshot not changed"),
+    ("AE0102", "Key of a snapshot missing"),
+    ("AE0103", "Snapshot damaged"),
 ];
 
 impl Error {
@@ -174,6 +180,7 @@ impl Error {
             Error::DecisionNotKept { .. } => "AE0075",
             Error::Backtest(error) => error.code(),
             Error::Replay(error) => error.code(),
+            Error::Snapshot(error) => error.code(),
             Error::Slot(_) => "AE0060",
             Error::SlotStale(_) => "AE0061",
             Error::Entry { .. } => "AE0062",
@@ -204,6 +211,7 @@ impl Error {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Error::Replay(_) => StatusCode::NOT_FOUND,
+            Error::Snapshot(error) => of_snapshot(error),
             Error::Method => StatusCode::METHOD_NOT_ALLOWED,
             Error::Body(_) | Error::Signals(_) | Error::Entry { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -283,6 +291,34 @@ impl From<replay::Error> for Error {
             error @ (E::Registry(_) | E::Died) => Error::internal(error),
             error => Error::Replay(error),
         }
+    }
+}
+
+impl From<snapshots::Error> for Error {
+    fn from(error: snapshots::Error) -> Self {
+        use snapshots::Error as E;
+        match error {
+            E::Unknown(digest) | E::Blobs(blobs::Error::Missing(digest)) => {
+                Error::NotFound { what: "snapshot", id: digest.0 }
+            }
+            E::Blobs(blobs::Error::NotADigest(id)) => Error::NotFound { what: "snapshot", id },
+            E::Store(error) => error.into(),
+            error => {
+                // What the store said is for the log: it names places.
+                if matches!(error, E::Blobs(_)) {
+                    tracing::error!(error = chain(&error), "the snapshot store failed");
+                }
+                Error::Snapshot(error)
+            }
+        }
+    }
+}
+
+fn of_snapshot(error: &snapshots::Error) -> StatusCode {
+    match error.code() {
+        "AE0100" => StatusCode::SERVICE_UNAVAILABLE,
+        "AE0101" => StatusCode::CONFLICT,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 

@@ -27,6 +27,7 @@ mod registry;
 mod session;
 mod signals;
 mod slots;
+mod snapshots;
 mod table;
 pub mod view;
 
@@ -55,7 +56,8 @@ use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 
 /// How long a request may take. Event streams are counted until they begin.
 const REQUEST_LIMIT_MS: u64 = 30_000;
-/// How long one may take that brings something in: a component on a slow line, and the compiler after it.
+/// How long one may take that brings something in (a component on a slow line, and the compiler after it), or that reads
+/// a whole snapshot.
 const UPLOAD_LIMIT_MS: u64 = 600_000;
 const UPLOADS: [&str; 3] = ["/api/v1/plugins", "/api/v1/plugins/pull", "/api/v1/assets"];
 
@@ -140,7 +142,9 @@ impl App {
 
 /// A request that takes too long ends as a problem document.
 async fn in_time(request: Request, next: Next) -> Response {
-    let brings = request.method() == Method::POST && UPLOADS.contains(&request.uri().path());
+    let path = request.uri().path();
+    let reads_all = path.starts_with("/api/v1/snapshots/") && path.ends_with("/verify");
+    let brings = request.method() == Method::POST && (UPLOADS.contains(&path) || reads_all);
     let limit_ms = if brings { UPLOAD_LIMIT_MS } else { REQUEST_LIMIT_MS };
     let answer = tokio::time::timeout(Duration::from_millis(limit_ms), next.run(request));
     answer.await.unwrap_or_else(|_| Error::Timeout { limit_ms }.into_response())

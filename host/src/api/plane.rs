@@ -5,6 +5,7 @@ use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
 use crate::{
     fabric::{Cordon, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
+    snapshots::Desk,
 };
 use aether_core::{
     audit::Act,
@@ -133,6 +134,10 @@ pub trait Plane: Send + Sync + 'static {
     fn recent_decision(&self, id: &DecisionId) -> Option<Envelope>;
     /// None: they are not up.
     fn proofs(&self) -> Option<Proofs> {
+        None
+    }
+    /// None: they are not up.
+    fn snapshots(&self) -> Option<Desk> {
         None
     }
     /// What must work beside the store and the recorder.

@@ -2,7 +2,7 @@
 
 use super::{
     App, access, admin, backtests, break_glass, breakers, cordons, events, fleet, incidents, plugins, registry,
-    session, signals, slots,
+    session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -64,6 +64,12 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(PolicyAuthor), routes!(slots::retire)),
         // It only takes power away.
         (Needs(Operator), routes!(slots::roll_back)),
+        (Needs(Viewer), routes!(snapshots::list)),
+        (Needs(Viewer), routes!(snapshots::show)),
+        (Needs(Operator), routes!(snapshots::pin)),
+        (Needs(Operator), routes!(snapshots::unpin)),
+        (Needs(Operator), routes!(snapshots::verify)),
+        (Needs(Admin), routes!(snapshots::remove)),
         (Needs(Viewer), routes!(registry::plugins)),
         (Needs(Viewer), routes!(registry::plugin)),
         (Needs(Viewer), routes!(registry::download)),

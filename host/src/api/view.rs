@@ -316,6 +316,13 @@ pub struct Decide {
     pub break_glass: bool,
 }
 
+/// Why a snapshot is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PinSnapshot {
+    pub comment: String,
+}
+
 /// Which breaker is to be closed.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -24,6 +24,7 @@ mod replay;
 mod serve;
 mod show;
 mod slots;
+mod snapshots;
 mod up;
 mod verbs;
 
@@ -92,6 +93,9 @@ enum Command {
     /// Leave to approve alone, for a short time, told to everybody and reviewed by somebody else.
     #[command(subcommand)]
     BreakGlass(break_glass::Glass),
+    /// What is stored of workloads, and what becomes of it.
+    #[command(subcommand)]
+    Snapshot(snapshots::Snapshot),
     /// Components and the slots they stand in.
     #[command(subcommand)]
     Plugin(plugins::Plugin),
@@ -217,6 +221,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::CallOff(word) => incidents::call_off(word, &client()?, json).await?,
         Command::Breaker(breaker) => breakers::run(breaker, &client()?, json).await?,
         Command::BreakGlass(glass) => break_glass::run(glass, &client()?, json).await?,
+        Command::Snapshot(snapshot) => return snapshots::run(snapshot, &client()?, json).await,
         Command::Plugin(plugins::Plugin::Kit(kit)) => return kit::run(kit, json).await,
         Command::Plugin(plugins::Plugin::List) => plugins::list(&client()?, json).await?,
         Command::Slot(slot) => slots::run(slot, &client()?, json).await?,

@@ -51,6 +51,16 @@ pub(super) fn duration(ms: u64) -> String {
     }
 }
 
+/// How much, in the largest unit that tells enough.
+#[allow(clippy::cast_precision_loss, reason = "one digit behind the point is shown")]
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// UTC, to the second.
 pub(super) fn time(at: Time) -> String {
     let seconds = at.0.div_euclid(1_000);

@@ -22,7 +22,7 @@ pub use settings::{OutOfRange, Settings};
 pub use view::{CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView};
 
 use crate::{
-    blobs::Blobs,
+    blobs::{self, Blobs},
     clock,
     store::{self, Store, nodes::DispatchedRow},
 };
@@ -33,11 +33,12 @@ use aether_core::{
     order::{Direction, IdempotencyKey, Order, Outcome, Provenance},
     plan::{Plan, Step, World},
     time::Time,
+    snapshot::Manifest,
     value::Value,
 };
 use aether_proto::v1::{self, fabric_server::FabricServer, server_frame::Payload};
 use aether_recorder::Recorder;
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signature, Signer, SigningKey};
 pub use outgoing::Frames;
 use outgoing::Outgoing;
 use registry::{Outstanding, Registry, Report};
@@ -166,6 +167,8 @@ pub(crate) struct Inner {
     tasks: TaskTracker,
     /// A session ended.
     left: Notify,
+    /// A snapshot is whole.
+    snapshot_stored: Notify,
 }
 
 impl Inner {
@@ -200,18 +203,6 @@ impl Inner {
         let (outgoing, receiver) = mpsc::channel(self.settings.outgoing_frames);
         self.tasks.spawn(session::run(self.clone(), inbound, outgoing));
         Frames::new(receiver)
-    }
-
-    /// Makes room in the snapshot store, beside everything else.
-    fn retain_snapshots(self: &Arc<Self>) {
-        let fabric = self.clone();
-        self.tasks.spawn(async move {
-            match fabric.blobs.retain(&fabric.manifests_needed(), clock::now()).await {
-                Ok(done) if done.snapshots + done.chunks > 0 => tracing::info!(?done, "old snapshots were removed"),
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "old snapshots could not be removed"),
-            }
-        });
     }
 }
 
@@ -276,6 +267,7 @@ impl Fabric {
             events,
             tasks: TaskTracker::new(),
             left: Notify::new(),
+            snapshot_stored: Notify::new(),
         });
         Ok((Self { inner: inner.clone() }, Events { receiver, fabric: inner }))
     }
@@ -301,6 +293,22 @@ impl Fabric {
     /// What can be targeted now.
     pub fn world(&self) -> World {
         self.inner.registry().world()
+    }
+
+    /// What outstanding orders need of the snapshot store.
+    pub fn snapshots_needed(&self) -> blobs::Needed {
+        self.inner.snapshots_needed()
+    }
+
+    /// Comes back when a snapshot was stored since this was asked last.
+    pub async fn snapshot_stored(&self) {
+        self.inner.snapshot_stored.notified().await;
+    }
+
+    /// Whether this host signed a manifest.
+    pub fn has_signed(&self, signed: &blobs::Signed) -> bool {
+        let signature = Signature::from_bytes(&signed.signature);
+        self.inner.signer.verifying_key().verify_strict(&Manifest::signed_bytes(&signed.manifest), &signature).is_ok()
     }
 
     /// All known nodes, in order of id.

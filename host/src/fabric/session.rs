@@ -361,16 +361,9 @@ impl Session {
             Some(From::SnapshotChunk(chunk)) => self.transfer(async |fabric, node, _| {
                 Payload::SnapshotStored(snapshots::store_chunk(&fabric, &node, chunk).await)
             }),
-            Some(From::SnapshotManifest(manifest)) => {
-                let tracker = self.fabric.clone();
-                self.transfer(async move |fabric, node, _| {
-                    let stored = snapshots::store_manifest(&fabric, &node, manifest).await;
-                    if stored.error_code.is_empty() {
-                        tracker.retain_snapshots();
-                    }
-                    Payload::SnapshotStored(stored)
-                })
-            }
+            Some(From::SnapshotManifest(manifest)) => self.transfer(async |fabric, node, _| {
+                Payload::SnapshotStored(snapshots::store_manifest(&fabric, &node, manifest).await)
+            }),
             Some(From::SnapshotAhead(mut ahead)) => {
                 // What it says was sent before; bytes come as chunks alone, which are verified.
                 ahead.data.clear();

@@ -2,16 +2,18 @@
 //! may read only the snapshot that an order of its own names.
 
 use super::{Inner, convert::shown, counters};
-use crate::blobs::{self, Encoded};
+use crate::blobs::{self, Encoded, Needed, Signed};
 use aether_core::{
     catalogue::verb,
     id::{Digest, NodeId},
+    snapshot::Manifest,
 };
 use aether_proto::v1::{
     Codec, SnapshotAhead, SnapshotChunk, SnapshotData, SnapshotManifest, SnapshotRead, SnapshotStored,
     server_frame::Payload,
 };
 use bytes::Bytes;
+use ed25519_dalek::Signer as _;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
@@ -134,12 +136,14 @@ pub(crate) async fn store_manifest(fabric: &Inner, node: &NodeId, manifest: Snap
     let digest = Digest::of(&manifest);
     let result = async {
         ordered(fabric, node, &key)?;
-        let document = blobs::parse_manifest(&manifest)?;
+        let document = blobs::manifest::parse(&manifest)?;
         if document.snapshot.as_str() != key || document.source != *node {
             let text = "the manifest is of another snapshot or another node than the order's: it was not stored".into();
             return Err(Problem { code: "not-ordered", text });
         }
-        fabric.blobs.put_manifest(manifest.into()).await?;
+        let signature = fabric.signer.sign(&Manifest::signed_bytes(&manifest)).to_bytes();
+        fabric.blobs.put_manifest(Signed { manifest: manifest.into(), signature }).await?;
+        fabric.snapshot_stored.notify_one();
         Ok(())
     };
     let result = result.await;
@@ -153,12 +157,13 @@ pub(crate) async fn read(fabric: &Inner, node: &NodeId, readable: &Readable, rea
         let granted = fabric.manifests_for(node);
         if manifest {
             if granted.contains(&wanted) {
-                return Ok((Codec::Raw, fabric.blobs.get_manifest(&wanted).await?));
+                let Signed { manifest, signature } = fabric.blobs.get_manifest(&wanted).await?;
+                return Ok((Codec::Raw, manifest, signature.to_vec()));
             }
         } else {
             for granted in &granted {
                 if readable.chunks(fabric, granted).await?.contains(&wanted) {
-                    return Ok((Codec::Zstd, fabric.blobs.get_chunk(&wanted).await?));
+                    return Ok((Codec::Zstd, fabric.blobs.get_chunk(&wanted).await?, vec![]));
                 }
             }
         }
@@ -166,15 +171,16 @@ pub(crate) async fn read(fabric: &Inner, node: &NodeId, readable: &Readable, rea
         Err(Problem { code: "not-ordered", text })
     };
     match result.await {
-        Ok((codec, data)) => {
+        Ok((codec, data, signature)) => {
             counters::snapshot("read", "ok");
-            let data = data.to_vec();
-            SnapshotData { digest, codec: codec.into(), data, error_code: String::new(), error: String::new() }
+            let (data, error_code, error) = (data.to_vec(), String::new(), String::new());
+            SnapshotData { digest, codec: codec.into(), data, error_code, error, signature }
         }
         Err(Problem { code, text }) => {
             counters::snapshot("read", code);
             tracing::warn!(%node, digest = shown(&digest), code, problem = text, "a part of a snapshot was not given out");
-            SnapshotData { digest, codec: Codec::Raw.into(), data: vec![], error_code: code.into(), error: text }
+            let (codec, error_code) = (Codec::Raw.into(), code.into());
+            SnapshotData { digest, codec, data: vec![], error_code, error: text, signature: vec![] }
         }
     }
 }
@@ -187,10 +193,17 @@ impl Inner {
         of_node.filter_map(|order| order.row.inputs.get(MANIFEST_INPUT)).map(|digest| Digest(digest.clone())).collect()
     }
 
-    /// The manifests that any outstanding order names: these must stay.
-    pub(crate) fn manifests_needed(&self) -> BTreeSet<Digest> {
+    /// What outstanding orders name or are about to store: it must stay.
+    pub(crate) fn snapshots_needed(&self) -> Needed {
         let registry = self.registry();
-        let inputs = registry.orders.values().filter_map(|order| order.row.inputs.get(MANIFEST_INPUT));
-        inputs.map(|digest| Digest(digest.clone())).collect()
+        let mut needed = Needed::default();
+        for order in registry.orders.values() {
+            needed.manifests.extend(order.row.inputs.get(MANIFEST_INPUT).map(|digest| Digest(digest.clone())));
+            if order.row.verb == verb::CHECKPOINT && !order.ended {
+                let since = needed.uploads_since.map_or(order.row.at, |since| since.min(order.row.at));
+                needed.uploads_since = Some(since);
+            }
+        }
+        needed
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     control::{self, Control, NotTaken},
     fabric::{Cordon, Fabric, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, Generation, Live, Slots, Standing},
+    snapshots::Desk,
     store::{self, Store},
 };
 use aether_core::{
@@ -30,6 +31,7 @@ pub(super) struct Running {
     pub(super) slots: Slots,
     pub(super) plugins_dir: PathBuf,
     pub(super) proofs: Proofs,
+    pub(super) snapshots: Desk,
 }
 
 #[async_trait]
@@ -162,6 +164,10 @@ impl Plane for Running {
 
     fn proofs(&self) -> Option<Proofs> {
         Some(self.proofs.clone())
+    }
+
+    fn snapshots(&self) -> Option<Desk> {
+        Some(self.snapshots.clone())
     }
 
     fn checks(&self) -> Vec<Check> {

@@ -14,6 +14,7 @@ mod incidents;
 mod lease;
 pub mod nodes;
 pub mod slots;
+pub mod snapshots;
 pub mod tokens;
 
 pub use incidents::{Attempt, Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};

@@ -242,6 +242,17 @@ impl Fleet {
         self.client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
     }
 
+    #[allow(dead_code, reason = "not every program of tests asks for more than documents")]
+    pub(crate) fn authorised(&self, method: reqwest::Method, url: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, url).bearer_auth(&self.token)
+    }
+
+    /// The host's folder.
+    #[allow(dead_code, reason = "not every program of tests looks into it")]
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("host")
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.try_post(path, body).await;
         assert!(status.is_success(), "POST {path}: {status}: {answer}");

@@ -144,7 +144,9 @@ impl Keeper {
         let known = if data.is_empty() {
             stage.find(&digest, size_bytes)
         } else {
-            unpack(Piece { codec, data }, size).ok().filter(|bytes| bytes.len() == size && Digest::of(bytes) == digest)
+            unpack(Piece { codec, data, signature: vec![] }, size)
+                .ok()
+                .filter(|bytes| bytes.len() == size && Digest::of(bytes) == digest)
         };
         let Some(bytes) = known else {
             // It was sent before, but may be overtaken by this.

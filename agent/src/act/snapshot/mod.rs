@@ -28,6 +28,7 @@ use aether_core::{
     snapshot::{Manifest, SnapshotFile},
 };
 use aether_proto::v1::{Codec, SnapshotManifest};
+use ed25519_dalek::{Signature, VerifyingKey};
 use std::{collections::BTreeSet, io};
 use thiserror::Error;
 
@@ -46,6 +47,8 @@ pub enum Error {
     /// What came is not what was stored.
     #[error("{0}")]
     Corrupt(String),
+    #[error("the snapshot's manifest is not signed by the host that this agent joined")]
+    Unsigned,
     #[error("the snapshot is of {needed} bytes and the disk has room for {free}")]
     NoRoom { needed: u64, free: u64 },
 }
@@ -58,6 +61,7 @@ impl Error {
             Error::Host(Fault::Refused { code, reason: _ }) => code.clone(),
             Error::Host(Fault::Stopping) => "agent.stopping".into(),
             Error::Corrupt(_) => "snapshot.corrupt".into(),
+            Error::Unsigned => "snapshot.unsigned".into(),
             Error::NoRoom { .. } => "snapshot.no-room".into(),
         }
     }
@@ -79,9 +83,20 @@ pub fn send_manifest(run: &Run, manifest: &Manifest) -> Result<Digest, Error> {
 /// Reads and verifies the manifest that an order names.
 pub fn fetch_manifest(run: &Run, digest: &Digest) -> Result<Manifest, Error> {
     let answer = run.wait(run.link.read(digest.clone(), true))?;
-    let bytes = unpack(run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?, MANIFEST_BYTES_MAXIMUM)?;
+    open_manifest(run.wait(answer)?.unwrap_or(Err(Fault::Stopping))?, digest, run.host_key.as_ref())
+}
+
+fn open_manifest(piece: Piece, digest: &Digest, host_key: Option<&VerifyingKey>) -> Result<Manifest, Error> {
+    let signature = Signature::from_slice(&piece.signature);
+    let bytes = unpack(piece, MANIFEST_BYTES_MAXIMUM)?;
     if Digest::of(&bytes) != *digest {
         return corrupt(format!("the manifest that came is not {}", digest.short()));
+    }
+    let signed = Manifest::signed_bytes(&bytes);
+    let good =
+        signature.is_ok_and(|signature| host_key.is_some_and(|key| key.verify_strict(&signed, &signature).is_ok()));
+    if !good {
+        return Err(Error::Unsigned);
     }
     let manifest: Manifest = match serde_json::from_slice(&bytes) {
         Ok(manifest) => manifest,
@@ -121,7 +136,7 @@ fn check(manifest: &Manifest) -> Result<(), Error> {
 }
 
 fn unpack(piece: Piece, maximum: usize) -> Result<Vec<u8>, Error> {
-    let Piece { codec, data } = piece;
+    let Piece { codec, data, signature: _ } = piece;
     match Codec::try_from(codec) {
         Ok(Codec::Raw) if data.len() <= maximum => Ok(data),
         Ok(Codec::Zstd) => zstd::bulk::decompress(&data, maximum)
@@ -188,7 +203,7 @@ mod tests {
         let bytes = vec![7u8; 5_000];
         let chunk = ChunkRef { digest: Digest::of(&bytes), size_bytes: 5_000 };
         let packed = zstd::bulk::compress(&bytes, 1).unwrap();
-        let piece = |data: Vec<u8>| Piece { codec: Codec::Zstd.into(), data };
+        let piece = |data: Vec<u8>| Piece { codec: Codec::Zstd.into(), data, signature: vec![] };
         assert_eq!(verified(piece(packed.clone()), &chunk, "a").unwrap(), bytes);
         for place in 0..packed.len() {
             let mut flipped = packed.clone();
