@@ -126,6 +126,35 @@ async fn one_flipped_byte_is_refused_before_the_restore_and_the_source_goes_on()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_cut_in_the_middle_goes_on_with_what_is_missing() {
+    const CUT_AT: usize = 40;
+    // Threads that send, and chunks that each has under way; what was under way comes twice.
+    const UNDER_WAY: usize = 8 * 3;
+    let Some(criu) = common::criu("what_is_cut_in_the_middle_goes_on") else { return };
+    let fleet = fleet(&criu, 96).await;
+    let Fleet { host, counter, .. } = &fleet;
+    host.change(|world| {
+        world.ahead = Ahead::Held;
+        (world.cut_when_came, world.cut_when_given) = (Some(CUT_AT), Some(CUT_AT));
+    });
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let taken = host.carry_out("node-a", &plan, 0, &[]).await;
+    assert_eq!(taken.status, OutcomeStatus::Succeeded, "{taken:?}");
+    let (came, stored) = host.look(|world| (world.chunks_came, world.chunks.len()));
+    assert!(stored > CUT_AT + UNDER_WAY, "the cut was in the middle: {stored}");
+    assert!((stored..=stored + UNDER_WAY).contains(&came), "{came} chunks came, of which {stored} differ");
+    assert_eq!(host.look(|world| world.nodes["node-a"].hellos.len()), 2, "it was cut once");
+
+    let restored = host.carry_out("node-b", &plan, 1, &[("manifest", &taken.outputs["manifest"])]).await;
+    assert_eq!(restored.status, OutcomeStatus::Succeeded, "{restored:?}");
+    let given = host.look(|world| world.chunks_given);
+    assert!(given > CUT_AT + UNDER_WAY && given <= stored + UNDER_WAY, "{given} chunks were given, of {stored}");
+    assert_eq!(host.look(|world| world.nodes["node-b"].hellos.len()), 2, "it was cut once");
+    host.workload("node-b", "counter", Running).await;
+    never_began_again(&counter.counts());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_the_host_has_not_signed_is_not_restored() {
     let Some(criu) = common::criu("a_manifest_that_the_host_has_not_signed") else { return };
     let fleet = fleet(&criu, 1).await;

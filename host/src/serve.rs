@@ -206,7 +206,7 @@ impl Host {
         let lost = tasks.spawn(lease::keep(store.clone(), config.control.lease_ms, stop.clone()));
         tasks.spawn(seal(recorder.clone(), stop.clone()));
         tasks.spawn(collect(registry.clone(), stop.clone()));
-        let snapshots = Desk::new(blobs, fabric.clone(), store.clone());
+        let snapshots = Desk::new(blobs, fabric.clone(), store.clone(), tasks.clone());
         tasks.spawn(snapshots.clone().keep(stop.clone()));
         let histories = Histories::open(data, store.clone())
             .map_err(|source| Error::Data { path: data.join("histories"), source })?;

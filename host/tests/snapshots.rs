@@ -32,6 +32,19 @@ async fn stored(fleet: &Fleet) -> Value {
     all["snapshots"][0].clone()
 }
 
+/// Has the snapshot restored as a drill, which must end so.
+async fn drilled(fleet: &Fleet, manifest: &str, result: &str) {
+    let begun = fleet.post(&format!("/api/v1/snapshots/{manifest}/drill"), json!({})).await;
+    assert_eq!(begun["result"], "running", "{begun}");
+    let ended = fleet
+        .until("the drill ends", async |fleet| {
+            let drill = fleet.get(&format!("/api/v1/snapshots/{manifest}")).await["drill"].clone();
+            (drill["id"] == begun["id"] && drill["ended_at"].is_i64()).then_some(drill)
+        })
+        .await;
+    assert_eq!(ended["result"], result, "{ended:#}\n{}", fleet.logs());
+}
+
 #[tokio::test]
 async fn what_a_migration_stored_is_kept_pinned_verified_and_removed() {
     let keys = tempfile::tempdir().unwrap();
@@ -91,21 +104,35 @@ async fn what_a_migration_stored_is_kept_pinned_verified_and_removed() {
     let (status, _) = fleet.try_post(&format!("/api/v1/snapshots/{}/verify", "0".repeat(64)), json!({})).await;
     assert_eq!(status.as_u16(), 404);
 
-    // A restart knows all of it; then a byte is changed on the disk.
+    // A restart knows all of it; then a byte of each chunk is changed on the disk.
     fleet.kill_host();
     fleet.start_host().await;
     assert_eq!(stored(&fleet).await["pin"]["comment"], "before the upgrade");
     assert!(fleet.cli(&["snapshot", "verify", short]).contains("It is whole"));
+    drilled(&fleet, &manifest, "restored").await;
+    assert!(fleet.cli(&["snapshot", "drill", short]).contains("It restores on node-a"));
+    assert!(fleet.cli(&["snapshot", "list"]).contains("restored, "));
+    let nowhere = json!({ "node": "node-z" });
+    let (status, problem) = fleet.try_post(&format!("/api/v1/snapshots/{manifest}/drill"), nowhere).await;
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (409, Some("AE0104")), "{problem}");
+    // The workload runs on meanwhile, and there is one of it.
+    fleet.counts_on().await;
     let below = fleet.data().join("snapshots/sealed");
     let chunks: Vec<_> =
         files(&below).into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "chunks")).collect();
-    let mut bytes = fs::read(&chunks[0]).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&chunks[0], bytes).unwrap();
+    for path in &chunks {
+        let mut bytes = fs::read(path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
     let verified = fleet.post(&format!("/api/v1/snapshots/{manifest}/verify"), json!({})).await;
     assert_eq!((&verified["whole"], &verified["signed"]), (&json!(false), &json!(true)), "{verified}");
-    assert_eq!(verified["damaged_count"], 1);
+    assert!(verified["chunks"] == verified["damaged_count"] && verified["chunks"].as_u64() > Some(5), "{verified}");
     assert!(fleet.text("/metrics").await.contains("aether_snapshots_damaged_total"));
+
+    drilled(&fleet, &manifest, "failed").await;
+    assert!(fleet.cli(&["snapshot", "list"]).contains("failed, "));
+    assert!(fleet.text("/metrics").await.contains("aether_snapshots_drills_failed 1"));
 
     fleet.cli(&["snapshot", "unpin", short]);
     fleet.cli(&["snapshot", "rm", short]);
@@ -121,8 +148,9 @@ async fn what_a_migration_stored_is_kept_pinned_verified_and_removed() {
     assert_eq!(page["chain_verified"], true);
     let told: Vec<&str> =
         page["entries"].as_array().unwrap().iter().filter_map(|entry| entry["action"].as_str()).collect();
-    for action in ["snapshot.pin", "snapshot.unpin", "snapshot.remove"] {
-        assert_eq!(told.iter().filter(|told| **told == action).count(), 1, "{action}");
+    let once = ["snapshot.pin", "snapshot.unpin", "snapshot.remove"].map(|action| (action, 1));
+    for (action, times) in once.into_iter().chain([("snapshot.drill", 3), ("snapshot.drill.end", 3)]) {
+        assert_eq!(told.iter().filter(|told| **told == action).count(), times, "{action}");
     }
     let (counted, back) = fleet.progress();
     assert!(counted > 0 && !back);

@@ -285,6 +285,14 @@ fn check_target(task: &Task, entry: Option<&Entry>, known: Option<u64>) -> Resul
             }
             Ok(())
         }
+        // It is about no workload that is here; what it reads must be what its plan names.
+        verb::RESTORE_DRILL => {
+            let named = task.arguments.get(catalogue::argument::MANIFEST).and_then(Value::as_text);
+            if named.is_some() && named == task.order.inputs.get(MANIFEST).map(String::as_str) {
+                return Ok(());
+            }
+            refuse("order.inputs", "the order names another snapshot than its plan")
+        }
         verb::CONFIRM if task.dry_run => Ok(()),
         verb::CONFIRM => here(target.generation + 1).map(|_| ()),
         // What is not here needs no discarding, and saying so is the outcome.

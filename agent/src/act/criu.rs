@@ -4,6 +4,7 @@
 //! plain files either way. Restores go into new pid and mount namespaces, with CRIU staying as their init, because the
 //! pids of the image may be taken here, and so that killing one process ends all that a restore began.
 
+use super::rehearsal::StandIn;
 use crate::process::ProcessRef;
 use std::{
     ffi::OsStr,
@@ -193,6 +194,28 @@ impl Criu {
         }
         // At this level its log says when the restored processes run, which nothing else does while it stays.
         command.arg(&self.path).args(["restore", "-v3", "-o", "restore.log"]);
+        command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
+        Self::spawn(&mut command, images, "restore.out")
+    }
+
+    /// Begins a restore that nobody notices: in namespaces of its own for the network too, with `stand_ins` in place of
+    /// files, and left stopped. Otherwise as [`Self::begin_restore`].
+    pub fn begin_drill(&self, images: &Path, pid_file: &Path, stand_ins: &[StandIn]) -> io::Result<Child> {
+        // What CRIU found out of the kernel is a help that may be missing; a stand-in must not. An address of this
+        // machine is none of a new network namespace, and yet the copy is to have it.
+        let script = format!(
+            "[ -z \"$1\" ] || mount --bind \"$1\" {KERNEL}; shift; \
+             while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit 99; shift 2; done; shift; \
+             echo 1 >/proc/sys/net/ipv4/ip_nonlocal_bind; exec \"$@\""
+        );
+        let mut command = Command::new("setsid");
+        command.args(["unshare", "-p", "-m", "-n", "-f", "--mount-proc", "sh", "-c", &script, "drill"]);
+        let kernel = self.kernel.as_deref().filter(|_| fs::File::create(KERNEL).is_ok());
+        command.arg(kernel.unwrap_or(Path::new("")));
+        for StandIn { file, instead_of } in stand_ins {
+            command.arg(file).arg(instead_of);
+        }
+        command.arg("--").arg(&self.path).args(["restore", "-v3", "-o", "restore.log", "--leave-stopped"]);
         command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
         Self::spawn(&mut command, images, "restore.out")
     }

@@ -69,6 +69,9 @@ pub trait Hands: Send + Sync {
     /// Restores verified images; gives what the workload is made of. At any failure nothing of it is left.
     fn restore(&self, manifest: &Manifest, images: &Path, run: &Run) -> Result<Body, Failure>;
 
+    /// Restores verified images where nobody notices, looks at the copy and ends it; gives of how many processes it was.
+    fn drill(&self, images: &Path, run: &Run) -> Result<usize, Failure>;
+
     /// Ends the workload with all that it has begun, and sees that nothing is left.
     fn end(&self, entry: &Entry) -> Result<(), Failure>;
 

@@ -86,10 +86,15 @@ impl Images {
         if bytes > self.memory_bytes {
             return false;
         }
-        let available = procfs::Current::current().ok().and_then(|info: procfs::Meminfo| info.mem_available);
         let room = free(Path::new(MEMORY)).unwrap_or(0);
+        self.leaves_memory(bytes) && room >= bytes.saturating_add(RESERVE_BYTES)
+    }
+
+    /// Whether a copy of so many bytes, beside its images, leaves enough memory for everything else.
+    pub fn leaves_memory(&self, bytes: u64) -> bool {
+        let available = procfs::Current::current().ok().and_then(|info: procfs::Meminfo| info.mem_available);
         let needed = bytes.saturating_mul(2).saturating_add(RESERVE_BYTES);
-        available.is_some_and(|available| available >= needed) && room >= bytes.saturating_add(RESERVE_BYTES)
+        available.is_some_and(|available| available >= needed)
     }
 
     pub fn forget(&self, key: &IdempotencyKey) {

@@ -13,6 +13,7 @@ pub mod hands;
 pub mod images;
 pub mod journal;
 pub mod preflight;
+pub mod rehearsal;
 pub mod run;
 pub mod snapshot;
 pub mod verbs;

@@ -103,6 +103,7 @@ impl Executor {
             verb::CHECKPOINT => self.checkpoint(run),
             verb::RESUME => self.resume(task),
             verb::RESTORE => self.restore(run),
+            verb::RESTORE_DRILL => self.drill(run),
             verb::CONFIRM => self.confirm(run),
             verb::DISCARD => self.discard(task),
             verb::RETIRE => self.retire(task),
@@ -157,6 +158,14 @@ impl Executor {
                     }
                 }
             },
+            verb::RESTORE_DRILL => {
+                let cleared = self.clear_up(&task.order.key);
+                self.images.forget(&task.order.key);
+                match cleared {
+                    Ok(()) => Done::failed(CODE, format!("{cut}; nothing of the copy is left")),
+                    Err(left) => Done::unknown(CODE, format!("{cut}, and {left}")),
+                }
+            }
             verb::DISCARD => self.discard(task),
             verb::RETIRE => match entry {
                 None => Done::ok("the source is gone"),
@@ -371,6 +380,43 @@ impl Executor {
             .evidence("journaled", Value::Duration(before_ms))
             .evidence("restore", Value::Duration(restore_ms))
             .progress("snapshot-progress", manifest.progress))
+    }
+
+    fn drill(&self, run: &Run) -> Done {
+        let drilled = self.rehearse(run);
+        self.images.forget(&run.task().order.key);
+        drilled.unwrap_or_else(|failure| match failure.code.as_str() {
+            "restore.left" | "process.left" => Done::unknown(failure.code, failure.message),
+            _ => Done::failed(failure.code, format!("{}. Nothing is left of the copy", failure.message)),
+        })
+    }
+
+    /// Fetches and verifies all, as a restore does, and restores it where nobody notices.
+    fn rehearse(&self, run: &Run) -> Result<Done, Failure> {
+        let task = run.task();
+        let fetched = |error: snapshot::Error| Failure::new(error.code(), format!("nothing was restored: {error}"));
+        let digest = Digest(task.order.inputs.get(MANIFEST).cloned().unwrap_or_default());
+        let manifest = snapshot::fetch_manifest(run, &digest).map_err(fetched)?;
+        self.hands.fits(&manifest)?;
+        if !self.images.leaves_memory(manifest.total_bytes) {
+            let message = format!("a copy of {} bytes would leave too little memory here", manifest.total_bytes);
+            return Err(Failure::new("drill.memory", message));
+        }
+        let folder = snapshot::fetch::fetch(run, &manifest, &self.images, None).map_err(fetched)?.folder;
+        run.phase("restoring").map_err(|error| {
+            Failure::new("agent.disk", format!("the agent's state folder cannot be written: {error}"))
+        })?;
+        let before_ms = run.elapsed_ms();
+        let processes = self.hands.drill(&folder, run)?;
+        let restore_ms = run.elapsed_ms() - before_ms;
+        let total_bytes = manifest.total_bytes;
+        let message = format!(
+            "verified {total_bytes} bytes and restored {processes} processes in {restore_ms} ms, stopped; the copy is gone"
+        );
+        Ok(Done::ok(message)
+            .evidence("bytes", Value::Bytes(total_bytes))
+            .evidence("processes", Value::Integer(i64::try_from(processes).unwrap_or(i64::MAX)))
+            .evidence("restore", Value::Duration(restore_ms)))
     }
 
     fn confirm(&self, run: &Run) -> Done {

@@ -102,6 +102,12 @@ pub struct World {
     pub ahead: Ahead,
     /// Manifests are not signed.
     pub unsigned: bool,
+    /// Frames with chunks that came, and chunks that were given.
+    pub chunks_came: usize,
+    pub chunks_given: usize,
+    /// The stream that brings, or asks for, the chunk of this number is cut before it is answered.
+    pub cut_when_came: Option<usize>,
+    pub cut_when_given: Option<usize>,
     /// Outcomes are not acknowledged.
     pub hold_acks: bool,
     /// Batches are not acknowledged, but refused as full.
@@ -352,6 +358,10 @@ fn take(
             }
             Payload::SnapshotChunk(chunk) => {
                 let digest = chunk.digest.clone();
+                world.chunks_came += 1;
+                if world.cut_when_came == Some(world.chunks_came) {
+                    world.nodes.get_mut(name).unwrap().sender = None;
+                }
                 let late = !chunk.file.starts_with("pages-");
                 world.chunks.insert(digest.clone(), chunk);
                 if !(hold_chunks && late) {
@@ -370,6 +380,10 @@ fn take(
                 let (codec, data) = if manifest {
                     (v1::Codec::Raw.into(), world.manifests.get(&digest).cloned())
                 } else {
+                    world.chunks_given += 1;
+                    if world.cut_when_given == Some(world.chunks_given) {
+                        world.nodes.get_mut(name).unwrap().sender = None;
+                    }
                     let chunk = world.chunks.get(&digest);
                     (chunk.map_or(0, |chunk| chunk.codec), chunk.map(|chunk| chunk.data.clone()))
                 };

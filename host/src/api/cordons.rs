@@ -56,7 +56,7 @@ async fn change(app: &App, by: Principal, id: &str, word: CordonWord, set: bool)
         outcome: ActOutcome::Done,
         detail: BTreeMap::from([("reason".to_owned(), reason.clone()), ("name".to_owned(), by.name.clone())]),
     };
-    let cordon = set.then(|| Cordon { by: by.id, name: by.name, at, reason });
+    let cordon = set.then_some(Cordon { by: by.id, name: by.name, at, reason });
     if !app.plane().set_cordon(&node.id, cordon, at, act).await? {
         return Err(Error::Cordon(match app.node(id)?.cordon {
             Some(Cordon { name, reason, .. }) => format!("{id} is cordoned already, by {name}: {reason}"),

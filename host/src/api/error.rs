@@ -151,6 +151,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0101", "Snapshot not changed"),
     ("AE0102", "Key of a snapshot missing"),
     ("AE0103", "Snapshot damaged"),
+    ("AE0104", "Restore drill not begun"),
 ];
 
 impl Error {
@@ -317,7 +318,7 @@ impl From<snapshots::Error> for Error {
 fn of_snapshot(error: &snapshots::Error) -> StatusCode {
     match error.code() {
         "AE0100" => StatusCode::SERVICE_UNAVAILABLE,
-        "AE0101" => StatusCode::CONFLICT,
+        "AE0101" | "AE0104" => StatusCode::CONFLICT,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     App, Error, Problem,
     extract::{Body, Id},
-    view::PinSnapshot,
+    view::{DrillSnapshot, PinSnapshot},
 };
 use crate::{
     auth::Principal,
@@ -11,7 +11,7 @@ use crate::{
     snapshots::{Desk, Snapshot, SnapshotDetail, SnapshotVerified, Snapshots},
     store::{
         audit::{Act, ActOutcome},
-        snapshots::Pin,
+        snapshots::{Drill, Pin},
     },
 };
 use aether_core::id::Digest;
@@ -95,4 +95,19 @@ pub(super) async fn remove(State(app): State<App>, principal: Principal, Id(id):
     responses((status = 200, body = SnapshotVerified), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn verify(State(app): State<App>, Id(id): Id) -> Result<Json<SnapshotVerified>, Error> {
     Ok(Json(desk(&app)?.verify(&Digest(id)).await?))
+}
+
+/// Restore a snapshot where nobody notices, to see that it can be. How it ended is told by the snapshot.
+#[utoipa::path(post, path = "/snapshots/{id}/drill", tag = "snapshots", operation_id = "drillSnapshot", params(("id" = String, Path)), request_body = DrillSnapshot,
+    responses((status = 202, body = Drill), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn drill(
+    State(app): State<App>,
+    principal: Principal,
+    Id(id): Id,
+    Body(body): Body<DrillSnapshot>,
+) -> Result<(StatusCode, Json<Drill>), Error> {
+    let manifest = Digest(id);
+    let act = act(&principal, "snapshot.drill", &manifest, None);
+    let drill = desk(&app)?.drill(&manifest, body.node, principal.id.as_str(), act).await?;
+    Ok((StatusCode::ACCEPTED, Json(drill)))
 }

@@ -69,6 +69,7 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Operator), routes!(snapshots::pin)),
         (Needs(Operator), routes!(snapshots::unpin)),
         (Needs(Operator), routes!(snapshots::verify)),
+        (Needs(Operator), routes!(snapshots::drill)),
         (Needs(Admin), routes!(snapshots::remove)),
         (Needs(Viewer), routes!(registry::plugins)),
         (Needs(Viewer), routes!(registry::plugin)),

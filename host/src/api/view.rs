@@ -323,6 +323,14 @@ pub struct PinSnapshot {
     pub comment: String,
 }
 
+/// Where a snapshot is to be restored as a drill.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrillSnapshot {
+    /// None: where it was taken, else anywhere.
+    pub node: Option<NodeId>,
+}
+
 /// Which breaker is to be closed.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -23,6 +23,8 @@ pub struct Settings {
     /// Bytes of chunks that are kept on this machine's disk beside a store that is elsewhere. Default 1 GiB, 0 (none) to
     /// 1 TiB. What was used least lately goes first.
     pub hot_bytes: u64,
+    /// How often a snapshot is restored as a drill. Default 0 (never), else 1 h to 1 year.
+    pub drill_every_ms: u64,
     /// The file with the keys that snapshots are sealed with. None: they are kept as they are, unless the variable
     /// `AETHER_SNAPSHOT_KEYS` has keys.
     pub key_file: Option<PathBuf>,
@@ -86,6 +88,7 @@ impl Default for Settings {
             bytes_maximum: 64 << 30,
             orphan_ms: 86_400_000,
             hot_bytes: 1 << 30,
+            drill_every_ms: 0,
             key_file: None,
             s3: None,
             cold: None,
@@ -93,6 +96,8 @@ impl Default for Settings {
     }
 }
 
+const HOUR_MS: u64 = 3_600_000;
+const YEAR_MS: u64 = 365 * 86_400_000;
 const TEN_YEARS_MS: u64 = 3_650 * 86_400_000;
 
 impl Settings {
@@ -106,6 +111,7 @@ impl Settings {
             ("bytes_maximum", self.bytes_maximum, 16 << 20, 1 << 50),
             ("orphan_ms", self.orphan_ms, 60_000, 30 * 86_400_000),
             ("hot_bytes", self.hot_bytes, 0, 1 << 40),
+            ("drill_every_ms", if self.drill_every_ms == 0 { HOUR_MS } else { self.drill_every_ms }, HOUR_MS, YEAR_MS),
         ];
         if let Some(s3) = &self.s3 {
             ranges.push(("s3.retry_ms", s3.retry_ms, 0, 600_000));

@@ -2,12 +2,14 @@
 
 use super::{SHORT, client::Client, say, show};
 use crate::{
-    api::view::PinSnapshot,
+    api::view::{DrillSnapshot, PinSnapshot},
     snapshots::{Snapshot as Stored, SnapshotDetail, SnapshotVerified, Snapshots},
+    store::snapshots::{Drill, DrillResult},
 };
+use aether_core::id::NodeId;
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Snapshot {
@@ -29,6 +31,14 @@ pub(super) enum Snapshot {
     Rm(Which),
     /// Read one anew from the store and check every byte; exits with 3 if it is not whole.
     Verify(Which),
+    /// Have an agent really restore one, stopped and apart from everything, and end the copy; exits with 3 if it cannot.
+    Drill {
+        #[command(flatten)]
+        which: Which,
+        /// Where [default: where it was taken, else anywhere].
+        #[arg(long)]
+        node: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -37,6 +47,8 @@ pub(super) struct Which {
     snapshot: String,
 }
 
+/// Between two looks at a drill that runs.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// The least of a digest that is taken for one.
 const DIGITS_LEAST: usize = 6;
 const DIGITS: usize = 64;
@@ -84,8 +96,55 @@ pub(super) async fn run(snapshot: Snapshot, client: &Client, json: bool) -> anyh
             let id = find(client, &which).await?;
             return verified(&client.post_slowly(&format!("snapshots/{id}/verify"), &()).await?, json);
         }
+        Snapshot::Drill { which, node } => {
+            let id = find(client, &which).await?;
+            let asked = DrillSnapshot { node: node.map(NodeId) };
+            let begun: Drill = client.post(&format!("snapshots/{id}/drill"), &asked).await?;
+            return drilled(&wait(client, begun).await?, json);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Until it has ended; the host bounds how long that takes.
+async fn wait(client: &Client, mut drill: Drill) -> anyhow::Result<Drill> {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    while drill.ended_at.is_none() {
+        look.tick().await;
+        let detail: SnapshotDetail = client.get(&format!("snapshots/{}", drill.manifest)).await?;
+        drill = detail.snapshot.drill.unwrap_or(drill);
+    }
+    Ok(drill)
+}
+
+fn drilled(drill: &Drill, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        show::json(drill)?;
+    } else {
+        let Drill { node, code, message, .. } = drill;
+        match drill.result {
+            DrillResult::Restored => say(&format!("It restores on {node}: {message}.")),
+            _ => say(&format!("It was not restored on {node} ({}): {message} [{code}]", drill.result.name())),
+        }
+    }
+    Ok(if drill.result == DrillResult::Restored { ExitCode::SUCCESS } else { ExitCode::from(SHORT) })
+}
+
+fn last_drill(drill: Option<&Drill>) -> String {
+    drill.map_or_else(
+        || "-".into(),
+        |drill| match drill.ended_at {
+            Some(at) => format!("{}, {}", drill.result.name(), show::ago(Some(at))),
+            None => drill.result.name().into(),
+        },
+    )
+}
+
+fn drill_words(drill: Option<&Drill>) -> String {
+    match drill {
+        None => "never".into(),
+        Some(drill) => format!("{} on {}: {}", last_drill(Some(drill)), drill.node, drill.message),
+    }
 }
 
 fn stays(stored: &Stored) -> String {
@@ -112,13 +171,16 @@ fn list(all: &Snapshots, json: bool) -> anyhow::Result<()> {
                 show::bytes(view.total_bytes),
                 view.tier.name().to_owned(),
                 view.key.clone().unwrap_or_else(|| "-".into()),
+                last_drill(stored.drill.as_ref()),
                 stays(stored),
             ]
         })
         .collect();
     match rows.is_empty() {
         true => say("No snapshot is stored."),
-        false => show::table(["SNAPSHOT", "WORKLOAD", "FROM", "TAKEN", "SIZE", "TIER", "KEY", "STAYS FOR"], &rows),
+        false => {
+            show::table(["SNAPSHOT", "WORKLOAD", "FROM", "TAKEN", "SIZE", "TIER", "KEY", "DRILL", "STAYS FOR"], &rows)
+        }
     }
     for locked in &all.locked {
         say(&format!(
@@ -145,6 +207,7 @@ fn detail(detail: &SnapshotDetail, json: bool) -> anyhow::Result<()> {
         ["sealed".into(), view.key.as_ref().map_or_else(|| "no".into(), |key| format!("with the key {key}"))],
         ["signed".into(), if detail.signed { "by this host".into() } else { "NOT by this host".into() }],
         ["taken by".into(), format!("CRIU {}, Linux {}", detail.criu_version, detail.kernel_release)],
+        ["drill".into(), drill_words(detail.snapshot.drill.as_ref())],
         ["stays for".into(), stays.unwrap_or_else(|| "nothing in particular".into())],
     ];
     show::table(["SNAPSHOT", ""], &rows);

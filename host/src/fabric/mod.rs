@@ -32,8 +32,8 @@ use aether_core::{
     id::NodeId,
     order::{Direction, IdempotencyKey, Order, Outcome, Provenance},
     plan::{Plan, Step, World},
-    time::Time,
     snapshot::Manifest,
+    time::Time,
     value::Value,
 };
 use aether_proto::v1::{self, fabric_server::FabricServer, server_frame::Payload};
@@ -43,12 +43,13 @@ pub use outgoing::Frames;
 use outgoing::Outgoing;
 use registry::{Outstanding, Registry, Report};
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use thiserror::Error;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
@@ -97,6 +98,16 @@ pub enum FabricEvent {
         journal_position: u64,
         outcome: Outcome,
     },
+}
+
+/// Why an order of [`Fabric::carry_out`] has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct NotCarriedOut {
+    pub code: String,
+    pub reason: String,
+    /// Something may have been done.
+    pub begun: bool,
 }
 
 /// Why an order was not sent. Nothing was done then.
@@ -169,9 +180,15 @@ pub(crate) struct Inner {
     left: Notify,
     /// A snapshot is whole.
     snapshot_stored: Notify,
+    /// Who waits for the end of an order that belongs to no incident.
+    watched: Mutex<BTreeMap<IdempotencyKey, oneshot::Sender<FabricEvent>>>,
 }
 
 impl Inner {
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<IdempotencyKey, oneshot::Sender<FabricEvent>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -268,6 +285,7 @@ impl Fabric {
             tasks: TaskTracker::new(),
             left: Notify::new(),
             snapshot_stored: Notify::new(),
+            watched: Mutex::default(),
         });
         Ok((Self { inner: inner.clone() }, Events { receiver, fabric: inner }))
     }
@@ -398,6 +416,29 @@ impl Fabric {
                 Err(error)
             }
         }
+    }
+
+    /// Sends an order that belongs to no incident, and waits for its end, which nobody else is told of.
+    pub async fn carry_out(&self, plan: &Plan, order: Order, within: Duration) -> Result<Outcome, NotCarriedOut> {
+        let (node, key) = (order.node.clone(), order.key.clone());
+        let (told, ended) = oneshot::channel();
+        self.inner.watched().insert(key.clone(), told);
+        let not = |code: &str, reason: String, begun| NotCarriedOut { code: code.into(), reason, begun };
+        let result = match self.dispatch(plan, order).await {
+            Err(error) => Err(not(error.code(), error.to_string(), false)),
+            Ok(()) => match timeout(within, ended).await {
+                Ok(Ok(FabricEvent::OrderFinished { outcome, .. })) => Ok(outcome),
+                Ok(Ok(FabricEvent::OrderRefused { code, reason, .. })) => Err(not(&code, reason, false)),
+                Ok(Ok(_) | Err(_)) => Err(not("host.stopping", "the host is stopping".into(), true)),
+                Err(_) => {
+                    drop(self.cancel(&node, &key, "nobody waits for it any more").await);
+                    Err(not("order.silent", format!("`{node}` did not say in time how it ended"), true))
+                }
+            },
+        };
+        self.inner.watched().remove(&key);
+        self.acknowledge_outcome(&node, &key);
+        result
     }
 
     /// Asks the agent to give an order up. What comes of it arrives as its outcome.

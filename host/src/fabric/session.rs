@@ -520,6 +520,24 @@ impl Session {
                 order.ended = true;
             }
         }
+        let key = match &event {
+            FabricEvent::OrderAccepted { key, .. }
+            | FabricEvent::OrderProgress { key, .. }
+            | FabricEvent::OrderRefused { key, .. }
+            | FabricEvent::OrderFinished { key, .. } => Some(key),
+            FabricEvent::Connected(_)
+            | FabricEvent::Lost { .. }
+            | FabricEvent::WorkloadsChanged(_)
+            | FabricEvent::Telemetry(_) => None,
+        };
+        if let Some(key) = key.filter(|key| self.fabric.watched().contains_key(*key)).cloned() {
+            let watcher = ends.then(|| self.fabric.watched().remove(&key)).flatten();
+            if let Some(watcher) = watcher {
+                // Whoever waited may have given up.
+                drop(watcher.send(event));
+            }
+            return Ok(());
+        }
         self.tell(event).await
     }
 

@@ -3,11 +3,16 @@
 //! The object store knows limits and chunks; here is what it does not know: what open incidents, outstanding orders and
 //! people need. All removals are made here, one at a time, so that nothing goes that was pinned a moment before.
 
+mod drills;
+
 use crate::{
     blobs::{self, Blobs, Locked, Needed, SnapshotView, StoreTier, Verified},
     clock,
     fabric::Fabric,
-    store::{self, Store, snapshots::Pin},
+    store::{
+        self, Store,
+        snapshots::{Drill, DrillResult, Pin},
+    },
 };
 use aether_core::{
     audit::Act,
@@ -22,7 +27,7 @@ use tokio::{
     sync::{Mutex, Notify},
     time::MissedTickBehavior,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::ToSchema;
 
 /// How often old snapshots are looked for.
@@ -37,6 +42,8 @@ pub enum Error {
     /// Why it stays as it is.
     #[error("the snapshot was not changed: {0}")]
     Unchanged(String),
+    #[error("no drill was begun: {0}")]
+    NotDrilled(String),
     #[error(transparent)]
     Blobs(#[from] blobs::Error),
     #[error(transparent)]
@@ -49,6 +56,7 @@ impl Error {
         match self {
             Error::Unknown(_) | Error::Blobs(blobs::Error::Missing(_) | blobs::Error::NotADigest(_)) => "AE0004",
             Error::Unchanged(_) => "AE0101",
+            Error::NotDrilled(_) => "AE0104",
             Error::Blobs(blobs::Error::Locked(_)) => "AE0102",
             Error::Blobs(blobs::Error::Store(_) | blobs::Error::Folder(_)) => "AE0100",
             Error::Blobs(_) => "AE0103",
@@ -66,6 +74,8 @@ pub struct Snapshot {
     pub pin: Option<Pin>,
     /// Something that goes on and cannot do without it.
     pub needed_by: Option<String>,
+    /// The last restore drill of it.
+    pub drill: Option<Drill>,
 }
 
 /// All snapshots, and those of which nothing can be said.
@@ -111,6 +121,7 @@ struct Inner {
     changing: Mutex<()>,
     /// There is something to put in order.
     wanted: Notify,
+    tasks: TaskTracker,
 }
 
 /// The desk of snapshots. Cheap to clone.
@@ -124,6 +135,7 @@ struct Held {
     needed: Needed,
     pins: BTreeMap<Digest, Pin>,
     incidents: BTreeMap<SnapshotId, IncidentId>,
+    drills: BTreeMap<Digest, Drill>,
 }
 
 impl Held {
@@ -132,12 +144,16 @@ impl Held {
         if let Some(incident) = self.incidents.get(&view.snapshot) {
             return Some(format!("the open incident {incident}"));
         }
+        if self.drills.get(&view.manifest).is_some_and(|drill| drill.result == DrillResult::Running) {
+            return Some("a restore drill".into());
+        }
         self.needed.manifests.contains(&view.manifest).then(|| "an outstanding order".into())
     }
 
     fn dress(&self, view: SnapshotView) -> Snapshot {
         let (pin, needed_by) = (self.pins.get(&view.manifest).cloned(), self.reason(&view));
-        Snapshot { view, pin, needed_by }
+        let drill = self.drills.get(&view.manifest).cloned();
+        Snapshot { view, pin, needed_by, drill }
     }
 
     /// All of it, for whoever removes.
@@ -145,13 +161,16 @@ impl Held {
         let mut needed = self.needed.clone();
         needed.manifests.extend(self.pins.keys().cloned());
         needed.snapshots.extend(self.incidents.keys().cloned());
+        let drilled = self.drills.values().filter(|drill| drill.result == DrillResult::Running);
+        needed.manifests.extend(drilled.map(|drill| drill.manifest.clone()));
         needed
     }
 }
 
 impl Desk {
-    pub fn new(blobs: Blobs, fabric: Fabric, store: Store) -> Self {
-        Self { inner: Arc::new(Inner { blobs, fabric, store, changing: Mutex::default(), wanted: Notify::new() }) }
+    pub fn new(blobs: Blobs, fabric: Fabric, store: Store, tasks: TaskTracker) -> Self {
+        let (changing, wanted) = Default::default();
+        Self { inner: Arc::new(Inner { blobs, fabric, store, changing, wanted, tasks }) }
     }
 
     async fn held(&self) -> Result<Held, Error> {
@@ -159,7 +178,8 @@ impl Desk {
         let needed = self.inner.fabric.snapshots_needed();
         let incidents = self.inner.store.snapshots_of_open_incidents().await?;
         let pins = self.inner.store.snapshot_pins().await?;
-        Ok(Held { needed, pins, incidents })
+        let drills = self.inner.store.newest_drills().await?;
+        Ok(Held { needed, pins, incidents, drills })
     }
 
     async fn view(&self, manifest: &Digest) -> Result<SnapshotView, Error> {
@@ -247,6 +267,9 @@ impl Desk {
 
     /// Makes room beside everything else, until the host stops.
     pub async fn keep(self, stop: CancellationToken) {
+        if let Err(error) = self.inner.store.cut_drills_short(clock::now()).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "drills that were cut short could not be noted");
+        }
         let mut due = tokio::time::interval(RETAIN_EVERY);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -275,6 +298,9 @@ impl Desk {
                     error = &error as &dyn std::error::Error,
                     "snapshots could not be put in order; what is stored stays as it is, and it is tried again"
                 ),
+            }
+            if let Err(error) = self.drill_when_due(clock::now()).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the restore drill that is due was not begun");
             }
         }
     }

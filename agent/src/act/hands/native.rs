@@ -6,7 +6,7 @@ use crate::{
         check::{Refusal, refuse},
         criu::{Criu, Dumping, Missing, Progress, explain, tail},
         cuda::{self, Cuda},
-        preflight,
+        preflight, rehearsal,
         run::Run,
     },
     clock::Stopwatch,
@@ -90,7 +90,7 @@ impl Hands for Native {
     fn ready(&self, verb: &str) -> Result<(), Refusal> {
         let missing = match verb {
             verb::CHECKPOINT => self.criu.as_ref().err(),
-            verb::RESTORE => self.criu.as_ref().err().or(self.namespaces.as_ref().err()),
+            verb::RESTORE | verb::RESTORE_DRILL => self.criu.as_ref().err().or(self.namespaces.as_ref().err()),
             _ => None,
         };
         match missing {
@@ -185,20 +185,7 @@ impl Hands for Native {
         let mut child = criu
             .begin_restore(images, &pid_file)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
-        let log = images.join("restore.log");
-        let restored = run.poll(|| match child.try_wait() {
-            Ok(None) => {
-                let text = tail(&log, RESTORED_WITHIN_BYTES).unwrap_or_default();
-                text.contains(RESTORED).then_some(Ok(()))
-            }
-            Ok(Some(_)) => Some(Err(Failure::new("criu.restore", explain(&log)))),
-            Err(error) => Some(Err(Failure::new("criu.broken", error.to_string()))),
-        });
-        let found = restored.map_err(Failure::from).and_then(|restored| restored).and_then(|()| {
-            find_root(&child, &pid_file).ok_or_else(|| {
-                Failure::new("criu.restore", "CRIU reported success, and yet no restored process is there")
-            })
-        });
+        let found = restored(&mut child, images, &pid_file, run);
         let found = found.and_then(|found| self.put_back_on_gpus(&found.0).map(|()| found));
         match found {
             Ok((root, init)) => {
@@ -206,14 +193,29 @@ impl Hands for Native {
                 Ok(Body::Process { root, namespace: Some(Namespace { init }) })
             }
             Err(failure) => {
-                if let Some(init) = init_of(child.id()) {
-                    init.signal(Signal::KILL).map_err(|error| Failure::new("restore.left", error.to_string()))?;
-                }
-                let _ = child.kill();
-                let _ = child.wait();
+                end_restore(child)?;
                 Err(failure)
             }
         }
+    }
+
+    fn drill(&self, images: &Path, run: &Run) -> Result<usize, Failure> {
+        let criu = self.criu()?;
+        let stand_ins = rehearsal::stand_ins(images)?;
+        let pid_file = images.join("root.pid");
+        let mut child = criu
+            .begin_drill(images, &pid_file, &stand_ins)
+            .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
+        let seen = restored(&mut child, images, &pid_file, run).and_then(|(root, _)| {
+            match root.wait_until(|condition| matches!(condition, Condition::Stopped | Condition::Gone), OBEY_WITHIN) {
+                Condition::Stopped => Ok(tree(&root).len()),
+                Condition::Running | Condition::Traced | Condition::Gone => {
+                    Err(Failure::new("criu.restore", "CRIU reported success, and yet no stopped copy is there"))
+                }
+            }
+        });
+        end_restore(child)?;
+        seen
     }
 
     fn end(&self, entry: &Entry) -> Result<(), Failure> {
@@ -275,6 +277,33 @@ fn end_dump(mut dumping: Dumping) -> Result<(), Failure> {
             .map_err(|error| Failure::new("process.left", format!("CRIU cannot be killed: {error}")))?;
     }
     let _ = dumping.child.wait();
+    Ok(())
+}
+
+/// Waits until CRIU says that the processes are restored; gives their root, and the init of their namespace.
+fn restored(child: &mut Child, images: &Path, pid_file: &Path, run: &Run) -> Result<(ProcessRef, ProcessRef), Failure> {
+    let log = images.join("restore.log");
+    let restored = run.poll(|| match child.try_wait() {
+        Ok(None) => {
+            let text = tail(&log, RESTORED_WITHIN_BYTES).unwrap_or_default();
+            text.contains(RESTORED).then_some(Ok(()))
+        }
+        Ok(Some(_)) => Some(Err(Failure::new("criu.restore", explain(&log)))),
+        Err(error) => Some(Err(Failure::new("criu.broken", error.to_string()))),
+    });
+    restored.map_err(Failure::from).and_then(|restored| restored).and_then(|()| {
+        find_root(child, pid_file)
+            .ok_or_else(|| Failure::new("criu.restore", "CRIU reported success, and yet no restored process is there"))
+    })
+}
+
+/// Ends CRIU with all that it restored: it is the init of their namespace.
+fn end_restore(mut child: Child) -> Result<(), Failure> {
+    if let Some(init) = init_of(child.id()) {
+        init.signal(Signal::KILL).map_err(|error| Failure::new("restore.left", error.to_string()))?;
+    }
+    let _ = child.kill();
+    let _ = child.wait();
     Ok(())
 }
 

@@ -154,6 +154,7 @@ mod tests {
         snapshot::{ChunkRef, Tier, WorkloadSpec},
         time::Time,
     };
+    use ed25519_dalek::{Signer as _, SigningKey};
 
     fn manifest(files: Vec<SnapshotFile>, total_bytes: u64) -> Manifest {
         let workload = WorkloadSpec {
@@ -196,6 +197,44 @@ mod tests {
         ] {
             assert!(matches!(check(&manifest(files.clone(), total)), Err(Error::Corrupt(_))), "{files:?}");
         }
+    }
+
+    #[test]
+    fn a_manifest_that_is_not_the_ordered_one_as_the_host_signed_it_is_refused() {
+        let chunk = |plain: &[u8]| ChunkRef { digest: Digest::of(plain), size_bytes: 1 };
+        let of = |chunks: &[&[u8]]| {
+            let chunks: Vec<_> = chunks.iter().map(|plain| chunk(plain)).collect();
+            let size = u64::try_from(chunks.len()).unwrap();
+            manifest(vec![SnapshotFile { name: "a".into(), size_bytes: size, chunks }], size)
+        };
+        let (host, other) = (SigningKey::from_bytes(&[7; 32]), SigningKey::from_bytes(&[8; 32]));
+        let key = host.verifying_key();
+        let piece = |manifest: &Manifest, by: &SigningKey| {
+            let data = canonical(manifest);
+            let signature = by.sign(&Manifest::signed_bytes(&data)).to_bytes().to_vec();
+            Piece { codec: Codec::Raw.into(), data, signature }
+        };
+        let good = of(&[b"x", b"y"]);
+        let ordered = good.digest();
+        assert_eq!(open_manifest(piece(&good, &host), &ordered, Some(&key)).unwrap(), good);
+        // Removed, reordered, substituted, of another snapshot: all signed, and none of them ordered.
+        let another = Manifest { snapshot: SnapshotId::new("another"), ..good.clone() };
+        for wrong in [of(&[b"x"]), of(&[b"y", b"x"]), of(&[b"x", b"z"]), of(&[b"x", b"y", b"y"]), another] {
+            let refused = open_manifest(piece(&wrong, &host), &ordered, Some(&key));
+            assert!(matches!(refused, Err(Error::Corrupt(_))), "{wrong:?}");
+        }
+        // The ordered one, signed by another or for something else, not at all, or with no key to compare.
+        let of_another = Piece { signature: piece(&of(&[b"z"]), &host).signature, ..piece(&good, &host) };
+        let not_at_all = Piece { signature: vec![], ..piece(&good, &host) };
+        for unsigned in [piece(&good, &other), of_another, not_at_all] {
+            assert!(matches!(open_manifest(unsigned, &ordered, Some(&key)), Err(Error::Unsigned)));
+        }
+        assert!(matches!(open_manifest(piece(&good, &host), &ordered, None), Err(Error::Unsigned)));
+        // And a chunk in another's place.
+        let bytes = |plain: &[u8]| Piece { codec: Codec::Raw.into(), data: plain.to_vec(), signature: vec![] };
+        assert_eq!(verified(bytes(b"x"), &chunk(b"x"), "a").unwrap(), b"x");
+        assert!(matches!(verified(bytes(b"y"), &chunk(b"x"), "a"), Err(Error::Corrupt(_))));
+        assert!(matches!(verified(bytes(b""), &chunk(b"x"), "a"), Err(Error::Corrupt(_))));
     }
 
     #[test]

@@ -155,6 +155,18 @@ fn migration() -> Vec<Definition> {
             .within(900_000.0)
             .if_("The workload is not here, and no later generation of it was.")
             .seen("Manifest and chunks have the hashes that the order names, and the restored root runs."),
+        row(
+            verb::RESTORE_DRILL,
+            Workload,
+            ReadOnly,
+            Internal,
+            "Restore a snapshot in namespaces of its own, keep the copy stopped, look at it and end it.",
+        )
+        .needs(capability::RESTORE)
+        .takes([required(text(argument::MANIFEST, &[]))])
+        .within(900_000.0)
+        .if_("There is memory for the copy, and restoring it touches nothing that others use.")
+        .seen("Manifest and chunks have the hashes that the order names, and CRIU has rebuilt every process."),
         row(verb::RESUME, Workload, Reversible, Internal, "Let a stopped source go on. Undoes process.checkpoint.")
             .within(300_000.0)
             .if_("The source is here, in the generation that was stopped.")

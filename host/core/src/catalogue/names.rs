@@ -8,6 +8,7 @@ pub mod verb {
     pub const RETIRE: &str = "process.retire";
     pub const RESUME: &str = "process.resume";
     pub const DISCARD: &str = "process.discard";
+    pub const RESTORE_DRILL: &str = "snapshot.drill";
     pub const MIGRATE: &str = "process.migrate";
     pub const FREEZE: &str = "process.freeze";
     pub const THAW: &str = "process.thaw";
@@ -66,6 +67,8 @@ pub mod argument {
     pub const TO: &str = "to";
     /// Integer: the index of the plan's step that took the snapshot.
     pub const CHECKPOINT_STEP: &str = "checkpoint-step";
+    /// Text: the digest of a snapshot's manifest.
+    pub const MANIFEST: &str = "manifest";
     /// Duration: how long a step may take before it counts as unknown.
     pub const TIMEOUT: &str = "timeout";
     /// Text: a signal's name without `SIG`.

@@ -849,6 +849,109 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/snapshots": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All snapshots, the newest first, with what needs them. */
+        get: operations["listSnapshots"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/snapshots/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One snapshot with its files, by the digest of its manifest. */
+        get: operations["getSnapshot"];
+        put?: never;
+        post?: never;
+        /** Remove a snapshot that nothing needs and nobody pinned. It cannot be brought back. */
+        delete: operations["removeSnapshot"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/snapshots/{id}/drill": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Restore a snapshot where nobody notices, to see that it can be. How it ended is told by the snapshot. */
+        post: operations["drillSnapshot"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/snapshots/{id}/pin": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Keep a snapshot whatever the limits say, until it is unpinned. */
+        post: operations["pinSnapshot"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/snapshots/{id}/unpin": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Let a snapshot go when its time has come. */
+        post: operations["unpinSnapshot"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/snapshots/{id}/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Read every chunk anew from the store, and check it and the signature. */
+        post: operations["verifySnapshot"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/status": {
         parameters: {
             query?: never;
@@ -1684,6 +1787,11 @@ export interface components {
             /** @description The executor only pretends. */
             simulated: boolean;
         };
+        ChunkRef: {
+            digest: components["schemas"]["Digest"];
+            /** Format: int32 */
+            size_bytes: number;
+        };
         /** @description The least that is asked for one class. Gates can ask for more. */
         ClassDemand: {
             /**
@@ -1896,6 +2004,16 @@ export interface components {
             attributes: {
                 [key: string]: string;
             };
+        };
+        /**
+         * @description How a restore drill ended.
+         * @enum {string}
+         */
+        DrillResult: "running" | "restored" | "failed" | "unknown";
+        /** @description Where a snapshot is to be restored as a drill. */
+        DrillSnapshot: {
+            /** @default null */
+            node: components["schemas"]["NodeId"] | null;
         };
         DrillStatus: {
             name: string;
@@ -2232,6 +2350,12 @@ export interface components {
              */
             host_calls: number;
         };
+        /** @description Snapshots that are sealed with a key which this host does not have. */
+        Locked: {
+            /** @description The key's id. */
+            key: string;
+            snapshots: number;
+        };
         LogLine: {
             severity: components["schemas"]["Severity"];
             message: string;
@@ -2435,6 +2559,10 @@ export interface components {
             closed: {
                 resolution: components["schemas"]["Resolution"];
             };
+        };
+        /** @description Why a snapshot is kept. */
+        PinSnapshot: {
+            comment: string;
         };
         Placement: {
             workload: components["schemas"]["Subject"];
@@ -3050,6 +3178,92 @@ export interface components {
              */
             missing: components["schemas"]["MissingEntry"][];
         };
+        /** @description A snapshot with what is known of it elsewhere. */
+        Snapshot: components["schemas"]["SnapshotView"] & {
+            pin?: components["schemas"]["SnapshotPin"] | null;
+            /** @description Something that goes on and cannot do without it. */
+            needed_by?: string | null;
+            drill?: components["schemas"]["SnapshotDrill"] | null;
+        };
+        /** @description One snapshot with its files. */
+        SnapshotDetail: components["schemas"]["Snapshot"] & {
+            /** Format: int64 */
+            progress?: number | null;
+            criu_version: string;
+            kernel_release: string;
+            architecture: string;
+            /** @description Whether this host signed the manifest: an agent restores no other. */
+            signed: boolean;
+            files: components["schemas"]["SnapshotFile"][];
+        };
+        /** @description One restore drill. */
+        SnapshotDrill: {
+            id: string;
+            manifest: components["schemas"]["Digest"];
+            node: components["schemas"]["NodeId"];
+            /** @description A principal, or `schedule`. */
+            asked_by: string;
+            began_at: components["schemas"]["Time"];
+            ended_at?: components["schemas"]["Time"] | null;
+            result: components["schemas"]["DrillResult"];
+            code: string;
+            message: string;
+        };
+        SnapshotFile: {
+            /** @description A plain file name; never a path with separators. */
+            name: string;
+            /** Format: int64 */
+            size_bytes: number;
+            /** @description In order; each is the BLAKE3 of the uncompressed bytes. */
+            chunks: components["schemas"]["ChunkRef"][];
+        };
+        /** @description One stored snapshot of a workload. */
+        SnapshotId: string;
+        /** @description Somebody wants a snapshot kept. */
+        SnapshotPin: {
+            at: components["schemas"]["Time"];
+            by: components["schemas"]["PrincipalId"];
+            /** @description Of the principal, for people. */
+            name: string;
+            comment: string;
+        };
+        /** @description What reading a snapshot anew has shown. */
+        SnapshotVerified: components["schemas"]["Verified"] & {
+            /** @description Signed by this host, and every chunk there and what it ought to be. */
+            whole: boolean;
+            signed: boolean;
+        };
+        /** @description One stored snapshot. */
+        SnapshotView: {
+            snapshot: components["schemas"]["SnapshotId"];
+            manifest: components["schemas"]["Digest"];
+            workload: components["schemas"]["WorkloadId"];
+            /** Format: int64 */
+            generation: number;
+            source: components["schemas"]["NodeId"];
+            taken_at: components["schemas"]["Time"];
+            /** Format: int64 */
+            total_bytes: number;
+            chunks: number;
+            /** @description Chunks that were not in the store when the host started: it cannot be restored. */
+            missing_chunks: number;
+            /** @description The id of the key that it is sealed with. None: it is kept as it is. */
+            key?: string | null;
+            tier: components["schemas"]["StoreTier"];
+        };
+        /** @description All snapshots, and those of which nothing can be said. */
+        Snapshots: {
+            /** @description Newest first. */
+            snapshots: components["schemas"]["Snapshot"][];
+            locked: components["schemas"]["Locked"][];
+            /**
+             * Format: int64
+             * @description Bytes of all chunks as they are kept, in the main store and in the cold one.
+             */
+            warm_bytes: number;
+            /** Format: int64 */
+            cold_bytes: number;
+        };
         /** @description How far an entry has come. */
         Stage: "candidate" | "shadow" | {
             /** @description Answers for a share of the subjects, 1 to 99 percent, chosen by a stable hash. */
@@ -3142,6 +3356,11 @@ export interface components {
                 execute_by: components["schemas"]["Time"];
             };
         };
+        /**
+         * @description Which of the stores something is in.
+         * @enum {string}
+         */
+        StoreTier: "warm" | "cold";
         /** @description A subject as a component sees it. For a workload the label `node` names the node it runs on. */
         Subject: {
             kind: components["schemas"]["SubjectKind"];
@@ -3329,6 +3548,16 @@ export interface components {
             /** @description What must be seen for it to count as done. */
             verified_by: string;
         };
+        /** @description What [`Blobs::verify`] found. */
+        Verified: {
+            /** @description Distinct chunks that were read from the store, decompressed and hashed. */
+            chunks: number;
+            /** Format: int64 */
+            bytes: number;
+            /** @description Chunks that are missing or not what they ought to be; the first hundred. */
+            damaged: components["schemas"]["Digest"][];
+            damaged_count: number;
+        };
         /**
          * @description Why something can go.
          * @enum {string}
@@ -3431,6 +3660,7 @@ export type Budget = components['schemas']['Budget'];
 export type BundleInfo = components['schemas']['BundleInfo'];
 export type Candidate = components['schemas']['Candidate'];
 export type CapabilityView = components['schemas']['CapabilityView'];
+export type ChunkRef = components['schemas']['ChunkRef'];
 export type ClassDemand = components['schemas']['ClassDemand'];
 export type CollectGarbage = components['schemas']['CollectGarbage'];
 export type Collected = components['schemas']['Collected'];
@@ -3455,6 +3685,8 @@ export type Description = components['schemas']['Description'];
 export type Digest = components['schemas']['Digest'];
 export type Direction = components['schemas']['Direction'];
 export type DiscreteEvent = components['schemas']['DiscreteEvent'];
+export type DrillResult = components['schemas']['DrillResult'];
+export type DrillSnapshot = components['schemas']['DrillSnapshot'];
 export type DrillStatus = components['schemas']['DrillStatus'];
 export type DryRun = components['schemas']['DryRun'];
 export type EntryId = components['schemas']['EntryId'];
@@ -3483,6 +3715,7 @@ export type LatestSample = components['schemas']['LatestSample'];
 export type Level = components['schemas']['Level'];
 export type Limit = components['schemas']['Limit'];
 export type Limits = components['schemas']['Limits'];
+export type Locked = components['schemas']['Locked'];
 export type LogLine = components['schemas']['LogLine'];
 export type Measure = components['schemas']['Measure'];
 export type Message = components['schemas']['Message'];
@@ -3502,6 +3735,7 @@ export type OpenBreakGlass = components['schemas']['OpenBreakGlass'];
 export type Outcome = components['schemas']['Outcome'];
 export type OutcomeStatus = components['schemas']['OutcomeStatus'];
 export type Phase = components['schemas']['Phase'];
+export type PinSnapshot = components['schemas']['PinSnapshot'];
 export type Placement = components['schemas']['Placement'];
 export type Plan = components['schemas']['Plan'];
 export type PlanDetail = components['schemas']['PlanDetail'];
@@ -3562,6 +3796,15 @@ export type SlotId = components['schemas']['SlotId'];
 export type SlotNews = components['schemas']['SlotNews'];
 export type SlotStatus = components['schemas']['SlotStatus'];
 export type Slots = components['schemas']['Slots'];
+export type Snapshot = components['schemas']['Snapshot'];
+export type SnapshotDetail = components['schemas']['SnapshotDetail'];
+export type SnapshotDrill = components['schemas']['SnapshotDrill'];
+export type SnapshotFile = components['schemas']['SnapshotFile'];
+export type SnapshotId = components['schemas']['SnapshotId'];
+export type SnapshotPin = components['schemas']['SnapshotPin'];
+export type SnapshotVerified = components['schemas']['SnapshotVerified'];
+export type SnapshotView = components['schemas']['SnapshotView'];
+export type Snapshots = components['schemas']['Snapshots'];
 export type Stage = components['schemas']['Stage'];
 export type StageBaseline = components['schemas']['StageBaseline'];
 export type StageFigures = components['schemas']['StageFigures'];
@@ -3569,6 +3812,7 @@ export type Standing = components['schemas']['Standing'];
 export type Step = components['schemas']['Step'];
 export type StepRecord = components['schemas']['StepRecord'];
 export type StepStage = components['schemas']['StepStage'];
+export type StoreTier = components['schemas']['StoreTier'];
 export type Subject = components['schemas']['Subject'];
 export type SubjectKind = components['schemas']['SubjectKind'];
 export type SubjectRef = components['schemas']['SubjectRef'];
@@ -3587,6 +3831,7 @@ export type UploadedPlugin = components['schemas']['UploadedPlugin'];
 export type ValueKind = components['schemas']['ValueKind'];
 export type Verb = components['schemas']['Verb'];
 export type VerbDefinition = components['schemas']['VerbDefinition'];
+export type Verified = components['schemas']['Verified'];
 export type Why = components['schemas']['Why'];
 export type Workload = components['schemas']['Workload'];
 export type WorkloadId = components['schemas']['WorkloadId'];
@@ -5349,6 +5594,220 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SlotHistory"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSnapshots: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshots"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotDetail"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drillSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DrillSnapshot"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotDrill"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pinSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PinSnapshot"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unpinSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    verifySnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotVerified"];
                 };
             };
             /** @description A problem */
