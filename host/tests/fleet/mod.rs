@@ -29,9 +29,14 @@ pub(crate) struct Fleet {
     token: String,
 }
 
+/// The binary under test; nextest says where it is when the tests were built elsewhere.
+fn aether() -> PathBuf {
+    std::env::var_os("NEXTEST_BIN_EXE_aether").map_or_else(|| env!("CARGO_BIN_EXE_aether").into(), PathBuf::from)
+}
+
 /// A program that stands beside the test's own.
 pub(crate) fn program(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_aether")).with_file_name(name);
+    let path = aether().with_file_name(name);
     assert!(path.exists(), "{} is not built: run `make build`", path.display());
     path
 }
@@ -69,29 +74,35 @@ impl Approval {
 impl Fleet {
     /// A server with the posture of the local fleet: live, with approval, up to impactful.
     pub(crate) async fn start() -> Self {
-        Self::launch(false, "", "", Approval::Asked).await
+        Self::launch(false, "", "", Approval::Asked, None).await
     }
 
     /// The same, with more of the posture and more sections.
     #[allow(dead_code, reason = "each test's binary has this module, and not each asks for more")]
     pub(crate) async fn start_with(posture: &str, sections: &str) -> Self {
-        Self::launch(false, posture, sections, Approval::Asked).await
+        Self::launch(false, posture, sections, Approval::Asked, None).await
     }
 
     /// A server whose policy lets every plan up to impactful run without a person.
     #[allow(dead_code, reason = "each test's binary has this module, and not each asks for more")]
     pub(crate) async fn start_unasked(sections: &str) -> Self {
-        Self::launch(false, "", sections, Approval::Unasked).await
+        Self::launch(false, "", sections, Approval::Unasked, None).await
+    }
+
+    /// The usual one with another policy; `sections` begins within `[control]`.
+    #[allow(dead_code, reason = "each test's binary has this module, and not each brings a policy")]
+    pub(crate) async fn start_with_bundle(bundle: &Path, sections: &str) -> Self {
+        Self::launch(false, "", sections, Approval::Asked, Some(bundle)).await
     }
 
     /// The same, with a certificate of its own.
     pub(crate) async fn start_with_tls() -> Self {
-        Self::launch(true, "", "", Approval::Asked).await
+        Self::launch(true, "", "", Approval::Asked, None).await
     }
 
-    async fn launch(tls: bool, posture: &str, sections: &str, approval: Approval) -> Self {
+    async fn launch(tls: bool, posture: &str, sections: &str, approval: Approval, bundle: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let bundle = approval.bundle(folder.path());
+        let bundle = bundle.map_or_else(|| approval.bundle(folder.path()), Path::to_owned);
         let (certificate, key) = (folder.path().join("host.pem"), folder.path().join("host.key.pem"));
         let mut settings = String::new();
         let mut client = reqwest::Client::builder().timeout(Duration::from_secs(20));
@@ -108,7 +119,7 @@ impl Fleet {
             "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n{settings}\
              [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
              [posture]\ndry_run = false\napproval_required = {asked}\nhighest_live_class = \"impactful\"\n\
-             {posture}\n[control]\ngrace_ms = 1000\n[recorder]\nseal_interval_ms = 1000\n{sections}\n",
+             {posture}\n[recorder]\nseal_interval_ms = 1000\n[control]\ngrace_ms = 1000\n{sections}\n",
             data = folder.path().join("host").display(),
             bundle = bundle.display(),
             asked = approval == Approval::Asked,
@@ -138,7 +149,7 @@ impl Fleet {
     pub(crate) async fn start_host(&mut self) {
         assert!(self.host.is_none());
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("host.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_aether"))
+        let child = Command::new(aether())
             .args(["serve", "--config"])
             .arg(self.folder.path().join("aether.toml"))
             .stdin(Stdio::null())
@@ -172,6 +183,22 @@ impl Fleet {
         let (_, mut agent) = self.agents.remove(index);
         agent.kill().unwrap();
         agent.wait().unwrap();
+    }
+
+    /// Where everything of this fleet lies: `host/`, and a folder for each agent.
+    #[allow(dead_code, reason = "each test's binary has this module, and not each looks into the folder")]
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    #[allow(dead_code, reason = "each test's binary has this module, and not each kills by pid")]
+    pub(crate) fn host_pid(&self) -> u32 {
+        self.host.as_ref().unwrap().id()
+    }
+
+    #[allow(dead_code, reason = "each test's binary has this module, and not each kills by pid")]
+    pub(crate) fn agent_pid(&self, node: &str) -> u32 {
+        self.agents.iter().find(|(name, _)| name == node).unwrap().1.id()
     }
 
     pub(crate) fn progress_file(&self) -> PathBuf {
@@ -265,6 +292,13 @@ impl Fleet {
         (response.status(), response.json().await.unwrap_or(Value::Null))
     }
 
+    /// A request that may find nobody.
+    #[allow(dead_code, reason = "each test's binary has this module, and not each kills the host")]
+    pub(crate) async fn might_post(&self, path: &str, body: Value) {
+        let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(&self.token).json(&body);
+        let _ = request.send().await;
+    }
+
     /// Asks until there is an answer, or fails with the logs.
     pub(crate) async fn until<T>(&self, what: &str, ask: impl AsyncFn(&Self) -> Option<T>) -> T {
         let begun = Instant::now();
@@ -279,7 +313,7 @@ impl Fleet {
 
     /// Runs the CLI against this fleet.
     pub(crate) fn cli(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_aether"))
+        let output = Command::new(aether())
             .args(arguments)
             .env("AETHER_URL", &self.url)
             .env("AETHER_TOKEN", &self.token)
