@@ -20,12 +20,13 @@ PROFILE := debug
 CARGO_FLAGS :=
 aether := $(CARGO_TARGET_DIR)/$(PROFILE)/aether
 
-.PHONY: help setup setup-test guests kits ui build run test sim bench fmt clean
+.PHONY: help setup setup-test guests kits ui build run test sim crash bench fmt clean
 
 help:
 	@echo "make run     set up what is missing, build, start a server, two agents and a demo workload"
 	@echo "make test    everything CI runs"
 	@echo "make sim     10,000 seeds of the simulation"
+	@echo "make crash   kill host and agents at every step of a migration, into docs/crashes.md"
 	@echo "make bench   measure the plugin runtime beside other engines (into docs/benchmarks.md), and how long a move stands still"
 	@echo "make build   plugins, web page and binaries; make setup, make fmt, make clean"
 
@@ -99,6 +100,13 @@ bench: setup
 	$(step) guests $(setup_dir)/guests.sh
 	cargo build --locked --release --workspace --bins
 	$(setup_dir)/with-tools.sh cargo bench --locked --workspace --bench migration
+
+# Each step of each journal, three times; one of each kind is in `make test`.
+crash: setup
+	$(step) guests $(setup_dir)/guests.sh
+	$(step) build cargo build --locked --workspace --bins
+	$(setup_dir)/with-tools.sh env AETHER_CRASH_TABLE=$(CURDIR)/docs/crashes.md \
+		cargo test --locked --workspace --test crash -- --ignored --nocapture
 
 fmt:
 	cargo fmt --all

@@ -14,8 +14,9 @@ use crate::{
     },
     capabilities::{self, Findings, Probed},
     clock,
-    collect::Collector,
+    collect::{Collector, Watched},
     config::Config,
+    drill::{self, Drills, Stage},
     durable,
     spool::{self, Spool},
     state::{self, StateFolder},
@@ -34,6 +35,8 @@ use tracing::{error, info, warn};
 
 /// Orders that wait for the executor.
 const INBOUND_MAXIMUM: usize = 256;
+/// Drills that wait to be looked at.
+const DRILLS_MAXIMUM: usize = 8;
 /// How long the end may take before what hangs is left behind.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(20);
 /// Sampling at full pressure is this many times slower.
@@ -55,6 +58,8 @@ pub enum Error {
     Thread(std::io::Error),
     #[error("whether this node takes new work cannot be read: {0}")]
     Drain(durable::Error),
+    #[error("whether a drill was cut short cannot be read: {0}")]
+    Drill(durable::Error),
 }
 
 /// Runs the agent until `shutdown`.
@@ -64,15 +69,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let boot = capabilities::boot_id();
     let registry = Arc::new(Registry::open(&state.registry(), boot.clone())?);
     let spool = Arc::new(Spool::open(&state.spool(), config.node.clone(), config.spool)?);
-    let mut collector = Collector::new(config.node.clone(), state.path(), registry.clone());
+    let gpus = find_gpus(&config).await;
+    let cgroups = Cgroups::probe();
+    let stage = Stage::default();
+    let watched =
+        Watched { registry: registry.clone(), cgroups: cgroups.clone(), gpus: gpus.clone(), stage: stage.clone() };
+    let mut collector = Collector::new(config.node.clone(), state.path(), watched);
 
     let criu = find_criu(&config, state.path()).await;
     let sources = collector.probe(&config.disabled_sources);
     let namespaces = Criu::probe_namespaces();
-    let cgroups = Cgroups::probe();
     let cuda = Cuda::find(config.cuda_checkpoint.as_deref());
     let bounded = cgroups.can_make();
-    let gpus = find_gpus(&config).await;
     let findings = Findings::new(
         &config,
         &Probed {
@@ -90,7 +98,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         warn!(capability = finding.name, reason, advice = finding.advice, "is not to be had on this machine");
     }
     let (report, capabilities) = watch::channel(findings.report());
-    let drain = Drain::open(state.drain(), Arc::new(report)).map_err(Error::Drain)?;
+    let report = Arc::new(report);
+    let drain = Drain::open(state.drain(), report.clone()).map_err(Error::Drain)?;
+    let (drill_in, drills_asked) = mpsc::channel(DRILLS_MAXIMUM);
+    let (cut, cut_out) = watch::channel(false);
     let (inbound, orders) = mpsc::channel(INBOUND_MAXIMUM);
     let images = Images::new(state.snapshots(), config.images_memory_bytes);
     let ahead = Ahead::begin(images.clone()).map_err(Error::Thread)?;
@@ -103,9 +114,26 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         capabilities,
         inbound,
         ahead: ahead.clone(),
+        drills: drill_in,
+        cut: cut_out,
     };
     let (uplink, ends) = Uplink::new(parts)?;
 
+    let drills = Drills::open(
+        drill::Parts {
+            node: config.node.clone(),
+            settings: config.drill.clone(),
+            state: state.path().to_owned(),
+            registry: registry.clone(),
+            cgroups: cgroups.clone(),
+            stage,
+            host_key: ends.host_key.clone(),
+            report,
+            cut,
+        },
+        drill::capabilities(&config.drill, config.simulate, &bounded, &gpus),
+    )
+    .map_err(Error::Drill)?;
     registry.begin(&config.workloads, &state.workloads(), config.simulate);
 
     let hands: Box<dyn Hands> = if config.simulate {
@@ -148,6 +176,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     tasks.spawn(collect(collector, spool.clone(), ends.wishes, shutdown.clone()));
     tasks.spawn(uplink.run(shutdown.clone()));
     tasks.spawn(desk.run(orders, shutdown.clone()));
+    tasks.spawn(drills.run(drills_asked, shutdown.clone()));
     tasks.close();
     info!(node.id = %config.node, host = %config.host, state = %state.path().display(), "the agent runs");
 
@@ -169,15 +198,17 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
     let registry = Arc::new(Registry::open(&folder, capabilities::boot_id())?);
     // The registry of nothing; a leftover of a few bytes hurts nobody.
     let _ = std::fs::remove_file(&folder);
-    let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), registry);
-    let sources = collector.probe(&config.disabled_sources);
     let cgroups = Cgroups::probe();
+    let gpus = Gpus::probe(config.nvml.as_deref());
+    let watched = Watched { registry, cgroups: cgroups.clone(), gpus: gpus.clone(), stage: Stage::default() };
+    let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), watched);
+    let sources = collector.probe(&config.disabled_sources);
     let probed = Probed {
         criu: &Criu::find(config.criu.as_deref()),
         namespaces: &Criu::probe_namespaces(),
         cuda: &Cuda::find(config.cuda_checkpoint.as_deref()),
         cgroups: &cgroups,
-        gpus: &Gpus::probe(config.nvml.as_deref()),
+        gpus: &gpus,
         bounded: &cgroups.can_make(),
         sources: &sources,
     };

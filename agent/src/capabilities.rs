@@ -8,6 +8,7 @@ use crate::{
     },
     collect::Standing,
     config::Config,
+    drill,
 };
 use aether_core::catalogue::{capability, fact};
 use aether_proto::v1;
@@ -77,10 +78,12 @@ impl Findings {
                 simulated: pretends,
             });
         }
-        for (name, found) in Control::capabilities(config.simulate, cgroups, gpus, bounded) {
+        let control = Control::capabilities(config.simulate, cgroups, gpus, bounded).into_iter();
+        let drills = drill::capabilities(&config.drill, config.simulate, bounded, gpus);
+        for (name, found) in control.map(|(name, found)| (name.to_string(), found)).chain(drills) {
             let absent = found.err();
             capabilities.push(Finding {
-                name: name.into(),
+                name,
                 available: absent.is_none(),
                 reason: absent.as_ref().map(|absent| absent.reason.clone()),
                 advice: absent.map(|absent| absent.advice),

@@ -3,6 +3,7 @@
 //! A flag goes before the environment, the environment before the file, the file before the default. A field that
 //! is not known is an error that names it: a setting that was meant and not read is worse than none.
 
+use crate::drill;
 use aether_core::{
     id::{NodeId, is_name},
     snapshot::{Tier, WorkloadSpec},
@@ -55,6 +56,7 @@ struct File {
     collect: Collect,
     spool: SpoolFile,
     act: ActFile,
+    drill: DrillFile,
     workloads: Vec<WorkloadFile>,
 }
 
@@ -95,6 +97,13 @@ impl Default for ActFile {
     fn default() -> Self {
         Self { concurrent_maximum: 4, images_memory_bytes: 8 << 30 }
     }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DrillFile {
+    allowed: bool,
+    nvml_stand_in: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -150,6 +159,7 @@ pub struct Config {
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
+    pub drill: drill::Settings,
     pub workloads: Vec<Declared>,
 }
 
@@ -245,6 +255,7 @@ impl Config {
             collect,
             spool,
             act,
+            drill,
             workloads,
         } = file;
         let node = flags.node.or(node).ok_or_else(|| invalid("node", "is missing: the name of this node"))?;
@@ -306,6 +317,7 @@ impl Config {
             },
             concurrent_maximum: act.concurrent_maximum,
             images_memory_bytes: act.images_memory_bytes,
+            drill: drill::Settings { allowed: drill.allowed, nvml_stand_in: drill.nvml_stand_in },
             workloads: declared(workloads)?,
         })
     }

@@ -9,6 +9,7 @@
 //! | [`spool`] | numbers that are not safe at the host yet |
 //! | [`uplink`] | the one connection |
 //! | [`act`] | orders: checked, journaled, carried out |
+//! | [`drill`] | disturbances to practise on |
 //! | [`workloads`] | what runs under this agent |
 //! | [`capabilities`] | what this machine can do, and why not |
 //! | [`agent`] | all of it, wired |
@@ -20,6 +21,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod drill;
 mod durable;
 pub mod process;
 pub mod spool;

@@ -38,6 +38,14 @@ enum Command {
         #[arg(last = true)]
         program: PathBuf,
     },
+    /// Disturb the node, in cgroups and until a time. The agent runs it on itself, for a drill.
+    #[command(hide = true)]
+    Disturb {
+        what: String,
+        #[arg(long)]
+        until_ms: i64,
+        folders: Vec<PathBuf>,
+    },
     /// Print a commented configuration with every setting and its default.
     ExampleConfig,
 }
@@ -130,6 +138,10 @@ fn act(command: Command) -> anyhow::Result<()> {
         Command::Enter { folders, program } => {
             let error = aether_agent::act::control::runbook::enter(&folders, &program);
             Err(error).with_context(|| format!("{} could not be begun", program.display()))
+        }
+        Command::Disturb { what, until_ms, folders } => {
+            let until = aether_core::time::Time(until_ms);
+            aether_agent::drill::disturb::run(&what, until, &folders).context("the drill's process could not disturb")
         }
         Command::ExampleConfig => {
             print(aether_agent::config::EXAMPLE);

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod drills;
 pub mod fabric;
 pub mod plugins;
 pub mod serve;

@@ -9,6 +9,7 @@ use crate::{
     clock,
     config::Config,
     control::{self, Control, lease},
+    drills::{self, Drills},
     fabric::{self, Fabric},
     plugins::{
         self, Opening, Slots,
@@ -223,6 +224,15 @@ impl Host {
         })
         .await?;
         let proofs = api::Proofs { replays: Replays::new(store.clone(), registry.clone()), backtests };
+        let drills = Drills::open(drills::Parts {
+            store: store.clone(),
+            recorder: recorder.clone(),
+            fabric: fabric.clone(),
+            control: control.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        })
+        .await?;
         let plugins_dir = config.policy.plugins_dir.clone();
         let plane = Arc::new(Running {
             store: store.clone(),
@@ -232,6 +242,7 @@ impl Host {
             plugins_dir,
             proofs,
             snapshots,
+            drills,
         });
         let app = api::App::new(api::Parts {
             store: store.clone(),

@@ -1,16 +1,21 @@
 //! How full the file system is that holds the agent's state: where spool, journal and snapshots go.
 
 use super::{Missing, Sink, Source};
-use aether_core::metric;
+use crate::drill::Stage;
+use aether_core::{
+    drill::{ATTRIBUTE, Kind},
+    metric,
+};
 use std::path::{Path, PathBuf};
 
 pub(super) struct FileSystem {
     path: PathBuf,
+    stage: Stage,
 }
 
 impl FileSystem {
-    pub(super) fn of(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+    pub(super) fn of(path: &Path, stage: Stage) -> Self {
+        Self { path: path.to_owned(), stage }
     }
 }
 
@@ -20,14 +25,30 @@ impl Source for FileSystem {
     }
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
-        let stat = rustix::fs::statvfs(&self.path)
-            .map_err(|error| Missing(format!("{} cannot be asked: {error}", self.path.display())))?;
-        // As df has it: what is reserved for root counts as neither used nor free.
-        let used = stat.f_blocks.saturating_sub(stat.f_bfree) as f64;
-        let usable = used + stat.f_bavail as f64;
-        if usable > 0.0 {
-            into.node(metric::FILESYSTEM_UTILIZATION, "1", &[], used / usable);
+        if let Some(share) = used(&self.path)? {
+            into.node(metric::FILESYSTEM_UTILIZATION, "1", &[], share);
+        }
+        // One that a drill fills up. It may be gone by now.
+        if let Some(path) = self.stage.filesystem()
+            && let Ok(Some(share)) = used(&path)
+        {
+            let drill = (ATTRIBUTE, Kind::DiskFilling.name());
+            into.node(
+                metric::FILESYSTEM_UTILIZATION,
+                "1",
+                &[("system.filesystem.mountpoint", &path.to_string_lossy()), drill],
+                share,
+            );
         }
         Ok(())
     }
+}
+
+/// The used share. As df has it: what is reserved for root counts as neither used nor free.
+fn used(path: &Path) -> Result<Option<f64>, Missing> {
+    let stat =
+        rustix::fs::statvfs(path).map_err(|error| Missing(format!("{} cannot be asked: {error}", path.display())))?;
+    let used = stat.f_blocks.saturating_sub(stat.f_bfree) as f64;
+    let usable = used + stat.f_bavail as f64;
+    Ok((usable > 0.0).then(|| used / usable))
 }

@@ -6,6 +6,7 @@
 mod cpu;
 mod disk;
 mod filesystem;
+mod gpu;
 mod load;
 mod memory;
 mod network;
@@ -13,7 +14,11 @@ mod pressure;
 mod process;
 mod uptime;
 
-use crate::workloads::Registry;
+use crate::{
+    act::control::{cgroup::Cgroups, gpu::Gpus},
+    drill::Stage,
+    workloads::Registry,
+};
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
@@ -112,21 +117,39 @@ pub struct Collector {
     latest: Latest,
 }
 
+/// What sources look at beside the machine itself.
+pub struct Watched {
+    pub registry: Arc<Registry>,
+    pub cgroups: Cgroups,
+    pub gpus: Gpus,
+    pub stage: Stage,
+}
+
+impl Watched {
+    /// These workloads, and nothing else.
+    pub fn only(registry: Arc<Registry>) -> Self {
+        let gpus = Gpus::absent("nobody looked".into());
+        Self { registry, cgroups: Cgroups::default(), gpus, stage: Stage::default() }
+    }
+}
+
 /// How long the last samples of a subject that tells nothing any more are kept.
 const LATEST_KEPT_MS: u64 = 3_600_000;
 
 impl Collector {
-    pub fn new(node: NodeId, state: &Path, registry: Arc<Registry>) -> Self {
+    pub fn new(node: NodeId, state: &Path, watched: Watched) -> Self {
+        let Watched { registry, cgroups, gpus, stage } = watched;
         let sources: Vec<Box<dyn Source>> = vec![
             Box::new(cpu::Cpu::default()),
             Box::new(memory::Memory),
             Box::new(load::Load),
             Box::new(disk::Disk),
             Box::new(network::Network),
-            Box::new(filesystem::FileSystem::of(state)),
+            Box::new(filesystem::FileSystem::of(state, stage.clone())),
             Box::new(pressure::Pressure),
             Box::new(uptime::Uptime),
-            Box::new(process::Workloads::of(registry)),
+            Box::new(process::Workloads::of(registry, cgroups, stage.clone())),
+            Box::new(gpu::Gpu::of(gpus, stage)),
         ];
         Self { node, sources, failing: BTreeSet::new(), pending: BTreeMap::new(), latest: Latest::default() }
     }
@@ -187,7 +210,7 @@ mod tests {
     fn this_machine_tells_what_the_catalogue_of_metrics_names() {
         let folder = tempfile::tempdir().unwrap();
         let registry = Arc::new(Registry::open(&folder.path().join("workloads.json"), "boot".into()).unwrap());
-        let mut collector = Collector::new(NodeId::new("node-a"), folder.path(), registry);
+        let mut collector = Collector::new(NodeId::new("node-a"), folder.path(), Watched::only(registry));
         collector.sample(Time(1_000), &BTreeSet::new());
         crate::process::poll(std::time::Duration::from_millis(50), || None::<()>);
         collector.sample(Time(2_000), &BTreeSet::from(["load".into()]));
@@ -211,7 +234,7 @@ mod tests {
     fn what_is_switched_off_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let registry = Arc::new(Registry::open(&folder.path().join("workloads.json"), "boot".into()).unwrap());
-        let mut collector = Collector::new(NodeId::new("node-a"), folder.path(), registry);
+        let mut collector = Collector::new(NodeId::new("node-a"), folder.path(), Watched::only(registry));
         let standing = collector.probe(&BTreeSet::from(["cpu".into()]));
         let cpu = standing.iter().find(|standing| standing.source == "cpu").unwrap();
         assert!(cpu.missing.as_deref().unwrap().contains("disabled_sources"));

@@ -131,6 +131,8 @@ pub struct Uplink {
     capabilities: watch::Receiver<v1::CapabilityReport>,
     inbound: mpsc::Sender<Inbound>,
     ahead: Ahead,
+    drills: mpsc::Sender<v1::Drill>,
+    cut: watch::Receiver<bool>,
     requests: mpsc::Receiver<Request>,
     pending: Pending,
     limits: watch::Sender<Limits>,
@@ -155,6 +157,9 @@ pub struct Parts {
     pub capabilities: watch::Receiver<v1::CapabilityReport>,
     pub inbound: mpsc::Sender<Inbound>,
     pub ahead: Ahead,
+    pub drills: mpsc::Sender<v1::Drill>,
+    /// True: a drill has cut the link.
+    pub cut: watch::Receiver<bool>,
 }
 
 impl Uplink {
@@ -165,7 +170,7 @@ impl Uplink {
 
     /// The same over another way to the host.
     pub fn over(dial: Box<dyn Dial>, parts: Parts) -> Result<(Self, Ends), Error> {
-        let Parts { config, state, boot, spool, registry, capabilities, inbound, ahead } = parts;
+        let Parts { config, state, boot, spool, registry, capabilities, inbound, ahead, drills, cut } = parts;
         let identity = state.load_identity(&config.node)?;
         let pinned = identity.host_key.as_deref().map(key_from_hex).transpose()?;
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAXIMUM);
@@ -199,6 +204,8 @@ impl Uplink {
             capabilities,
             inbound,
             ahead,
+            drills,
+            cut,
             requests,
             pending: Pending::default(),
             limits,
@@ -217,6 +224,14 @@ impl Uplink {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut backoff = BACKOFF_MINIMUM;
         while !shutdown.is_cancelled() {
+            if *self.cut.borrow_and_update() {
+                warn!("a drill has cut the link to the host; telemetry is kept in the spool");
+                let mut cut = self.cut.clone();
+                tokio::select! {
+                    _ = cut.wait_for(|cut| !cut) => backoff = BACKOFF_MINIMUM,
+                    () = shutdown.cancelled() => break,
+                }
+            }
             let watch = clock::Stopwatch::start();
             // Boxed: it is large, and polled once for each stream.
             let ending = Box::pin(Session::run(&mut self, &shutdown)).await;

@@ -267,6 +267,7 @@ impl<'a> Session<'a> {
         let frames = self.frames.clone();
         let mut filled = self.uplink.spool.filled();
         let mut capabilities = self.uplink.capabilities.clone();
+        let mut cut = self.uplink.cut.clone();
         let mut beat = interval(self.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -304,6 +305,10 @@ impl<'a> Session<'a> {
                     self.outbox.push_back(Payload::Workloads(self.uplink.registry.report()));
                     Ok(())
                 }
+                Ok(()) = cut.changed() => match *cut.borrow_and_update() {
+                    true => Err(lost("a drill cuts the link")),
+                    false => Ok(()),
+                },
                 Ok(()) = capabilities.changed() => {
                     let report = capabilities.borrow_and_update().clone();
                     self.outbox.push_back(Payload::Capabilities(report));
@@ -372,6 +377,11 @@ impl<'a> Session<'a> {
             Some(ServerPayload::Dispatch(dispatch)) => self.hand_in(Inbound::Dispatch(Box::new(dispatch))),
             Some(ServerPayload::Cancel(cancel)) => self.hand_in(Inbound::Cancel(cancel)),
             Some(ServerPayload::DispatchStateAck(ack)) => self.hand_in(Inbound::Acknowledged(ack)),
+            Some(ServerPayload::Drill(drill)) => {
+                if self.uplink.drills.try_send(drill).is_err() {
+                    self.unsupported("this agent has too many drills waiting");
+                }
+            }
             Some(ServerPayload::SnapshotStored(stored)) => self.uplink.pending.stored(stored),
             Some(ServerPayload::SnapshotData(data)) => self.uplink.pending.read(data),
             Some(ServerPayload::SnapshotAhead(ahead)) => self.uplink.ahead.offer(ahead),

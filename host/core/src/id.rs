@@ -46,6 +46,8 @@ ids! {
     SnapshotId,
     /// Somebody's leave, for a short time, to approve alone.
     BreakGlassId,
+    /// One drill that was started.
+    DrillId,
     /// A person, token or service that acts through the API.
     PrincipalId,
 }

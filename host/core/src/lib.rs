@@ -13,6 +13,7 @@ pub mod breaker;
 pub mod catalogue;
 pub mod combine;
 pub mod decision;
+pub mod drill;
 pub mod finding;
 pub mod guard;
 pub mod id;

@@ -26,7 +26,8 @@ pub const UPTIME: &str = "system.uptime";
 
 /// CPU seconds used, attribute `cpu.mode`. Cumulative. Unit `s`. Subject: workload.
 pub const PROCESS_CPU_TIME: &str = "process.cpu.time";
-/// Resident memory. Unit `By`. Subject: workload.
+/// Resident memory. Unit `By`. Subject: workload; and node, of each workload's whole tree, with the attributes `workload`
+/// and `tier`.
 pub const PROCESS_MEMORY: &str = "process.memory.usage";
 /// What the workload says of its own progress (the first number on the last line of its progress file). Unit `{step}`. Subject: workload.
 pub const WORKLOAD_PROGRESS: &str = "aether.workload.progress";
@@ -34,6 +35,15 @@ pub const WORKLOAD_PROGRESS: &str = "aether.workload.progress";
 pub const WORKLOAD_PROGRESS_RATE: &str = "aether.workload.progress.rate";
 /// 1 while the workload's process runs, 0 while it is stopped or gone. Unit `1`. Subject: workload.
 pub const WORKLOAD_RUNNING: &str = "aether.workload.running";
+
+/// Share of the node's processors that a workload uses or waits for, at most what its cgroup lets it have. Unit `1`.
+/// Subject: workload; and node, with the attributes `workload` and `tier`.
+pub const WORKLOAD_CPU_DEMAND: &str = "aether.workload.cpu.demand";
+/// Share of the node's memory that its cgroup lets a workload have. Unit `1`. Subject: workload; and node, as before.
+pub const WORKLOAD_MEMORY_REACH: &str = "aether.workload.memory.reach";
+
+/// 1 while a GPU answers, 0 once it has fallen off the bus; attribute `gpu`. Unit `1`. Subject: node.
+pub const GPU_AVAILABLE: &str = "aether.gpu.available";
 
 /// Spot price of the node's instance type. Unit `{USD}/h`. Subject: node.
 pub const MARKET_PRICE: &str = "aether.market.price";

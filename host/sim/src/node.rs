@@ -152,6 +152,9 @@ impl Node {
                 capabilities: report,
                 inbound: inbound.clone(),
                 ahead,
+                // No drills here: nobody takes them, and nobody cuts the link this way.
+                drills: mpsc::channel(1).0,
+                cut: watch::channel(false).1,
             };
             let (uplink, ends) = Uplink::over(Box::new(wire), parts)?;
             registry.begin(&config.workloads, &state.workloads(), true);
@@ -239,6 +242,7 @@ impl Node {
             },
             concurrent_maximum: 4,
             images_memory_bytes: 0,
+            drill: Default::default(),
             workloads: self.workloads.iter().map(declared).collect(),
         }
     }

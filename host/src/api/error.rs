@@ -4,7 +4,7 @@
 //! same instance.
 
 use crate::{
-    blobs, clock,
+    blobs, clock, drills,
     plugins::{self, backtest, registry, replay},
     snapshots, store,
 };
@@ -55,6 +55,8 @@ pub enum Error {
     Cordon(String),
     #[error("break-glass: {0}")]
     BreakGlass(String),
+    #[error("{0}")]
+    Drill(drills::Error),
     #[error("the signals were not taken: {0}")]
     Signals(String),
     #[error("the recorder has no room just now; nothing of the request was taken, so send it again in a few seconds")]
@@ -152,6 +154,9 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0102", "Key of a snapshot missing"),
     ("AE0103", "Snapshot damaged"),
     ("AE0104", "Restore drill not begun"),
+    ("AE0110", "Drill not started"),
+    ("AE0111", "Another drill runs"),
+    ("AE0112", "Drill over already"),
 ];
 
 impl Error {
@@ -173,6 +178,9 @@ impl Error {
             Error::BreakGlass(_) => "AE0091",
             Error::Breaker(_) => "AE0092",
             Error::Cordon(_) => "AE0095",
+            Error::Drill(drills::Error::Running(_)) => "AE0111",
+            Error::Drill(drills::Error::Over(_)) => "AE0112",
+            Error::Drill(_) => "AE0110",
             Error::Signals(_) => "AE0021",
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
@@ -218,6 +226,7 @@ impl Error {
             Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Error::Parameter { .. } => StatusCode::BAD_REQUEST,
             Error::Decision { .. }
+            | Error::Drill(_)
             | Error::BreakGlass(_)
             | Error::Breaker(_)
             | Error::Cordon(_)
@@ -267,6 +276,19 @@ impl From<store::Error> for Error {
             store::Error::Conflict(what) => Error::Conflict(what),
             store::Error::NotInCharge { .. } => Error::NotInCharge,
             other => Error::internal(other),
+        }
+    }
+}
+
+impl From<drills::Error> for Error {
+    fn from(error: drills::Error) -> Self {
+        match error {
+            drills::Error::NoNode(id) => Error::NotFound { what: "node", id: id.0 },
+            drills::Error::Unknown(id) => Error::NotFound { what: "drill", id: id.0 },
+            drills::Error::Store(error) => error.into(),
+            refused @ (drills::Error::Refused(_) | drills::Error::Running(_) | drills::Error::Over(_)) => {
+                Error::Drill(refused)
+            }
         }
     }
 }

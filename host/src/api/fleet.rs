@@ -54,7 +54,7 @@ impl App {
             posture: self.0.parts.posture.clone(),
             bundle: self.plane().bundle(),
             recorder: self.recorder().status().into(),
-            drills: self.drills(now),
+            drills: self.drills(now).await?,
             simulated_nodes: nodes.iter().filter(|node| is_simulated(node)).map(|node| node.id.clone()).collect(),
             nodes: count(nodes.len()),
             live_nodes: count(nodes.iter().filter(|node| node.live).count()),
@@ -65,8 +65,8 @@ impl App {
         })
     }
 
-    /// A drill runs on a node until the notice that it began with is taken back.
-    fn drills(&self, now: Time) -> Vec<DrillStatus> {
+    /// The drill that runs; and where signals say that they are of one, until the notice is taken back.
+    async fn drills(&self, now: Time) -> Result<Vec<DrillStatus>, Error> {
         let mut running: BTreeMap<NodeId, DrillStatus> = BTreeMap::new();
         for event in self.recorder().recent_events(None, now.minus_ms(DRILLS_MS)) {
             if event.subject.kind != SubjectKind::Node || event.name != metric::MARKET_REBALANCE {
@@ -84,7 +84,12 @@ impl App {
                 None => {}
             }
         }
-        running.into_values().collect()
+        if let Some(drill) = self.store().running_drill().await? {
+            let status =
+                DrillStatus { name: drill.kind.name().into(), node: drill.node.clone(), since: drill.started_at };
+            running.insert(drill.node, status);
+        }
+        Ok(running.into_values().collect())
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
 use crate::{
+    drills::Drills,
     fabric::{Cordon, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
     snapshots::Desk,
@@ -132,6 +133,10 @@ pub trait Plane: Send + Sync + 'static {
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, crate::store::Error>;
     /// A decision of the newest evaluations, which no incident has committed.
     fn recent_decision(&self, id: &DecisionId) -> Option<Envelope>;
+    /// None: they are not up.
+    fn drills(&self) -> Option<Drills> {
+        None
+    }
     /// None: they are not up.
     fn proofs(&self) -> Option<Proofs> {
         None

@@ -1,7 +1,7 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, cordons, events, fleet, incidents, plugins, registry,
+    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, incidents, plugins, registry,
     session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
@@ -95,6 +95,10 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Operator), routes!(backtests::put_labels)),
         (Needs(Operator), routes!(backtests::delete_history)),
         (Needs(Operator), routes!(signals::post)),
+        (Needs(Viewer), routes!(drills::list)),
+        (Needs(Operator), routes!(drills::start)),
+        (Needs(Viewer), routes!(drills::get)),
+        (Needs(Operator), routes!(drills::stop)),
         (Needs(Admin), routes!(admin::create_join_token)),
         (Needs(Admin), routes!(admin::tokens)),
         (Needs(Admin), routes!(admin::create_token)),

@@ -11,11 +11,12 @@ pub use slots::{
 
 use crate::fabric::WorkloadState;
 use crate::plugins::registry;
-use crate::store::{IncidentSummary, audit, break_glass::BreakGlass, tokens};
+use crate::store::{IncidentSummary, audit, break_glass::BreakGlass, drills::Drill, tokens};
 use aether_core::{
     artifact::{Artifact, TimelineEntry},
     breaker::Standing,
     decision::{BlastRadius, Demand, Description, Proposal, Reason, Risk, Role},
+    drill,
     id::{DecisionId, Digest, IncidentId, NodeId, PrincipalId, SlotId, WorkloadId},
     incident::{Approval, Phase, Rank, Reading, StepRecord},
     plan::{Forecast, Plan, PlanHash},
@@ -139,6 +140,36 @@ pub struct DrillStatus {
     pub name: String,
     pub node: NodeId,
     pub since: Time,
+}
+
+/// What can be practised, and what was.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Drills {
+    pub kinds: Vec<DrillInfo>,
+    /// The newest first.
+    pub drills: Vec<Drill>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrillInfo {
+    pub kind: drill::Kind,
+    /// What happens to the node.
+    pub disturbance: String,
+    /// What is expected to follow.
+    pub expectation: String,
+    /// How long the disturbance lasts at most, unless it is said otherwise.
+    pub limit_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartDrill {
+    pub kind: drill::Kind,
+    /// Its agent must allow drills.
+    pub node: NodeId,
+    /// 5,000 to 3,600,000.
+    #[serde(default)]
+    pub limit_ms: Option<u64>,
 }
 
 /// A workload with where it runs and how far it is.

@@ -1,175 +1,241 @@
-//! `aether drill`: troubles to practise on, played by the same API that a real feeder of signals uses. What follows
-//! (risk, incident, plan, approval, migration) is real.
+//! `aether drill`: troubles to practise on. The host starts them and the node's agent makes and undoes them; this only
+//! asks, and shows how the story goes.
 
 use super::{
     client::{Client, escaped},
-    say, show,
+    complain, say, show,
 };
 use crate::{
-    api::view::{DrillStatus, Notice, NoticeKind, Price, Series, Signals, SignalsTaken, Status},
-    clock,
-    fabric::NodeView,
+    api::view::{Drills, StartDrill},
+    fabric::{NodeView, WorkloadState},
+    store::drills::Drill as Run,
 };
-use aether_core::{id::NodeId, metric, time::Time};
-use anyhow::bail;
-use clap::{Subcommand, ValueEnum};
+use aether_core::{
+    drill::{Kind, Line, Verdict},
+    id::NodeId,
+};
+use anyhow::{anyhow, bail};
+use clap::Subcommand;
+use std::{process::ExitCode, time::Duration};
+
+/// Between two looks at a drill.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The story did not go as expected.
+const NOT_MET: u8 = 3;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Drill {
-    /// Play a trouble.
+    /// Start a drill against a node whose agent allows it.
     Start {
-        #[arg(value_enum, default_value_t = Trouble::SpotReclaim)]
-        trouble: Trouble,
-        /// The node that it happens to [default: the first live one with a running workload].
+        /// Which; `list` tells.
+        #[arg(default_value = "spot-reclaim", value_parser = named)]
+        name: Kind,
+        /// The node that it happens to [default: the first that can, and has a running workload].
         #[arg(long)]
         node: Option<String>,
+        /// How long the disturbance lasts at most, in seconds [default: as the drill has it].
+        #[arg(long, value_name = "SECONDS")]
+        limit: Option<u64>,
+        /// Wait until it is over and show the score. Exits with 3 where a line is not met.
+        #[arg(long)]
+        wait: bool,
     },
-    /// Calm the signals of drills that run.
+    /// End the drill that runs: its disturbance is undone, and it is scored.
     Stop {
-        #[arg(value_enum)]
-        trouble: Option<Trouble>,
+        #[arg(value_parser = named)]
+        name: Option<Kind>,
         /// Only on this node.
         #[arg(long)]
         node: Option<String>,
     },
-    /// The troubles that can be played.
+    /// The drills that there are: what happens, and what is expected to follow.
     List,
-    /// The drills that run.
+    /// The drill that runs.
     Status,
+    /// How a drill was scored. Exits with 3 where a line is not met.
+    Score {
+        /// [default: the newest]
+        id: Option<String>,
+    },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Trouble {
-    /// The spot market takes a node back: the price climbs, then the provider recommends to leave.
-    SpotReclaim,
+fn named(name: &str) -> Result<Kind, String> {
+    Kind::parse(name).ok_or_else(|| {
+        let names: Vec<&str> = Kind::ALL.into_iter().map(Kind::name).collect();
+        format!("there are {}", names.join(", "))
+    })
 }
 
-impl Trouble {
-    fn name(self) -> &'static str {
-        match self {
-            Trouble::SpotReclaim => "spot-reclaim",
-        }
-    }
-}
-
-/// Samples of the price before it climbs, and while it does, one each ten seconds.
-const CALM_SAMPLES: u32 = 30;
-const CLIMB_SAMPLES: u32 = 12;
-const SAMPLE_MS: u64 = 10_000;
-const CALM_PRICE: f64 = 0.31;
-/// Enough to be seen, and not so much that the price alone is an alarm for an hour after the drill.
-const PEAK_PRICE: f64 = 0.40;
-
-pub(super) async fn run(drill: Drill, client: &impl Fn() -> anyhow::Result<Client>, json: bool) -> anyhow::Result<()> {
+pub(super) async fn run(
+    drill: Drill,
+    client: &impl Fn() -> anyhow::Result<Client>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     match drill {
-        Drill::List => {
-            let text = "The spot market takes a node back: the price climbs, then the provider recommends to leave.";
-            if json {
-                return show::json(&serde_json::json!([{ "name": "spot-reclaim", "summary": text }]));
-            }
-            say(&format!("spot-reclaim  {text}"));
-            Ok(())
+        Drill::List => list(json)?,
+        Drill::Status => status(&client()?, json).await?,
+        Drill::Start { name, node, limit, wait } => return start(name, node, limit, wait, &client()?, json).await,
+        Drill::Stop { name, node } => stop(name, node, &client()?, json).await?,
+        Drill::Score { id } => {
+            let client = client()?;
+            let id = match id {
+                Some(id) => id,
+                None => {
+                    let Drills { drills, .. } = client.get("drills").await?;
+                    drills.into_iter().next().ok_or_else(|| anyhow!("no drill was started yet"))?.id.0
+                }
+            };
+            return told(&client.get(&format!("drills/{}", escaped(&id))).await?, json);
         }
-        Drill::Status => {
-            let status: Status = client()?.get("status").await?;
-            if json {
-                return show::json(&status.drills);
-            }
-            if status.drills.is_empty() {
-                say("No drill runs.");
-            }
-            for drill in status.drills {
-                say(&format!("{} on {}, begun {}", drill.name, drill.node, show::ago(Some(drill.since))));
-            }
-            Ok(())
-        }
-        Drill::Start { trouble, node } => start(trouble, node, &client()?, json).await,
-        Drill::Stop { trouble, node } => stop(trouble, node, &client()?, json).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn start(trouble: Trouble, node: Option<String>, client: &Client, json: bool) -> anyhow::Result<()> {
-    let node = match node {
-        Some(node) => NodeId(node),
-        None => chosen(client).await?,
-    };
-    let since = newest_price(client, &node).await?;
-    let taken: SignalsTaken = client.post("signals", &climb(trouble, &node, clock::now(), since)).await?;
+fn list(json: bool) -> anyhow::Result<()> {
     if json {
-        return show::json(&taken);
+        let all = Kind::ALL.map(|kind| {
+            serde_json::json!({ "name": kind.name(), "disturbance": kind.disturbance(), "expectation": kind.expectation() })
+        });
+        return show::json(&all);
     }
-    say(&format!(
-        "{} plays on {node}: its spot price climbs by a third, and the provider recommends to leave.",
-        trouble.name()
-    ));
-    say("What follows is real. Watch with `aether incidents`; end the signals with `aether drill stop`.");
+    for kind in Kind::ALL {
+        say(&format!("{}\n  {}\n  Expected: {}.", kind.name(), kind.disturbance(), kind.expectation()));
+    }
     Ok(())
 }
 
-async fn chosen(client: &Client) -> anyhow::Result<NodeId> {
+async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
+    let Drills { drills, .. } = client.get("drills").await?;
+    let running: Vec<Run> = drills.into_iter().filter(|drill| drill.over_at.is_none()).collect();
+    if json {
+        return show::json(&running);
+    }
+    match running.as_slice() {
+        [] => say("No drill runs."),
+        running => running.iter().for_each(|drill| print(drill)),
+    }
+    Ok(())
+}
+
+async fn start(
+    kind: Kind,
+    node: Option<String>,
+    limit: Option<u64>,
+    wait: bool,
+    client: &Client,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let node = match node {
+        Some(node) => NodeId(node),
+        None => chosen(kind, client).await?,
+    };
+    let asked = StartDrill { kind, node, limit_ms: limit.map(|seconds| seconds.saturating_mul(1_000)) };
+    let mut drill: Run = client.post("drills", &asked).await?;
+    if !json {
+        say(&format!("{} begins on {} ({}). {}", kind.name(), drill.node, drill.id, kind.disturbance()));
+        say("What follows is real. Watch with `aether incidents`; end it with `aether drill stop`.");
+    }
+    if !wait {
+        if json {
+            show::json(&drill)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut known: Vec<Line> = vec![];
+    while drill.over_at.is_none() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match client.get::<Run>(&format!("drills/{}", escaped(drill.id.as_str()))).await {
+            Ok(now) => drill = now,
+            Err(error) => complain(&format!("{error:#}; the drill goes on, and ends by itself")),
+        }
+        if !json && drill.over_at.is_none() {
+            let news = drill.score.iter().filter(|line| line.verdict == Verdict::Met && !known.contains(line));
+            news.for_each(|line| say(&row(line)));
+            known.clone_from(&drill.score);
+        }
+    }
+    told(&drill, json)
+}
+
+/// The first node that can, best with a workload that runs.
+async fn chosen(kind: Kind, client: &Client) -> anyhow::Result<NodeId> {
     let nodes: Vec<NodeView> = client.get("nodes").await?;
-    let live = || nodes.iter().filter(|node| node.live);
-    let busy = live().find(|node| node.workloads.iter().any(|w| w.state == crate::fabric::WorkloadState::Running));
-    match busy.or_else(|| live().next()) {
-        Some(node) => Ok(node.id.clone()),
+    let capability = kind.capability();
+    let can =
+        |node: &&NodeView| node.live && node.capabilities.iter().any(|one| one.name == capability && one.available);
+    let busy = |node: &&NodeView| node.workloads.iter().any(|one| one.state == WorkloadState::Running);
+    let found = nodes.iter().filter(can).find(busy).or_else(|| nodes.iter().find(can));
+    if let Some(node) = found {
+        return Ok(node.id.clone());
+    }
+    let why = nodes.iter().filter(|node| node.live).find_map(|node| {
+        let found = node.capabilities.iter().find(|one| one.name == capability)?;
+        Some(format!("{}: {}", node.id, found.reason))
+    });
+    match why {
+        Some(why) => bail!("no live node can make this drill; {why}"),
         None => bail!("no node is live, so there is nothing to drill; `aether nodes` lists those that there are"),
     }
 }
 
-/// What the market said last of this node: nothing is told of the time before.
-async fn newest_price(client: &Client, node: &NodeId) -> anyhow::Result<Option<Time>> {
-    let series: Vec<Series> = client.get(&format!("nodes/{}/series", escaped(node.as_str()))).await?;
-    Ok(series.into_iter().filter(|series| series.key.metric == metric::MARKET_PRICE).map(|series| series.last).max())
-}
-
-/// Calm prices, a climb, and the provider's notice, as a feeder would have sent them since `since` and until now.
-fn climb(trouble: Trouble, node: &NodeId, now: Time, since: Option<Time>) -> Signals {
-    let samples = CALM_SAMPLES + CLIMB_SAMPLES;
-    let prices = (0..samples)
-        .map(|sample| {
-            let at = now.minus_ms(u64::from(samples - 1 - sample) * SAMPLE_MS);
-            let climbed = f64::from(sample.saturating_sub(CALM_SAMPLES - 1)) / f64::from(CLIMB_SAMPLES);
-            // A little restless, as markets are, and the same each time.
-            let ripple = f64::from(sample % 3) * 0.001;
-            Price { at: Some(at), usd_per_hour: CALM_PRICE + ripple + climbed * (PEAK_PRICE - CALM_PRICE) }
-        })
-        .filter(|price| price.at > since)
-        .collect();
-    let notices = vec![Notice { at: Some(now), kind: NoticeKind::Rebalance, deadline: None }];
-    Signals { node: node.clone(), drill: Some(trouble.name().into()), prices, notices }
-}
-
-async fn stop(trouble: Option<Trouble>, node: Option<String>, client: &Client, json: bool) -> anyhow::Result<()> {
-    let status: Status = client.get("status").await?;
-    let mine = |drill: &&DrillStatus| {
-        trouble.is_none_or(|trouble| drill.name == trouble.name())
+async fn stop(kind: Option<Kind>, node: Option<String>, client: &Client, json: bool) -> anyhow::Result<()> {
+    let Drills { drills, .. } = client.get("drills").await?;
+    let mine = |drill: &Run| {
+        drill.over_at.is_none()
+            && kind.is_none_or(|kind| drill.kind == kind)
             && node.as_ref().is_none_or(|node| drill.node.as_str() == node)
     };
-    let mut stopped = Vec::new();
-    for drill in status.drills.iter().filter(mine) {
-        let now = clock::now();
-        let signals = Signals {
-            node: drill.node.clone(),
-            drill: Some(drill.name.clone()),
-            prices: vec![Price { at: Some(now), usd_per_hour: CALM_PRICE }],
-            notices: vec![Notice { at: Some(now), kind: NoticeKind::RebalanceCleared, deadline: None }],
-        };
-        let _: SignalsTaken = client.post("signals", &signals).await?;
-        stopped.push(drill.clone());
-    }
-    if json {
-        return show::json(&stopped);
-    }
-    if stopped.is_empty() {
+    let Some(drill) = drills.into_iter().find(mine) else {
+        if json {
+            return show::json(&serde_json::Value::Null);
+        }
         say("No such drill runs.");
+        return Ok(());
+    };
+    let path = format!("drills/{}", escaped(drill.id.as_str()));
+    let mut drill: Run = client.post(&format!("{path}/stop"), &()).await?;
+    while drill.over_at.is_none() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        drill = client.get(&path).await?;
     }
-    for drill in stopped {
-        say(&format!(
-            "{} on {} is over: the price is calm, and the recommendation is taken back.",
-            drill.name, drill.node
-        ));
+    told(&drill, json).map(|_| ())
+}
+
+fn told(drill: &Run, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        show::json(drill)?;
+    } else {
+        print(drill);
     }
-    Ok(())
+    Ok(if drill.passed == Some(true) { ExitCode::SUCCESS } else { ExitCode::from(NOT_MET) })
+}
+
+fn print(drill: &Run) {
+    let state = match (drill.over_at, drill.passed) {
+        (None, _) => "it runs".to_owned(),
+        (Some(_), Some(true)) => "as expected".to_owned(),
+        (Some(_), _) => "not as expected".to_owned(),
+    };
+    say(&format!(
+        "{} on {} ({}), begun {}: {state}",
+        drill.kind.name(),
+        drill.node,
+        drill.id,
+        show::ago(Some(drill.started_at))
+    ));
+    drill.score.iter().for_each(|line| say(&row(line)));
+}
+
+fn row(line: &Line) -> String {
+    let Line { expected, verdict, after_ms, saw } = line;
+    let verdict = match verdict {
+        Verdict::Met => "met",
+        Verdict::NotMet => "not met",
+        Verdict::NotReached => "not reached",
+    };
+    let after = after_ms.map_or_else(String::new, |ms| format!("{:.1} s", ms as f64 / 1_000.0));
+    let saw = if saw.is_empty() { String::new() } else { format!(": {saw}") };
+    format!("  {verdict:<11}  {after:>8}  {expected}{saw}")
 }
 
 #[cfg(test)]
@@ -177,24 +243,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_price_climbs_from_calm_and_ends_now_with_the_notice() {
-        let now = Time(1_000_000_000);
-        let signals = climb(Trouble::SpotReclaim, &NodeId::new("node-a"), now, None);
-        let prices: Vec<f64> = signals.prices.iter().map(|price| price.usd_per_hour).collect();
-        assert!(prices[..CALM_SAMPLES as usize].iter().all(|price| *price < CALM_PRICE * 1.05));
-        assert!(prices.last().is_some_and(|price| (PEAK_PRICE..PEAK_PRICE + 0.01).contains(price)));
-        assert!(signals.prices.windows(2).all(|pair| pair[0].at < pair[1].at));
-        assert_eq!(signals.prices.last().and_then(|price| price.at), Some(now));
-        assert_eq!(signals.notices.len(), 1);
-        assert_eq!(signals.drill.as_deref(), Some("spot-reclaim"));
-    }
-
-    #[test]
-    fn a_second_drill_tells_nothing_of_the_time_of_the_first() {
-        let now = Time(1_000_000_000);
-        let since = now.minus_ms(3 * SAMPLE_MS);
-        let signals = climb(Trouble::SpotReclaim, &NodeId::new("node-a"), now, Some(since));
-        assert!(signals.prices.iter().all(|price| price.at > Some(since)));
-        assert_eq!(signals.prices.len(), 3);
+    fn a_line_tells_its_verdict_time_and_what_was_seen() {
+        let line = Line {
+            expected: "a finding within 15 s".into(),
+            verdict: Verdict::NotMet,
+            after_ms: Some(16_240),
+            saw: "inc-1".into(),
+        };
+        assert_eq!(row(&line), "  not met        16.2 s  a finding within 15 s: inc-1");
+        let bare = Line { verdict: Verdict::NotReached, after_ms: None, saw: String::new(), ..line };
+        assert_eq!(row(&bare), "  not reached            a finding within 15 s");
     }
 }

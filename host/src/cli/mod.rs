@@ -212,7 +212,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
             up::run(up, serve::stop_signal()?).await?;
         }
         Command::Status => nodes::status(&client()?, json).await?,
-        Command::Drill(drill) => drill::run(drill, &client, json).await?,
+        Command::Drill(drill) => return drill::run(drill, &client, json).await,
         Command::Nodes(nodes) => nodes::run(nodes, &client()?, json).await?,
         Command::Verbs(verbs) => verbs::run(verbs, &client()?, json).await?,
         Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,

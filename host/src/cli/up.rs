@@ -161,7 +161,8 @@ fn die_with_us(command: &mut std::process::Command) {
 
 fn agent_config(dir: &Path, node: &str, url: &str) -> anyhow::Result<String> {
     let text = |value: &Path| toml::Value::String(value.display().to_string()).to_string();
-    let mut config = format!("node = \"{node}\"\nhost = \"{url}\"\n");
+    // This machine alone, and for trying out: drills may disturb it.
+    let mut config = format!("node = \"{node}\"\nhost = \"{url}\"\n\n[drill]\nallowed = true\n");
     if node == NODES[0] {
         let file = dir.join("demo-counter.progress");
         config.push_str(&format!(

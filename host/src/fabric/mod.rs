@@ -29,6 +29,7 @@ use crate::{
 use aether_core::{
     audit::Act,
     catalogue::{argument, verb},
+    drill::Disturb,
     id::NodeId,
     order::{Direction, IdempotencyKey, Order, Outcome, Provenance},
     plan::{Plan, Step, World},
@@ -439,6 +440,20 @@ impl Fabric {
         self.inner.watched().remove(&key);
         self.acknowledge_outcome(&node, &key);
         result
+    }
+
+    /// Has a node's agent begin or end a drill. `Ok` means sent: how it stands are facts of the agent's report.
+    pub async fn disturb(&self, disturb: &Disturb) -> Result<(), DispatchError> {
+        let node = &disturb.node;
+        let outgoing = self.inner.registry().outgoing(node);
+        let outgoing = outgoing.ok_or_else(|| DispatchError::NotConnected { node: node.clone() })?;
+        let signature = self.inner.signer.sign(&disturb.signed_bytes()).to_bytes().to_vec();
+        let drill = Payload::Drill(v1::Drill { order: aether_core::plan::canonical(disturb), signature });
+        match timeout(self.inner.settings.dead_after(), outgoing.send(drill.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(DispatchError::NotConnected { node: node.clone() }),
+            Err(_) => Err(DispatchError::Slow { node: node.clone() }),
+        }
     }
 
     /// Asks the agent to give an order up. What comes of it arrives as its outcome.

@@ -8,6 +8,7 @@ use crate::{
         },
     },
     control::{self, Control, NotTaken},
+    drills::Drills,
     fabric::{Cordon, Fabric, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, Generation, Live, Slots, Standing},
     snapshots::Desk,
@@ -32,6 +33,7 @@ pub(super) struct Running {
     pub(super) plugins_dir: PathBuf,
     pub(super) proofs: Proofs,
     pub(super) snapshots: Desk,
+    pub(super) drills: Drills,
 }
 
 #[async_trait]
@@ -160,6 +162,10 @@ impl Plane for Running {
 
     fn recent_decision(&self, id: &DecisionId) -> Option<Envelope> {
         self.control.recent_decision(id)
+    }
+
+    fn drills(&self) -> Option<Drills> {
+        Some(self.drills.clone())
     }
 
     fn proofs(&self) -> Option<Proofs> {

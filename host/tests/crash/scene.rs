@@ -74,8 +74,13 @@ impl Scene {
         fleet.start_agent("node-a", true).await;
         fleet.start_agent("node-b", false).await;
         fleet.counts_on().await;
+        fleet
+    }
+
+    /// A plan needs fresh samples of both nodes, of which a host that was just killed has none.
+    async fn known(&self) {
         for node in ["node-a", "node-b"] {
-            fleet
+            self.fleet
                 .until("both nodes are known well enough to move between them", async |fleet| {
                     let risks = fleet.get("/api/v1/risks").await;
                     let risk = risks.as_array()?.iter().find(|risk| risk["subject"]["id"] == node)?;
@@ -83,11 +88,11 @@ impl Scene {
                 })
                 .await;
         }
-        fleet
     }
 
     /// One migration, with a kill as soon as `step` is in the journal of `who`.
     pub(crate) async fn run(&mut self, who: Who, step: &'static str) -> Ran {
+        self.known().await;
         let file = self.fleet.progress_file();
         let from = fs::metadata(&file).map_or(0, |meta| usize::try_from(meta.len()).unwrap());
         let lookout = Lookout::begin(file.clone());
@@ -102,7 +107,7 @@ impl Scene {
         });
         let journal = Arc::new(journal.await.unwrap());
         let trap = Trap::set(journal.clone(), step, pid);
-        self.signal("rebalance").await;
+        self.signal(self.here, "rebalance").await;
 
         let mut trap = Some(trap);
         let mut killed_at = None;
@@ -157,8 +162,8 @@ impl Scene {
         ran
     }
 
-    async fn signal(&self, kind: &str) {
-        let body = json!({ "node": self.here, "drill": "crash", "prices": [], "notices": [{ "kind": kind }] });
+    async fn signal(&self, node: &str, kind: &str) {
+        let body = json!({ "node": node, "drill": "crash", "prices": [], "notices": [{ "kind": kind }] });
         self.fleet.post("/api/v1/signals", body).await;
     }
 
@@ -166,7 +171,9 @@ impl Scene {
         let node = match who {
             Who::Host => {
                 self.fleet.kill_host();
-                return self.fleet.start_host().await;
+                self.fleet.start_host().await;
+                // What was taken back there a moment ago was perhaps not sealed yet.
+                return self.signal(self.there, "rebalance_cleared").await;
             }
             Who::Source => self.here,
             Who::Target => self.there,
@@ -178,7 +185,10 @@ impl Scene {
     /// Approves what waits; gives the incident once it is closed.
     async fn closed(&mut self) -> Option<Value> {
         let page = self.fleet.get("/api/v1/incidents").await;
-        let new = |incident: &&Value| self.seen.iter().all(|seen| incident["id"] != seen.as_str());
+        let new = |incident: &&Value| {
+            incident["shape"]["subject"]["id"] == self.here
+                && self.seen.iter().all(|seen| incident["id"] != seen.as_str())
+        };
         let incident = page["incidents"].as_array()?.iter().find(new)?.clone();
         if incident["phase"] == "awaiting_approval" {
             let path = format!("/api/v1/plans/{}/approve", incident["plan"].as_str()?);
@@ -221,7 +231,8 @@ impl Scene {
         } else {
             (self.there, self.here)
         };
-        let body = json!({ "node": left, "drill": "crash", "prices": [], "notices": [{ "kind": "rebalance_cleared" }] });
+        let body =
+            json!({ "node": left, "drill": "crash", "prices": [], "notices": [{ "kind": "rebalance_cleared" }] });
         self.fleet.post("/api/v1/signals", body).await;
         self.fleet
             .until("all is calm, and the workload runs", async |fleet| {

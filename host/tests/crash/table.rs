@@ -70,7 +70,8 @@ impl Table {
         for (who, step) in Who::ALL.into_iter().flat_map(|who| who.steps().iter().map(move |step| (who, *step))) {
             let nothing = Row::default();
             let row = self.rows.get(&(who, step)).unwrap_or(&nothing);
-            let endings: Vec<String> = row.endings.iter().map(|(ending, times)| format!("{times} `{ending}`")).collect();
+            let endings: Vec<String> =
+                row.endings.iter().map(|(ending, times)| format!("{times} `{ending}`")).collect();
             let Row { kills, endings: _, twice, lost, lost_said, again } = row;
             let _ = writeln!(
                 text,

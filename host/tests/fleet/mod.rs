@@ -23,6 +23,10 @@ pub(crate) struct Fleet {
     pub(crate) simulate: bool,
     /// Further words of the demo workload's command.
     pub(crate) workload: Vec<String>,
+    /// Further lines of the files of agents that start from now on: settings, and settings of drills.
+    pub(crate) settings: [String; 2],
+    /// Further variables of those agents.
+    pub(crate) environment: Vec<(String, String)>,
     host: Option<Child>,
     agents: Vec<(String, Child)>,
     client: reqwest::Client,
@@ -137,6 +141,8 @@ impl Fleet {
             certificate,
             simulate: false,
             workload: vec![],
+            settings: Default::default(),
+            environment: vec![],
             host: None,
             agents: vec![],
             client,
@@ -228,6 +234,7 @@ impl Fleet {
             if let Some(certificate) = &self.certificate {
                 text.push_str(&format!("host_ca = \"{}\"\n", certificate.display()));
             }
+            text.push_str(&format!("{}[drill]\nallowed = true\n{}", self.settings[0], self.settings[1]));
             if workload {
                 text.push_str(&format!(
                     "[[workloads]]\nid = \"demo-counter\"\nname = \"Demo counter\"\ntier = \"standard\"\n\
@@ -244,6 +251,7 @@ impl Fleet {
         let child = Command::new(program("aether-agent"))
             .args(["run", "--config"])
             .arg(&config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -148,6 +148,29 @@ impl Cgroups {
         }
     }
 
+    /// Processors' worth of time that the cgroup of a process lets it have; none where it sets no limit.
+    pub fn processors(&self, process: &ProcessRef) -> Option<f64> {
+        let (folder, _) = self.folder(process, Kind::Cpu).ok()?;
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| *number > 0.0);
+        match read(&folder.join("cpu.max")) {
+            Ok(text) => {
+                let (quota, period) = text.split_once(' ')?;
+                Some(number(quota)? / number(period)?)
+            }
+            Err(_) => {
+                let of = |name: &str| read(&folder.join(name)).ok().and_then(|text| number(&text));
+                Some(of("cpu.cfs_quota_us")? / of("cpu.cfs_period_us")?)
+            }
+        }
+    }
+
+    /// Bytes of memory that the cgroup of a process lets it have; none where it sets no limit.
+    pub fn memory(&self, process: &ProcessRef) -> Option<u64> {
+        let (folder, _) = self.folder(process, Kind::Memory).ok()?;
+        let limit = read(&folder.join("memory.max")).or_else(|_| read(&folder.join("memory.limit_in_bytes")));
+        limit.ok()?.parse().ok()
+    }
+
     pub fn limits_of(&self, entry: &Entry) -> Result<Limits, Failure> {
         let root = entry.root().ok_or_else(|| Failure::new("workload.state", "it has no process"))?;
         Ok(Limits { cpu: self.own(&root, Kind::Cpu), memory: self.own(&root, Kind::Memory) })
@@ -346,6 +369,28 @@ pub struct Made {
 impl Made {
     pub fn folders(&self) -> &[PathBuf] {
         &self.folders
+    }
+
+    /// A cgroup in it, without limits of its own, in each hierarchy.
+    pub fn inside(&self, name: &str) -> Result<Vec<PathBuf>, Failure> {
+        let make = |folder: &PathBuf| {
+            // Version 2 has it, and controllers must be handed down there.
+            let handing = folder.join("cgroup.subtree_control");
+            if handing.is_file() {
+                write(&handing, "+cpu +memory +pids")?;
+            }
+            let inner = folder.join(name);
+            match fs::create_dir(&inner) {
+                Ok(()) => Ok(inner),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(inner),
+                Err(error) => Err(failure("made", &inner, &error)),
+            }
+        };
+        self.folders.iter().map(make).collect()
+    }
+
+    pub fn remove_inside(&self, name: &str, within: Duration) {
+        Made { folders: self.folders.iter().map(|folder| folder.join(name)).collect() }.remove(within);
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {

@@ -126,6 +126,12 @@ impl Gpus {
         deed(&mut device)
     }
 
+    /// Whether a GPU that was found is out of reach now. What else NVML may say does not count.
+    pub fn is_lost(&self, uuid: &str) -> bool {
+        let asked = self.with(uuid, |device| device.power_management_limit().map_err(failure));
+        asked.is_err_and(|failure| ["gpu.lost", "target.missing"].contains(&failure.code.as_str()))
+    }
+
     pub fn settings(&self, uuid: &str) -> GpuSettings {
         GpuSettings { gpus: self.clone(), uuid: uuid.into() }
     }

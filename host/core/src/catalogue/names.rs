@@ -41,6 +41,8 @@ pub mod capability {
     pub const RESET_GPU: &str = "gpu.reset";
     pub const DRAIN: &str = "node.drain";
     pub const RUNBOOK: &str = "runbook.run";
+    /// `drill.<name>`: the agent allows this drill, and can make its disturbance.
+    pub const DRILL: &str = "drill.";
 }
 
 /// Names of evidence that the host itself looks at.
