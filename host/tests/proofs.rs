@@ -137,8 +137,8 @@ async fn a_candidate_is_tested_on_a_history_that_the_host_keeps() {
         side["asked"].as_array().unwrap().iter().map(|asked| asked["name"].as_str().unwrap().to_owned()).collect()
     };
     // In the place of the one of its name, beside the others of the slot.
-    assert_eq!(names(current).len(), 2);
-    assert_eq!(names(candidate).len(), 2);
+    assert_eq!(names(current).len(), 4);
+    assert_eq!(names(candidate).len(), 4);
     let barred = server.run(&[&test[..], &["--min-recall", "1", "--max-false-per-day", "0"]].concat()).await;
     assert_eq!(barred.status.code(), Some(3), "{}", text(&barred.stderr));
 

@@ -448,7 +448,7 @@ impl Lines {
 fn is_plan(plan: &[String], verbs: &[&str]) -> bool {
     let expected: BTreeSet<&str> = verbs.iter().copied().collect();
     let given: BTreeSet<&str> = plan.iter().map(String::as_str).collect();
-    !plan.is_empty() && given == expected && plan.len() % verbs.len() == 0
+    !plan.is_empty() && given == expected && plan.len().is_multiple_of(verbs.len())
 }
 
 #[cfg(test)]

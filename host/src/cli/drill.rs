@@ -112,7 +112,7 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
     }
     match running.as_slice() {
         [] => say("No drill runs."),
-        running => running.iter().for_each(|drill| print(drill)),
+        running => running.iter().for_each(print),
     }
     Ok(())
 }

@@ -223,7 +223,7 @@ fn tell(detail: &PlanDetail) {
         say("           a dry run: nothing will be changed");
     }
     if detail.flags.drill {
-        say("           a drill: its signals were posted by a person, what is done is real");
+        say("           a drill: somebody asked for the disturbance, what is done is real");
     }
     let age = detail.evidence_age_ms.map_or_else(|| "unknown".into(), |ms| format!("{} old", show::duration(ms)));
     say(&format!("evidence   {age}"));

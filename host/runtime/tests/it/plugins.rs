@@ -11,15 +11,18 @@ use aether_runtime::{Assets, Component, Engine, bundle};
 use expect_test::expect;
 use std::path::{Path, PathBuf};
 
-const NAMES: [(&str, Role); 8] = [
+const NAMES: [(&str, Role); 11] = [
+    ("contain-planner", Role::RemediationPlanner),
     ("default-gate", Role::PolicyGate),
     ("ewma", Role::RiskScorer),
+    ("gpu-health", Role::RiskScorer),
     ("host-pressure", Role::RiskScorer),
     ("least-loaded-router", Role::Router),
     ("migrate-planner", Role::RemediationPlanner),
     ("robust-z", Role::RiskScorer),
     ("spot-risk", Role::RiskScorer),
     ("tree-ensemble", Role::RiskScorer),
+    ("workload-health", Role::RiskScorer),
 ];
 
 fn folder() -> PathBuf {

@@ -48,8 +48,8 @@ export function Banner({ status }: { status: Status | undefined }) {
         <div key={`${drill.name}/${drill.node}`} className={css.banner} data-tone="drill" data-testid="drill-banner">
           <b>Drill running</b>
           <span>
-            <code>{drill.name}</code> plays its signals against {drill.node}, begun <Ago time={drill.since} />. The signals are played; what
-            follows from them is real. End it with <code>aether drill stop</code>.
+            <code>{drill.name}</code> disturbs {drill.node}, begun <Ago time={drill.since} />. It was asked for, and is undone at its end; what
+            follows from it is real. End it with <code>aether drill stop</code>.
           </span>
           <Link to="/incidents">Incidents</Link>
         </div>

@@ -245,7 +245,7 @@ export interface Badge {
 /** What must never be mistaken for the real thing. */
 export function badges(flags: { drill?: boolean; dry_run?: boolean; simulated?: boolean; replayed?: boolean }): Badge[] {
   const all: Badge[] = [];
-  if (flags.drill) all.push({ kind: 'drill', label: 'Drill', means: 'The signals were played by a drill. Everything after them is real.' });
+  if (flags.drill) all.push({ kind: 'drill', label: 'Drill', means: 'The disturbance was made by a drill. Everything after it is real.' });
   if (flags.dry_run) all.push({ kind: 'dry-run', label: 'Dry run', means: 'Every step is checked, and nothing is changed, on purpose.' });
   if (flags.simulated) {
     all.push({ kind: 'simulated', label: 'Simulated', means: 'An agent only pretended: what it reports as done was not done.' });
