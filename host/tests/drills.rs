@@ -39,6 +39,14 @@ async fn known(mut fleet: Fleet) -> Fleet {
 async fn drilled(fleet: &Fleet, kind: &str, node: &str, limit_ms: Option<u64>) -> Value {
     let drill = fleet.post("/api/v1/drills", json!({ "kind": kind, "node": node, "limit_ms": limit_ms })).await;
     let path = format!("/api/v1/drills/{}", drill["id"].as_str().unwrap());
+    let seen =
+        |drill: &Value| drill["facts"]["incident"].is_object() || drill["facts"]["silence"]["noticed_at"].is_i64();
+    fleet
+        .until(&format!("something follows from {kind}"), async |fleet| {
+            let drill = fleet.get(&path).await;
+            (seen(&drill) || drill["over_at"].is_i64()).then_some(())
+        })
+        .await;
     fleet
         .until(&format!("the drill {kind} is over"), async |fleet| {
             let drill = fleet.get(&path).await;

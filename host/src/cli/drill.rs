@@ -42,6 +42,7 @@ pub(super) enum Drill {
     },
     /// End the drill that runs: its disturbance is undone, and it is scored.
     Stop {
+        /// Only this one.
         #[arg(value_parser = named)]
         name: Option<Kind>,
         /// Only on this node.
@@ -187,7 +188,7 @@ async fn stop(kind: Option<Kind>, node: Option<String>, client: &Client, json: b
     };
     let Some(drill) = drills.into_iter().find(mine) else {
         if json {
-            return show::json(&serde_json::Value::Null);
+            return show::json(&[(); 0]);
         }
         say("No such drill runs.");
         return Ok(());
@@ -198,7 +199,11 @@ async fn stop(kind: Option<Kind>, node: Option<String>, client: &Client, json: b
         tokio::time::sleep(LOOK_EVERY).await;
         drill = client.get(&path).await?;
     }
-    told(&drill, json).map(|_| ())
+    if json {
+        return show::json(&[drill]);
+    }
+    print(&drill);
+    Ok(())
 }
 
 fn told(drill: &Run, json: bool) -> anyhow::Result<ExitCode> {

@@ -72,7 +72,7 @@ enum Command {
     Up(up::Up),
     /// How the host does.
     Status,
-    /// Play a trouble against a node, by the same API that a real feeder uses.
+    /// Troubles to practise on: disturb a node for real, and see how the story goes.
     #[command(subcommand)]
     Drill(drill::Drill),
     /// The nodes of the fleet; with `show`, one of them.

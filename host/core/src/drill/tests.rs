@@ -1,3 +1,5 @@
+//! Stories scored by tables of facts: what each line of a score rests on.
+
 use super::*;
 
 fn facts() -> Facts {

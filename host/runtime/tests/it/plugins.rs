@@ -62,6 +62,11 @@ fn each_is_of_its_role_and_reads_what_it_says() {
         }
     }
     expect![[r#"
+        contain-planner 0.1.0, remediation-planner: Proposes to limit the one workload that harms the others of its node.
+          aether.workload.cpu.demand (1), 60000 ms in steps of 5000 ms, Last
+          process.memory.usage (By), 60000 ms in steps of 5000 ms, Last
+          aether.workload.memory.reach (1), 60000 ms in steps of 5000 ms, Last
+          system.cpu.logical.count ({cpu}), 60000 ms in steps of 5000 ms, Last
         default-gate 0.1.0, policy-gate: Allows, denies or asks for approval, by class, blast radius and recent failures.
         ewma 0.1.0, risk-scorer: Rates how far a node's series are from their exponentially weighted mean.
           system.cpu.utilization (1), 3600000 ms in steps of 10000 ms, Mean
@@ -76,6 +81,8 @@ fn each_is_of_its_role_and_reads_what_it_says() {
           system.network.io (By), 259200000 ms in steps of 300000 ms, Rate
           aether.imported.value (1), 3600000 ms in steps of 10000 ms, Mean
           aether.imported.value (1), 259200000 ms in steps of 300000 ms, Mean
+        gpu-health 0.1.0, risk-scorer: Rates whether the GPUs of a node still answer.
+          aether.gpu.available (1), 60000 ms in steps of 5000 ms, Last
         host-pressure 0.1.0, risk-scorer: Rates how near a node is to exhausting its CPU, memory or disk.
           system.cpu.utilization (1), 60000 ms in steps of 5000 ms, Mean
           system.cpu.logical.count ({cpu}), 60000 ms in steps of 5000 ms, Last
@@ -136,6 +143,10 @@ fn each_is_of_its_role_and_reads_what_it_says() {
           system.uptime (s), 259200000 ms in steps of 300000 ms, Last
           aether.imported.value (1), 3600000 ms in steps of 10000 ms, Mean
           aether.imported.value (1), 259200000 ms in steps of 300000 ms, Mean
+        workload-health 0.1.0, risk-scorer: Rates whether one workload of a node harms the others: a noisy neighbour, or memory that leaks.
+          aether.workload.cpu.demand (1), 60000 ms in steps of 5000 ms, Mean
+          process.memory.usage (By), 60000 ms in steps of 5000 ms, Last
+          aether.workload.memory.reach (1), 60000 ms in steps of 5000 ms, Last
     "#]].assert_eq(&text);
 }
 
