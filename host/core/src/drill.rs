@@ -271,6 +271,7 @@ impl Seen {
                 | Event::Proposed { .. }
                 | Event::Denied(_)
                 | Event::Withdrawn { .. }
+                | Event::CalledOff { .. }
                 | Event::TimerFired { .. }
                 | Event::ReservationRefused { .. }
                 | Event::DispatchRefused { .. }

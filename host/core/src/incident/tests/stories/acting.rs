@@ -5,14 +5,21 @@ use super::*;
 #[test]
 fn what_is_called_off_is_undone_while_it_can_be() {
     // Before the first step nothing has to be undone.
-    check_begun("", "call-off ben", expect![[r#"
+    check_begun(
+        "",
+        "call-off ben",
+        expect![[r#"
         call-off ben -> closed DeniedByPerson
             record execution_result (refused) [] not executed: called off by ben: the job ends tonight
             record incident_report (refused) DeniedByPerson: called off by ben: the job ends tonight
             close
-    "#]]);
+    "#]],
+    );
     // The step gives up, and undoes itself; what was done before it is undone.
-    check_begun("reserve; ok; reserve", "call-off ben; call-off ben; fail; reserve; ok", expect![[r#"
+    check_begun(
+        "reserve; ok; reserve",
+        "call-off ben; call-off ben; fail; reserve; ok",
+        expect![[r#"
         call-off ben -> executing 1 dispatched
             call off on node-b: called off by ben: the job ends tonight
         call-off ben -> executing 1 dispatched
@@ -27,36 +34,56 @@ fn what_is_called_off_is_undone_while_it_can_be() {
             record execution_result (failed) ["process.checkpoint ok", "process.restore criu.failed", "process.resume ok"] failed and undone: it failed; the process goes on
             record incident_report (failed) Undone: it failed; the process goes on
             close
-    "#]]);
+    "#]],
+    );
     // It succeeded all the same.
-    check_begun("reserve; ok; reserve", "call-off ben; ok", expect![[r#"
+    check_begun(
+        "reserve; ok; reserve",
+        "call-off ben; ok",
+        expect![[r#"
         call-off ben -> executing 1 dispatched
             call off on node-b: called off by ben: the job ends tonight
         ok -> undoing 1 reserving, then [0]
             disarm step 1 forward
             reserve process.discard on node-b
-    "#]]);
+    "#]],
+    );
     // After the last that can be undone the rest is done: stopping would leave no copy that is known to run.
-    check_begun("reserve; ok; reserve; ok; reserve", "call-off ben; ok", expect![[r#"
+    check_begun(
+        "reserve; ok; reserve; ok; reserve",
+        "call-off ben; ok",
+        expect![[r#"
         call-off ben -> executing 2 dispatched
             call off on node-b: called off by ben: the job ends tonight
         ok -> executing 3 reserving
             disarm step 2 forward
             reserve process.retire on node-a
-    "#]]);
-    check_begun("reserve; ok; reserve; ok; reserve; ok; reserve", "call-off ben; ok", expect![[r#"
+    "#]],
+    );
+    check_begun(
+        "reserve; ok; reserve; ok; reserve; ok; reserve",
+        "call-off ben; ok",
+        expect![[r#"
         call-off ben -> executing 3 dispatched
         ok -> verifying, does not hold
             disarm step 3 forward
             record execution_result (complete) ["process.checkpoint ok", "process.restore ok", "process.confirm ok", "process.retire ok"] every step was done
             watch
             arm watch in 50000 ms
-    "#]]);
+    "#]],
+    );
     // What is undone already, or silent, ends as it would have.
-    check_begun("reserve; ok; reserve; fail", "call-off ben", expect![[r#"
+    check_begun(
+        "reserve; ok; reserve; fail",
+        "call-off ben",
+        expect![[r#"
         call-off ben -> undoing 0 reserving, then []
-    "#]]);
-    check_begun("reserve", "call-off ben; unknown", expect![[r#"
+    "#]],
+    );
+    check_begun(
+        "reserve",
+        "call-off ben; unknown",
+        expect![[r#"
         call-off ben -> executing 0 dispatched
             call off on node-a: called off by ben: the job ends tonight
         unknown -> closed Unknown
@@ -65,7 +92,8 @@ fn what_is_called_off_is_undone_while_it_can_be() {
             tell: inc-1: the agent died in the middle
             record incident_report (unknown) Unknown: the agent died in the middle | Look at process.checkpoint on node-a and at the workload's processes on both nodes. Nothing will be tried again by itself.
             close
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
