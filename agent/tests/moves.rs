@@ -104,7 +104,7 @@ async fn a_copy_that_hangs_is_seen_in_time_and_discarded_and_the_source_goes_on(
     let progress = folder.path().join("progress");
     // It holds the end for writing as well, so that it waits where it would else see the end of the pipe.
     let script = format!(
-        "exec 5<&0 6>&1 </dev/null >/dev/null; while read -r line <&5; do echo $line >> {}; done",
+        "exec 5<&0 6>&1 </dev/null >/dev/null; while read -r -u 5 line; do echo $line >> {}; done",
         progress.display()
     );
     let (reading, writing) = std::io::pipe().unwrap();

@@ -23,15 +23,7 @@ async fn known(mut fleet: Fleet) -> Fleet {
     fleet.start_agent("node-a", true).await;
     fleet.start_agent("node-b", false).await;
     fleet.counts_on().await;
-    for node in ["node-a", "node-b"] {
-        fleet
-            .until("both nodes are scored", async |fleet| {
-                let risks = fleet.get("/api/v1/risks").await;
-                let risk = risks.as_array()?.iter().find(|risk| risk["subject"]["id"] == node)?;
-                risk["risk"].is_object().then_some(())
-            })
-            .await;
-    }
+    fleet.known().await;
     fleet
 }
 

@@ -28,6 +28,7 @@ async fn two_nodes() -> Fleet {
     fleet.start_agent("node-a", true).await;
     fleet.start_agent("node-b", false).await;
     fleet.counts_on().await;
+    fleet.known().await;
     fleet
 }
 

@@ -72,7 +72,7 @@ faults! {
     /// A transaction fails when it is to be committed.
     DatabaseConflict, "database commit failed", 0.008;
     StepFailed, "step failed", 0.12;
-    StepUnknown, "step unknown", 0.25;
+    StepUnknown, "step unknown", 0.4;
     StepHung, "step hung", 0.1;
     PreconditionBroken, "precondition broken", 0.008;
 }

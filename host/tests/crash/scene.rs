@@ -83,22 +83,9 @@ impl Scene {
         fleet
     }
 
-    /// A plan needs fresh samples of both nodes, of which a host that was just killed has none.
-    async fn known(&self) {
-        for node in ["node-a", "node-b"] {
-            self.fleet
-                .until("both nodes are known well enough to move between them", async |fleet| {
-                    let risks = fleet.get("/api/v1/risks").await;
-                    let risk = risks.as_array()?.iter().find(|risk| risk["subject"]["id"] == node)?;
-                    risk["risk"].is_object().then_some(())
-                })
-                .await;
-        }
-    }
-
     /// One migration, with a kill as soon as `step` is in the journal of `who`.
     pub(crate) async fn run(&mut self, who: Who, step: &'static str) -> Ran {
-        self.known().await;
+        self.fleet.known().await;
         let file = self.fleet.progress_file();
         let from = fs::metadata(&file).map_or(0, |meta| usize::try_from(meta.len()).unwrap());
         let lookout = Lookout::begin(file.clone());

@@ -369,6 +369,23 @@ impl Fleet {
         self.until("the workload counts on", async |fleet| (fleet.progress().0 > from + 3).then_some(())).await;
     }
 
+    /// Waits until both nodes are scored, and sampled from now on: a plan that moves between them needs both, and a host
+    /// that was just killed has neither.
+    pub(crate) async fn known(&self) {
+        let since = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+        for node in ["node-a", "node-b"] {
+            self.until("both nodes are known well enough to move between them", async |fleet| {
+                let series = fleet.get(&format!("/api/v1/nodes/{node}/series")).await;
+                let memory = |series: &&Value| series["key"]["metric"] == "system.memory.utilization";
+                let sampled = series.as_array()?.iter().find(memory)?["last"].as_i64()? >= since;
+                let risks = fleet.get("/api/v1/risks").await;
+                let risk = risks.as_array()?.iter().find(|risk| risk["subject"]["id"] == node)?;
+                (sampled && risk["risk"].is_object()).then_some(())
+            })
+            .await;
+        }
+    }
+
     pub(crate) fn logs(&self) -> String {
         let mut text = String::new();
         for name in ["host.log", "node-a.log", "node-b.log"] {

@@ -167,11 +167,10 @@ fn every_input_is_a_metric_that_exists() {
                 .position(|line| line.ends_with(&format!("= \"{metric}\";")))
                 .unwrap_or_else(|| panic!("{name} reads `{metric}`, which aether_core::metric does not know"));
             if let Some(unit) = unit {
-                assert!(
-                    lines[at - 1].contains(&format!("Unit `{unit}`")),
-                    "{name}: {metric} in {unit}: {}",
-                    lines[at - 1]
-                );
+                let docs = lines[..at].iter().rev().take_while(|line| line.starts_with("///"));
+                let docs: Vec<&str> = docs.copied().collect();
+                let unit = format!("Unit `{unit}`");
+                assert!(docs.iter().any(|line| line.contains(&unit)), "{name}: {metric}, {unit}: {docs:?}");
             }
         }
     }

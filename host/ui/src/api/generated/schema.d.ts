@@ -291,6 +291,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/drills": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What can be practised, and the newest drills. */
+        get: operations["listDrills"];
+        put?: never;
+        /** Start a drill against a node whose agent allows it. One at a time. What follows from it is real. */
+        post: operations["startDrill"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/drills/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One drill: what was seen of it, and its score as far as it is known. */
+        get: operations["getDrill"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/drills/{id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End a drill: its disturbance is undone, and it is scored. */
+        post: operations["stopDrill"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/events": {
         parameters: {
             query?: never;
@@ -544,6 +596,23 @@ export interface paths {
         put?: never;
         /** Approve the plan with exactly this hash. */
         post: operations["approvePlan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plans/{hash}/call-off": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have what runs given up and what was done undone, while that can be. */
+        post: operations["callOffPlan"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2005,11 +2074,122 @@ export interface components {
                 [key: string]: string;
             };
         };
+        /** @description One drill that was started. */
+        Drill: {
+            id: components["schemas"]["DrillId"];
+            kind: components["schemas"]["DrillKind"];
+            node: components["schemas"]["NodeId"];
+            by: components["schemas"]["PrincipalId"];
+            /** @description Of the principal, for people. */
+            name: string;
+            started_at: components["schemas"]["Time"];
+            /** @description The disturbance ends by itself then. */
+            until: components["schemas"]["Time"];
+            stopped_at?: components["schemas"]["Time"] | null;
+            over_at?: components["schemas"]["Time"] | null;
+            facts: components["schemas"]["DrillFacts"];
+            /** @description The expected story, line by line, as far as it is known. */
+            score: components["schemas"]["DrillLine"][];
+            /** @description Whether every line is met. None: it is not over. */
+            passed?: boolean | null;
+        };
+        /** @description What was seen of one drill. */
+        DrillFacts: {
+            begun_at?: components["schemas"]["Time"] | null;
+            /** @description Why it did not. */
+            refused?: string | null;
+            undone_at?: components["schemas"]["Time"] | null;
+            /** @description What of it is left. */
+            left?: string | null;
+            incident?: components["schemas"]["DrillIncident"] | null;
+            silence: components["schemas"]["DrillSilence"];
+        };
+        /** @description One drill that was started. */
+        DrillId: string;
+        /** @description What was seen of the incident that followed. */
+        DrillIncident: {
+            id: components["schemas"]["IncidentId"];
+            opened_at: components["schemas"]["Time"];
+            cause: string;
+            /** @description The incident says that it is a drill. */
+            flagged: boolean;
+            planned_at?: components["schemas"]["Time"] | null;
+            /** @description The verbs of the plan's steps, in order. */
+            verbs: string[];
+            approved_at?: components["schemas"]["Time"] | null;
+            begun_at?: components["schemas"]["Time"] | null;
+            /**
+             * Format: int32
+             * @description Steps that ended, and how many of them succeeded.
+             */
+            ended: number;
+            /** Format: int32 */
+            succeeded: number;
+            /**
+             * Format: int32
+             * @description Steps that were begun more than once.
+             */
+            repeated: number;
+            finished_at?: components["schemas"]["Time"] | null;
+            closed_at?: components["schemas"]["Time"] | null;
+            resolution?: components["schemas"]["Resolution"] | null;
+        };
+        DrillInfo: {
+            kind: components["schemas"]["DrillKind"];
+            /** @description What happens to the node. */
+            disturbance: string;
+            /** @description What is expected to follow. */
+            expectation: string;
+            /**
+             * Format: int64
+             * @description How long the disturbance lasts at most, unless it is said otherwise.
+             */
+            limit_ms: number;
+        };
+        /**
+         * @description The drills that there are.
+         * @enum {string}
+         */
+        DrillKind: "spot-reclaim" | "gpu-lost" | "memory-leak" | "noisy-neighbour" | "disk-filling" | "host-death";
+        /** @description One line of the expected story. */
+        DrillLine: {
+            expected: string;
+            verdict: components["schemas"]["Verdict"];
+            /**
+             * Format: int64
+             * @description Milliseconds from the drill's start.
+             */
+            after_ms?: number | null;
+            /** @description What was seen, for a person. */
+            saw: string;
+        };
         /**
          * @description How a restore drill ended.
          * @enum {string}
          */
         DrillResult: "running" | "restored" | "failed" | "unknown";
+        /** @description What was seen of a node that fell silent. */
+        DrillSilence: {
+            noticed_at?: components["schemas"]["Time"] | null;
+            /** @description Whether the node's risk was unknown while it was silent. */
+            unknown?: boolean | null;
+            /**
+             * Format: int32
+             * @description Orders to the node that were begun while it was silent.
+             */
+            ordered: number;
+            back_at?: components["schemas"]["Time"] | null;
+            /** @description Its generation and its workloads, before and after. */
+            before?: string | null;
+            after?: string | null;
+            /**
+             * Format: int64
+             * @description Batches of telemetry that it lost, before and after.
+             */
+            lost_before: number;
+            /** Format: int64 */
+            lost_after: number;
+        };
         /** @description Where a snapshot is to be restored as a drill. */
         DrillSnapshot: {
             /** @default null */
@@ -2019,6 +2199,12 @@ export interface components {
             name: string;
             node: components["schemas"]["NodeId"];
             since: components["schemas"]["Time"];
+        };
+        /** @description What can be practised, and what was. */
+        Drills: {
+            kinds: components["schemas"]["DrillInfo"][];
+            /** @description The newest first. */
+            drills: components["schemas"]["Drill"][];
         };
         /**
          * @description What a dry run of a verb is worth.
@@ -2135,6 +2321,41 @@ export interface components {
             /** @description Made by replaying a recorded incident. */
             replayed: boolean;
         };
+        /** @description What a checkpoint will probably take. */
+        Forecast: {
+            /**
+             * Format: int64
+             * @description Memory that the workload has in use.
+             */
+            bytes: number;
+            /** Format: int64 */
+            predicted_ms: number;
+            /**
+             * Format: int32
+             * @description Checkpoints that it was learned from.
+             */
+            learned_from: number;
+        };
+        /** @description What was foretold of a checkpoint when the plan was made, and what became of it. */
+        ForecastView: {
+            workload: string;
+            forecast: components["schemas"]["Forecast"];
+            /**
+             * Format: int64
+             * @description How long the node was to be there yet, if that was known.
+             */
+            leaves_in_ms?: number | null;
+            /**
+             * Format: int64
+             * @description None while it has not ended, and if it failed.
+             */
+            took_ms?: number | null;
+            /**
+             * Format: int64
+             * @description By how much the forecast was wrong, in percent of what it took.
+             */
+            error_percent?: number | null;
+        };
         GateQuestion: {
             at: components["schemas"]["Time"];
             /**
@@ -2239,6 +2460,7 @@ export interface components {
             demand?: components["schemas"]["Demand"] | null;
             approvals: components["schemas"]["Approval"][];
             steps: components["schemas"]["StepRecord"][];
+            forecast?: components["schemas"]["ForecastView"] | null;
             execute_by?: components["schemas"]["Time"] | null;
             failure?: string | null;
             timeline: components["schemas"]["TimelineEntry"][];
@@ -3317,6 +3539,16 @@ export interface components {
          * @enum {string}
          */
         Standing: "composite" | "proposable" | "internal";
+        StartDrill: {
+            kind: components["schemas"]["DrillKind"];
+            /** @description Its agent must allow drills. */
+            node: components["schemas"]["NodeId"];
+            /**
+             * Format: int64
+             * @description 5,000 to 3,600,000.
+             */
+            limit_ms?: number | null;
+        };
         /** @description One deed of one agent. */
         Step: {
             verb: string;
@@ -3548,6 +3780,11 @@ export interface components {
             /** @description What must be seen for it to count as done. */
             verified_by: string;
         };
+        /**
+         * @description How one line of the story went.
+         * @enum {string}
+         */
+        Verdict: "met" | "not-met" | "not-reached";
         /** @description What [`Blobs::verify`] found. */
         Verified: {
             /** @description Distinct chunks that were read from the store, decompressed and hashed. */
@@ -3685,9 +3922,18 @@ export type Description = components['schemas']['Description'];
 export type Digest = components['schemas']['Digest'];
 export type Direction = components['schemas']['Direction'];
 export type DiscreteEvent = components['schemas']['DiscreteEvent'];
+export type Drill = components['schemas']['Drill'];
+export type DrillFacts = components['schemas']['DrillFacts'];
+export type DrillId = components['schemas']['DrillId'];
+export type DrillIncident = components['schemas']['DrillIncident'];
+export type DrillInfo = components['schemas']['DrillInfo'];
+export type DrillKind = components['schemas']['DrillKind'];
+export type DrillLine = components['schemas']['DrillLine'];
 export type DrillResult = components['schemas']['DrillResult'];
+export type DrillSilence = components['schemas']['DrillSilence'];
 export type DrillSnapshot = components['schemas']['DrillSnapshot'];
 export type DrillStatus = components['schemas']['DrillStatus'];
+export type Drills = components['schemas']['Drills'];
 export type DryRun = components['schemas']['DryRun'];
 export type EntryId = components['schemas']['EntryId'];
 export type Envelope = components['schemas']['Envelope'];
@@ -3697,6 +3943,8 @@ export type Evidence = components['schemas']['Evidence'];
 export type Figures = components['schemas']['Figures'];
 export type FixtureOutcome = components['schemas']['FixtureOutcome'];
 export type Flags = components['schemas']['Flags'];
+export type Forecast = components['schemas']['Forecast'];
+export type ForecastView = components['schemas']['ForecastView'];
 export type GateQuestion = components['schemas']['GateQuestion'];
 export type Grant = components['schemas']['Grant'];
 export type HelloSession = components['schemas']['HelloSession'];
@@ -3809,6 +4057,7 @@ export type Stage = components['schemas']['Stage'];
 export type StageBaseline = components['schemas']['StageBaseline'];
 export type StageFigures = components['schemas']['StageFigures'];
 export type Standing = components['schemas']['Standing'];
+export type StartDrill = components['schemas']['StartDrill'];
 export type Step = components['schemas']['Step'];
 export type StepRecord = components['schemas']['StepRecord'];
 export type StepStage = components['schemas']['StepStage'];
@@ -3831,6 +4080,7 @@ export type UploadedPlugin = components['schemas']['UploadedPlugin'];
 export type ValueKind = components['schemas']['ValueKind'];
 export type Verb = components['schemas']['Verb'];
 export type VerbDefinition = components['schemas']['VerbDefinition'];
+export type Verdict = components['schemas']['Verdict'];
 export type Verified = components['schemas']['Verified'];
 export type Why = components['schemas']['Why'];
 export type Workload = components['schemas']['Workload'];
@@ -4435,6 +4685,126 @@ export interface operations {
             };
         };
     };
+    listDrills: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Drills"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    startDrill: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartDrill"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Drill"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getDrill: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Drill"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    stopDrill: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Drill"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     streamEvents: {
         parameters: {
             query?: {
@@ -4901,6 +5271,40 @@ export interface operations {
         };
     };
     approvePlan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                hash: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Decide"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Decided"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    callOffPlan: {
         parameters: {
             query?: never;
             header?: never;
