@@ -4,7 +4,7 @@
 use aether_sim::{Counts, Fault, run};
 
 /// What is injected less often than this in two hundred seeds is as good as not injected.
-const FAULTS_LEAST: u64 = 20;
+const FAULTS_LEAST: u64 = 10;
 /// The same for each step of an agent's journal.
 const DEATHS_LEAST: u64 = 1;
 
