@@ -240,3 +240,64 @@ async fn a_persons_cordon_keeps_a_node_out_over_restarts_and_only_a_person_lifts
     assert_eq!(status, StatusCode::CONFLICT, "nobody has cordoned it");
     assert_eq!(done(&fleet, &["node.cordon", "node.uncordon"]).await, [1, 1]);
 }
+
+fn now_ms() -> i64 {
+    i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+}
+
+/// Waits until a node was scored so often from now on, and gives the last level.
+async fn scored(fleet: &Fleet, node: &str, times: usize) -> String {
+    let since = now_ms();
+    let seen = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    fleet
+        .until(&format!("{node} is scored {times} times"), async |fleet| {
+            let risks = fleet.get("/api/v1/risks").await;
+            let risk = risks.as_array()?.iter().find(|risk| risk["subject"]["id"] == node)?.clone();
+            let at = risk["at"].as_i64()?;
+            if at > since && risk["risk"].is_object() {
+                seen.borrow_mut().insert(at);
+            }
+            (seen.borrow().len() >= times).then(|| risk["risk"]["level"].as_str().unwrap().to_owned())
+        })
+        .await
+}
+
+/// An old word must not become a new deed: neither one that still stands when a host starts anew, nor one that comes late.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_before_a_restart_and_what_comes_late_open_nothing() {
+    let mut fleet = Fleet::start().await;
+    fleet.simulate = true;
+    fleet.start_agent("node-a", true).await;
+    fleet.start_agent("node-b", false).await;
+    fleet.known().await;
+    let ann = token(&fleet, "ann", "approver").await;
+    let url = fleet.url.clone();
+    let notice = |node: &str, at: i64, deadline: i64| json!({ "node": node, "notices": [{ "kind": "termination", "at": at, "deadline": deadline }] });
+
+    let now = now_ms();
+    fleet.post("/api/v1/signals", notice("node-a", now, now + 1_800_000)).await;
+    let incident = fleet.incident_in(&["awaiting_approval"]).await;
+    let (id, plan) = (incident["id"].as_str().unwrap().to_owned(), incident["plan"].as_str().unwrap().to_owned());
+    let word = json!({ "comment": "let it go" });
+    assert_eq!(say(&url, &ann, &format!("plans/{plan}/deny"), word).await.0, StatusCode::OK);
+    closed(&fleet, &id).await;
+
+    fleet.kill_host();
+    fleet.start_host().await;
+    // Its feeder does not know of the restart, and says it again as it was.
+    fleet.post("/api/v1/signals", notice("node-a", now, now + 1_800_000)).await;
+    assert_eq!(scored(&fleet, "node-a", 6).await, "critical", "the trouble is still there, and is seen");
+    // What was over before it came is history.
+    let past = now_ms();
+    fleet.post("/api/v1/signals", notice("node-b", past - 3_000_000, past - 2_400_000)).await;
+    assert_ne!(scored(&fleet, "node-b", 6).await, "critical");
+    let incidents = fleet.get("/api/v1/incidents").await["incidents"].clone();
+    assert_eq!(incidents.as_array().unwrap().len(), 1, "{incidents:#}\n{}", fleet.logs());
+    assert_eq!(done(&fleet, &["plan.deny", "step.dispatch"]).await, [1, 0]);
+
+    // How people answered is reckoned from what survived.
+    let gates = fleet.get("/api/v1/gates").await;
+    let gate = &gates[0];
+    assert_eq!((gate["asked"].as_u64(), gate["denied"].as_u64(), gate["rubber_stamp"].as_f64()), (Some(1), Some(1), Some(0.0)), "{gates}");
+    assert!(fleet.cli(&["gates"]).contains("RUBBER STAMP"));
+}

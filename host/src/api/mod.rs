@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod extract;
 mod fleet;
+mod gates;
 mod health;
 mod incidents;
 mod page;

@@ -1,7 +1,7 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, incidents, plugins, registry,
+    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, gates, incidents, plugins, registry,
     session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
@@ -51,6 +51,7 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Approver), routes!(incidents::deny)),
         (Needs(Approver), routes!(incidents::withdraw)),
         (Needs(Operator), routes!(incidents::call_off)),
+        (Needs(Viewer), routes!(gates::list)),
         (Needs(Viewer), routes!(breakers::list)),
         (Needs(Operator), routes!(breakers::reset)),
         (Needs(Viewer), routes!(break_glass::list)),

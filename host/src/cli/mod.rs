@@ -13,6 +13,7 @@ mod client;
 mod decisions;
 mod doctor;
 mod drill;
+mod gates;
 mod history;
 mod incidents;
 mod kit;
@@ -87,6 +88,8 @@ enum Command {
     Deny(incidents::Approve),
     /// Have a plan that runs given up, and what it did undone, while that can be.
     CallOff(incidents::CallOff),
+    /// Whether what the gates have people approve is looked at, or waved through.
+    Gates,
     /// How much has begun where, and what is held back until somebody looks.
     #[command(subcommand)]
     Breaker(breakers::Breaker),
@@ -219,6 +222,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,
         Command::CallOff(word) => incidents::call_off(word, &client()?, json).await?,
+        Command::Gates => gates::run(&client()?, json).await?,
         Command::Breaker(breaker) => breakers::run(breaker, &client()?, json).await?,
         Command::BreakGlass(glass) => break_glass::run(glass, &client()?, json).await?,
         Command::Snapshot(snapshot) => return snapshots::run(snapshot, &client()?, json).await,

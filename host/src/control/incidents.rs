@@ -16,7 +16,9 @@ use aether_core::{
     id::{IncidentId, NodeId, PrincipalId},
     incident::{
         Approval, ApprovalRefused, CallOffRefused, Effect, Event, Incident, Opening, Phase, Rank, Reservation,
-        Resolution, TimerKind, step,
+        Resolution, TimerKind,
+        scrutiny::{self, Ending},
+        step,
     },
     order::{Direction, IdempotencyKey, Order, Outcome, OutcomeStatus, Provenance},
     plan::{PlanHash, Shape, Step, forecast::Taken},
@@ -392,12 +394,35 @@ impl Control {
                 self.forget_if_old(&live.incident).await;
                 self.0.live.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 metrics::counter!("aether_incidents_closed_total").increment(1);
+                self.tell_scrutiny(&live.incident).await;
                 if let Err(error) = self.0.store.prune_decisions().await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "old decisions could not be forgotten");
                 }
             }
         }
         None
+    }
+
+    /// How people answered what the gates asked them in the story that has just ended.
+    async fn tell_scrutiny(&self, incident: &Incident) {
+        let journal = match self.0.store.journal(&incident.id).await {
+            Ok(journal) => journal,
+            Err(error) => {
+                tracing::warn!(incident.id = %incident.id, error = &error as &dyn std::error::Error,
+                    "its journal could not be read; the metrics of approvals miss it, `aether gates` will not");
+                return;
+            }
+        };
+        for asked in scrutiny::asked(&journal).into_iter().filter(|asked| asked.at >= incident.found_at) {
+            for gate in asked.gates {
+                let ending = asked.ending.name();
+                metrics::counter!("aether_approvals_total", "gate" => gate.clone(), "ending" => ending).increment(1);
+                if let Ending::Approved { after_ms, .. } = asked.ending {
+                    let seconds = Duration::from_millis(after_ms).as_secs_f64();
+                    metrics::histogram!("aether_approval_seconds", "gate" => gate).record(seconds);
+                }
+            }
+        }
     }
 
     /// A finding that had grown too old for a plan is found anew, if the trouble is still there.

@@ -186,6 +186,27 @@ impl Store {
         Ok(journals)
     }
 
+    /// The journals of the newest incidents, at most `limit`.
+    pub async fn recent_journals(&self, limit: u32) -> Result<Vec<Vec<(Time, Event)>>, Error> {
+        let rows = sqlx::query(
+            "SELECT incident_id, at, event FROM journal WHERE incident_id IN
+             (SELECT id FROM incidents ORDER BY opened_at DESC, id DESC LIMIT ?) ORDER BY incident_id, number",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut journals: Vec<(String, Vec<(Time, Event)>)> = Vec::new();
+        for row in &rows {
+            let id: String = row.try_get("incident_id")?;
+            let entry = (Time(row.try_get("at")?), from_json("journal event", row.try_get("event")?)?);
+            match journals.last_mut() {
+                Some((last, journal)) if *last == id => journal.push(entry),
+                _ => journals.push((id, vec![entry])),
+            }
+        }
+        Ok(journals.into_iter().map(|(_, journal)| journal).collect())
+    }
+
     pub async fn journal(&self, id: &IncidentId) -> Result<Vec<(Time, Event)>, Error> {
         let rows = sqlx::query("SELECT at, event FROM journal WHERE incident_id = ? ORDER BY number")
             .bind(id.as_str())

@@ -15,6 +15,7 @@
 
 mod event;
 mod kernel;
+pub mod scrutiny;
 mod state;
 #[cfg(test)]
 mod tests;

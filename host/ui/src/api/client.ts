@@ -75,6 +75,7 @@ export const api = {
   verbs: (s?: Signal) => told(client.GET('/api/v1/verbs', s)),
   cordon: (id: string, reason: string) => told(client.POST('/api/v1/nodes/{id}/cordon', { params: { path: { id } }, body: { reason } })),
   uncordon: (id: string, reason: string) => told(client.POST('/api/v1/nodes/{id}/uncordon', { params: { path: { id } }, body: { reason } })),
+  gates: (s?: Signal) => told(client.GET('/api/v1/gates', s)),
   breakers: (s?: Signal) => told(client.GET('/api/v1/breakers', s)),
   resetBreaker: (scope: string, comment: string) => told(client.POST('/api/v1/breakers/reset', { body: { scope, comment } })),
   audit: (query: { before?: number; verify?: boolean }, s?: Signal) => told(client.GET('/api/v1/audit', { params: { query }, ...s })),

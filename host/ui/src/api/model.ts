@@ -54,6 +54,7 @@ export type {
   RollBack,
   SafetyClass,
   Scope,
+  Scrutiny,
   Session,
   Stage,
   Step,

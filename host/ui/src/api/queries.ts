@@ -36,6 +36,7 @@ export const keys = {
   audit: ['audit'],
   breakGlass: ['break-glass'],
   breakers: ['breakers'],
+  gates: ['gates'],
   backtests: ['backtests'],
 } as const;
 
@@ -143,6 +144,11 @@ export function useVerbs() {
 
 export function useBreakGlass() {
   return useQuery({ queryKey: keys.breakGlass, queryFn: ({ signal }) => api.breakGlass({ signal }), refetchInterval: 3_000 });
+}
+
+/** They change with people's words, so seldom. */
+export function useGates() {
+  return useQuery({ queryKey: keys.gates, queryFn: ({ signal }) => api.gates({ signal }), refetchInterval: 15_000 });
 }
 
 export function useBreakers() {

@@ -3,11 +3,12 @@ import { Button } from '@mantine/core';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { api } from '../api/client';
 import { useNow } from '../api/clock';
-import type { BreakerStanding, BreakGlass } from '../api/model';
-import { keys, useBreakers, useBreakGlass } from '../api/queries';
+import type { BreakerStanding, BreakGlass, Scrutiny } from '../api/model';
+import { keys, useBreakers, useBreakGlass, useGates } from '../api/queries';
 import { usePerson } from '../app/session';
 import { isOpen, scopeName } from '../domain/governance';
 import { rankName } from '../domain/words';
+import { duration } from '../format/time';
 import { At, Chip, Empty, Failure, Hash, Page, Panel, Skeleton } from '../parts/parts';
 import { Word } from '../parts/Word';
 import parts from '../parts/parts.module.css';
@@ -16,6 +17,7 @@ import css from './Governance.module.css';
 export function GovernancePage() {
   const breakers = useBreakers();
   const glasses = useBreakGlass();
+  const gates = useGates();
   const { suffices } = usePerson();
   return (
     <Page title="Governance">
@@ -27,6 +29,12 @@ export function GovernancePage() {
             <Empty title="All closed">Nothing was begun within the window. Undoing and recovery are never held back.</Empty>
           )}
           {breakers.data && breakers.data.length > 0 && <Breakers all={breakers.data} may={suffices('operator')} />}
+        </Panel>
+        <Panel title="Approvals by gate">
+          {gates.error && !gates.data && <Failure error={gates.error} lead="What the gates asked could not be read" />}
+          {!gates.data && !gates.error && <Skeleton height={120} />}
+          {gates.data?.length === 0 && <Empty title="Nobody was asked yet">No gate has wanted a plan approved.</Empty>}
+          {gates.data && gates.data.length > 0 && <Gates all={gates.data} />}
         </Panel>
         <Panel title="Break-glass">
           {glasses.error && !glasses.data && <Failure error={glasses.error} lead="Break-glass could not be read" />}
@@ -93,6 +101,50 @@ function Breakers({ all, may }: { all: BreakerStanding[]; may: boolean }) {
                     lead="Not reset"
                   />
                 )}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+/** Whether what is asked is looked at: a gate that is always waved through protects nobody. */
+function Gates({ all }: { all: Scrutiny[] }) {
+  return (
+    <div className={parts.scroll}>
+      <table className={parts.table}>
+        <thead>
+          <tr>
+            <th>Gate</th>
+            <th className={parts.right}>Asked</th>
+            <th className={parts.right}>Approved</th>
+            <th className={parts.right}>Denied</th>
+            <th className={parts.right}>Expired</th>
+            <th className={parts.right}>Waiting</th>
+            <th className={parts.right}>Median time to approve</th>
+            <th className={parts.right}>Without a comment</th>
+            <th className={parts.right} title="The share of the answered that was approved within ten seconds of the question">
+              Rubber stamp
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {all.map((one) => (
+            <tr key={one.gate}>
+              <td>
+                <code>{one.gate}</code>
+              </td>
+              <td className={parts.right}>{one.asked}</td>
+              <td className={parts.right}>{one.approved}</td>
+              <td className={parts.right}>{one.denied}</td>
+              <td className={parts.right}>{one.expired}</td>
+              <td className={parts.right}>{one.waiting}</td>
+              <td className={parts.right}>{one.median_ms == null ? '–' : duration(one.median_ms)}</td>
+              <td className={parts.right}>{one.wordless}</td>
+              <td className={parts.right}>
+                {one.rubber_stamp == null ? '–' : `${Math.round(one.rubber_stamp * 100)} %`}
               </td>
             </tr>
           ))}

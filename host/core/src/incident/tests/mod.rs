@@ -6,4 +6,5 @@ mod fixtures;
 mod frozen;
 mod properties;
 mod restarts;
+mod scrutiny;
 mod stories;
