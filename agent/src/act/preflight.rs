@@ -6,7 +6,7 @@
 //! left to CRIU, whose words [`super::criu::explain`] translates, and to `process.confirm`, which sees no progress.
 
 use super::hands::Failure;
-use crate::process::ProcessRef;
+use crate::process::{ProcessRef, born_of};
 use procfs::{
     net::TcpState,
     process::{FDTarget, Process},
@@ -105,6 +105,10 @@ fn outsiders(pipes: &BTreeMap<u64, u32>, inside: &BTreeSet<u32>) -> Result<(), F
         for descriptor in descriptors.flatten() {
             let FDTarget::Pipe(inode) = descriptor.target else { continue };
             let Some(holder) = pipes.get(&inode) else { continue };
+            // One that was born after the tree was looked at is of it all the same.
+            if born_of(process.pid(), inside) {
+                break;
+            }
             let name = process.stat().map(|stat| stat.comm).unwrap_or_default();
             return refuse(
                 "workload.pipe",
