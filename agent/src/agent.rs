@@ -139,7 +139,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let hands: Box<dyn Hands> = if config.simulate {
         Box::new(Simulated)
     } else {
-        Box::new(Native { criu, namespaces, cuda, registry: registry.clone() })
+        Box::new(Native { criu, namespaces, cuda, registry: registry.clone(), output: state.workloads() })
     };
     let journal = Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?);
     let control = Control {

@@ -3,7 +3,7 @@
 //! A flag goes before the environment, the environment before the file, the file before the default. A field that
 //! is not known is an error that names it: a setting that was meant and not read is worse than none.
 
-use crate::drill;
+use crate::{drill, workloads::Tcp};
 use aether_core::{
     id::{NodeId, is_name},
     snapshot::{Tier, WorkloadSpec},
@@ -116,6 +116,8 @@ struct WorkloadFile {
     command: Vec<String>,
     progress_file: Option<PathBuf>,
     adopt_pid: Option<u32>,
+    #[serde(default)]
+    tcp: Tcp,
 }
 
 /// What flags and their environment variables say; each goes before the file.
@@ -187,6 +189,8 @@ pub struct SpoolLimits {
 pub struct Declared {
     pub spec: WorkloadSpec,
     pub adopt_pid: Option<u32>,
+    /// What becomes of its TCP connections when it moves.
+    pub tcp: Tcp,
 }
 
 /// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
@@ -348,7 +352,7 @@ fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
     let mut seen = BTreeSet::new();
     workloads
         .into_iter()
-        .map(|WorkloadFile { id, name, tier, command, progress_file, adopt_pid }| {
+        .map(|WorkloadFile { id, name, tier, command, progress_file, adopt_pid, tcp }| {
             let field = |setting: &str| format!("workloads[{id}].{setting}");
             if !is_name(&id) {
                 return Err(invalid("workloads.id", format!("`{id}` is no name: 1 to 63 of a-z 0-9 - .")));
@@ -374,7 +378,7 @@ fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
                 command,
                 progress_file: progress_file.map(|path| path.display().to_string()),
             };
-            Ok(Declared { spec, adopt_pid })
+            Ok(Declared { spec, adopt_pid, tcp })
         })
         .collect()
 }

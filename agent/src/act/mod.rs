@@ -12,6 +12,7 @@ pub mod cuda;
 pub mod hands;
 pub mod images;
 pub mod journal;
+pub mod outside;
 pub mod preflight;
 pub mod rehearsal;
 pub mod run;

@@ -8,6 +8,7 @@ use super::{
     control::{self, Control},
     hands::{Failure, Hands, Still},
     images::Images,
+    outside::{End, Outside},
     run::Run,
     snapshot::{self, ahead::Ahead, precopy, send::Sender},
 };
@@ -226,7 +227,7 @@ impl Executor {
         run.phase("dumping").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let taken_at = clock::now();
-        let Still { body, let_go } = self.hands.dump(entry, &images, run)?;
+        let Still { body, outside, let_go } = self.hands.dump(entry, &images, run)?;
         let dump_ms = run.elapsed_ms() - before_ms;
         // It stands still from here on: what can be done side by side is.
         let stopped = Entry { state: State::Stopped, since: clock::now(), body, ..entry.clone() };
@@ -266,9 +267,12 @@ impl Executor {
             left.and(digest)
         })?;
         let late_bytes = sender.sent_bytes().saturating_sub(ahead.sent_bytes);
-        let message = format!(
+        let mut message = format!(
             "dumped in {dump_ms} ms and stored {total_bytes} bytes, {late_bytes} of them after it was stopped; the source is stopped"
         );
+        if let Some(note) = outside.note() {
+            message = format!("{message}; {note}");
+        }
         let mut done = Done::ok(message)
             .evidence("bytes", Value::Bytes(total_bytes))
             .evidence("bytes-late", Value::Bytes(late_bytes))
@@ -279,6 +283,14 @@ impl Executor {
             .evidence("files", Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)))
             .evidence("dump", Value::Duration(dump_ms))
             .progress("progress", progress);
+        let left = [
+            ("pipes-written", outside.pipes_of(End::Writes)),
+            ("pipes-read", outside.pipes_of(End::Reads)),
+            ("connections-closed", usize::try_from(outside.connections).unwrap_or(usize::MAX)),
+        ];
+        for (name, count) in left.into_iter().filter(|(_, count)| *count > 0) {
+            done = done.evidence(name, Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)));
+        }
         done.outputs.insert(MANIFEST.into(), digest.0);
         Ok(done)
     }
@@ -356,7 +368,8 @@ impl Executor {
         let fetch_ms = run.elapsed_ms() - read_ms;
         run.phase("restoring").map_err(io)?;
         let before_ms = run.elapsed_ms();
-        let body = self.hands.restore(&manifest, &images, run)?;
+        let outside = Outside::read(&images)?;
+        let body = self.hands.restore(&manifest, &outside, &images, run)?;
         let restore_ms = run.elapsed_ms() - before_ms;
         let entry = Entry {
             spec: manifest.workload.clone(),
@@ -365,13 +378,17 @@ impl Executor {
             since: clock::now(),
             body,
             adopted: false,
+            tcp: outside.tcp,
         };
         if let Err(failure) = self.put(entry.clone()) {
             // A copy that this agent would not know after a restart must not live.
             self.hands.end(&entry)?;
             return Err(failure);
         }
-        let message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
+        let mut message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
+        if let Some(note) = outside.note() {
+            message = format!("{message}; {note}");
+        }
         Ok(Done::ok(message)
             .evidence("bytes", Value::Bytes(manifest.total_bytes))
             .evidence("bytes-ahead", Value::Bytes(ahead_bytes))

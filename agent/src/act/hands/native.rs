@@ -4,18 +4,25 @@ use super::{Failure, Hands, Still};
 use crate::{
     act::{
         check::{Refusal, refuse},
-        criu::{Criu, Dumping, Missing, Progress, explain, tail},
+        criu::{Criu, Dumping, Given, Missing, Progress, explain, tail},
         cuda::{self, Cuda},
+        outside::Outside,
         preflight, rehearsal,
         run::Run,
     },
     clock::Stopwatch,
     process::{self, Condition, ProcessRef},
-    workloads::{Body, Entry, Namespace, Registry},
+    workloads::{Body, Entry, Namespace, Registry, outputs},
 };
 use aether_core::{catalogue::verb, snapshot::Manifest};
 use rustix::process::Signal;
-use std::{fs, path::Path, process::Child, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Child,
+    sync::Arc,
+    time::Duration,
+};
 use tracing::warn;
 
 /// How long a workload may take to go on, or to be gone, once it was told.
@@ -32,6 +39,8 @@ pub struct Native {
     pub namespaces: Result<(), Missing>,
     pub cuda: Result<Cuda, Missing>,
     pub registry: Arc<Registry>,
+    /// Where the output of workloads goes.
+    pub output: PathBuf,
 }
 
 impl Native {
@@ -102,7 +111,10 @@ impl Hands for Native {
     }
 
     fn examine(&self, entry: &Entry) -> Result<(), Failure> {
-        entry.root().map_or(Ok(()), |root| preflight::examine(&root))
+        let Some(root) = entry.root() else { return Ok(()) };
+        preflight::examine(&root)?;
+        // What it will be told once it stands still; here for what cannot be left behind.
+        Outside::survey(&root, entry.tcp, &outputs(&self.output, &entry.spec.id), None).map(|_| ())
     }
 
     fn holds(&self) -> bool {
@@ -114,7 +126,7 @@ impl Hands for Native {
         let root = entry.root().ok_or_else(|| Failure::new("workload.state", "it has no process"))?;
         self.take_off_gpus(&root, images, run)?;
         let mut dumping = criu
-            .begin_dump(&root, images)
+            .begin_dump(&root, images, entry.tcp)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
         let log = images.join("dump.log");
         let dumped = run.poll(|| match dumping.look() {
@@ -125,8 +137,20 @@ impl Hands for Native {
         });
         match dumped {
             Ok(Ok(())) => {
-                let body = entry.body.clone();
-                Ok(Still { body, let_go: Box::new(move || left_stopped(dumping, &root, &log)) })
+                let criu = ProcessRef::find(dumping.child.id());
+                let outputs = outputs(&self.output, &entry.spec.id);
+                let outside = Outside::survey(&root, entry.tcp, &outputs, criu.as_ref());
+                let outside = outside.and_then(|outside| {
+                    let written = outside.write(images).map(|()| outside);
+                    written.map_err(|error| Failure::new("agent.disk", format!("the images cannot be written: {error}")))
+                });
+                match outside {
+                    Ok(outside) => {
+                        let body = entry.body.clone();
+                        Ok(Still { body, outside, let_go: Box::new(move || left_stopped(dumping, &root, &log)) })
+                    }
+                    Err(failure) => end_dump(dumping).and(Err(failure)),
+                }
             }
             Ok(Err(failure)) => end_dump(dumping).and(Err(failure)),
             Err(interrupted) => end_dump(dumping).and(Err(interrupted.into())),
@@ -175,20 +199,23 @@ impl Hands for Native {
         Ok(())
     }
 
-    fn restore(&self, _manifest: &Manifest, images: &Path, run: &Run) -> Result<Body, Failure> {
+    fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Body, Failure> {
         let criu = self.criu()?;
         if let (true, Err(missing)) = (images.join(cuda::MARK).exists(), &self.cuda) {
             let message = format!("the snapshot has GPU contexts, and here they cannot be put back: {missing}");
             return Err(Failure::new("cuda.missing", message));
         }
+        let given = Given::outputs(outside, &outputs(&self.output, &manifest.workload.id))
+            .map_err(|error| Failure::new("agent.disk", format!("its output files cannot be opened: {error}")))?;
         let pid_file = images.join("root.pid");
         let mut child = criu
-            .begin_restore(images, &pid_file)
+            .begin_restore(images, &pid_file, &given)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
         let found = restored(&mut child, images, &pid_file, run);
         let found = found.and_then(|found| self.put_back_on_gpus(&found.0).map(|()| found));
         match found {
             Ok((root, init)) => {
+                given.append();
                 self.registry.watch_over(child);
                 Ok(Body::Process { root, namespace: Some(Namespace { init }) })
             }
@@ -202,9 +229,11 @@ impl Hands for Native {
     fn drill(&self, images: &Path, run: &Run) -> Result<usize, Failure> {
         let criu = self.criu()?;
         let stand_ins = rehearsal::stand_ins(images)?;
+        let given = Given::nothing(&Outside::read(images)?)
+            .map_err(|error| Failure::new("agent.disk", format!("/dev/null cannot be opened: {error}")))?;
         let pid_file = images.join("root.pid");
         let mut child = criu
-            .begin_drill(images, &pid_file, &stand_ins)
+            .begin_drill(images, &pid_file, &stand_ins, &given)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
         let seen = restored(&mut child, images, &pid_file, run).and_then(|(root, _)| {
             match root.wait_until(|condition| matches!(condition, Condition::Stopped | Condition::Gone), OBEY_WITHIN) {
