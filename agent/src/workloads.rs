@@ -15,8 +15,10 @@ use aether_proto::v1;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -61,7 +63,7 @@ pub struct Entry {
 }
 
 /// What becomes of a workload's established TCP connections when it is dumped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tcp {
     /// It is not dumped while it has one.
@@ -69,6 +71,25 @@ pub enum Tcp {
     Refuse,
     /// Its copy finds them closed. The source keeps them.
     Close,
+    /// They move, with the address that they are of.
+    Move(Moving),
+}
+
+/// An address that belongs to a workload and moves with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moving {
+    pub address: Ipv4Addr,
+    /// Bits of the address that are its subnet's.
+    pub prefix: u8,
+    /// What the address is on, of this name on every machine that the workload may move to.
+    pub interface: String,
+}
+
+impl fmt::Display for Moving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 /// An output file of a workload.
@@ -252,9 +273,9 @@ impl Registry {
             }
             if let Some(former) = former.as_ref().filter(|entry| entry.state != State::Exited) {
                 info!(workload.id = %id, "runs already");
-                let tcp = declared_workload.tcp;
-                if former.tcp != tcp
-                    && let Err(error) = self.put(Entry { tcp, ..former.clone() })
+                let tcp = &declared_workload.tcp;
+                if former.tcp != *tcp
+                    && let Err(error) = self.put(Entry { tcp: tcp.clone(), ..former.clone() })
                 {
                     warn!(workload.id = %id, %error, "what becomes of its TCP connections could not be kept");
                 }
@@ -269,7 +290,7 @@ impl Registry {
         let ended = std::mem::take(&mut self.lock().ended);
         for entry in ended.iter().filter_map(|id| self.get(id)).filter(|entry| entry.state == State::Exited) {
             if simulate || !entry.spec.command.is_empty() {
-                let again = Declared { spec: entry.spec.clone(), adopt_pid: None, tcp: entry.tcp };
+                let again = Declared { spec: entry.spec.clone(), adopt_pid: None, tcp: entry.tcp.clone() };
                 self.begin_one(&again, entry.generation + 1, output, simulate);
             }
         }
@@ -277,7 +298,7 @@ impl Registry {
 
     fn begin_one(&self, declared: &Declared, generation: u64, output: &Path, simulate: bool) {
         let Declared { spec, adopt_pid, tcp } = declared;
-        let (id, tcp) = (&spec.id, *tcp);
+        let id = &spec.id;
         let now = clock::now();
         let body = match adopt_pid {
             _ if simulate => Ok(Body::Simulated { base: 0, since: now }),
@@ -291,7 +312,8 @@ impl Registry {
         };
         let begun = body.and_then(|body| {
             let adopted = adopt_pid.is_some();
-            self.put(Entry { spec: spec.clone(), generation, state: State::Running, since: now, body, adopted, tcp })
+            let (spec, tcp) = (spec.clone(), tcp.clone());
+            self.put(Entry { spec, generation, state: State::Running, since: now, body, adopted, tcp })
         });
         match begun {
             Ok(()) => info!(workload.id = %id, generation, "begun"),

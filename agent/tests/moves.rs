@@ -199,7 +199,9 @@ fn contiguous(numbers: &[u64]) -> bool {
 /// What a supervisor gets of a workload's pipe, line by line.
 fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    std::thread::spawn(move || {
+        BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
     lines
 }
 
@@ -245,7 +247,8 @@ async fn pipes_to_a_supervisor_are_left_behind_and_no_line_is_lost_or_said_twice
     let ended = poll(Duration::from_secs(20), || output(&agents[1], "out").contains("ended\nout").then_some(()));
     assert!(ended.is_some(), "{}", output(&agents[1], "out"));
     moved(&host, 3, "node-b", "node-a").await;
-    let back = poll(Duration::from_secs(20), || (numbers(output(&agents[0], "out").lines(), "out").len() > 3).then_some(()));
+    let back =
+        poll(Duration::from_secs(20), || (numbers(output(&agents[0], "out").lines(), "out").len() > 3).then_some(()));
     assert!(back.is_some(), "{}", output(&agents[0], "out"));
     for (ending, word, before) in [("out", "out", said), ("err", "err", complained)] {
         let (there, back) = (output(&agents[1], ending), output(&agents[0], ending));

@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{
     ffi::OsStr,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
@@ -162,7 +162,7 @@ impl Criu {
 
     /// Begins to dump the tree under `root` into `images` and to leave it stopped. If CRIU can, it writes no pages of
     /// anonymous memory: it holds the processes until [`Dumping::let_go`], and they are read where they are.
-    pub fn begin_dump(&self, root: &ProcessRef, images: &Path, tcp: Tcp) -> io::Result<Dumping> {
+    pub fn begin_dump(&self, root: &ProcessRef, images: &Path, tcp: &Tcp) -> io::Result<Dumping> {
         // The child is `setsid`, which becomes CRIU (or `nsenter` in front of it).
         let mut command = Command::new("setsid");
         let pid = match root.pid_in_namespace() {
@@ -173,9 +173,16 @@ impl Criu {
             None => root.pid,
         };
         command.arg(&self.path).args(["dump", "--leave-stopped", "-o", "dump.log", "-t", &pid.to_string()]);
-        if tcp == Tcp::Close {
+        match tcp {
+            Tcp::Refuse => {}
             // Nor does it take what waits to be accepted. The source keeps all of them.
-            command.args(["--tcp-close", "--skip-in-flight"]);
+            Tcp::Close => {
+                command.args(["--tcp-close", "--skip-in-flight"]);
+            }
+            // Its usual lock wants `iptables`.
+            Tcp::Move(_) => {
+                command.args(["--tcp-established", "--network-lock", "nftables"]);
+            }
         }
         command.arg("-D").arg(images);
         if !self.holds {
@@ -209,13 +216,7 @@ impl Criu {
         self.begin(images, pid_file, given, Some(stand_ins))
     }
 
-    fn begin(
-        &self,
-        images: &Path,
-        pid_file: &Path,
-        given: &Given,
-        drill: Option<&[StandIn]>,
-    ) -> io::Result<Child> {
+    fn begin(&self, images: &Path, pid_file: &Path, given: &Given, drill: Option<&[StandIn]>) -> io::Result<Child> {
         // What CRIU found out of the kernel is a help that may be missing; a stand-in must not. An address of this
         // machine is none of a new network namespace, and yet the copy of a drill is to have it.
         let script = format!(
@@ -242,8 +243,15 @@ impl Criu {
         if drill.is_some() {
             command.arg("--leave-stopped");
         }
-        if given.tcp == Tcp::Close {
-            command.arg("--tcp-close");
+        match (&given.tcp, drill) {
+            (Tcp::Refuse, _) => {}
+            (Tcp::Move(_), None) => {
+                command.arg("--tcp-established");
+            }
+            // A drill reaches nobody.
+            (Tcp::Close, _) | (Tcp::Move(_), Some(_)) => {
+                command.arg("--tcp-close");
+            }
         }
         for (descriptor, (name, _)) in (FIRST_GIVEN..).zip(&given.replaced) {
             command.arg("--inherit-fd").arg(format!("fd[{descriptor}]:{name}"));
@@ -295,13 +303,17 @@ impl Given {
             let mut file = OpenOptions::new().create(true).append(true).open(path)?;
             file.seek(SeekFrom::End(0)).map(|_| file)
         };
-        Ok(Self { tcp: outside.tcp, replaced, out: open(&out.0)?, err: open(&err.0)? })
+        Ok(Self { tcp: outside.tcp.clone(), replaced, out: open(&out.0)?, err: open(&err.0)? })
     }
 
     /// What takes all and keeps nothing.
     pub fn nothing(outside: &Outside) -> io::Result<Self> {
         let null = OpenOptions::new().write(true).open("/dev/null")?;
-        Ok(Self { tcp: outside.tcp, replaced: outside.replaced(), out: null.try_clone()?, err: null })
+        Ok(Self { tcp: outside.tcp.clone(), replaced: outside.replaced(), out: null.try_clone()?, err: null })
+    }
+
+    pub fn tcp(&self) -> &Tcp {
+        &self.tcp
     }
 
     /// What a shell does with the two, which it has as its standard input and output. CRIU wants a descriptor for each
@@ -392,8 +404,14 @@ const HINTS: [(&str, &str); 17] = [
     ("A session leader of", "the workload is not in a session of its own: start it with setsid, or by the agent"),
     ("Found dangling tty", "the workload holds a terminal: start it with its streams on files"),
     ("--tcp-established", "the workload holds a TCP connection; with `tcp = \"close\"` its copy would find it closed"),
-    ("In-flight connection", "a connection to the workload waits to be accepted; with `tcp = \"close\"` it is left behind"),
-    ("--tcp-close option", "the snapshot has TCP connections that its copy is to find closed, and nothing here says so"),
+    (
+        "In-flight connection",
+        "a connection to the workload waits to be accepted; with `tcp = \"close\"` it is left behind",
+    ),
+    (
+        "--tcp-close option",
+        "the snapshot has TCP connections that its copy is to find closed, and nothing here says so",
+    ),
     (
         "Address already in use",
         "a port that the workload listens on is taken here (by the stopped source, if that is on this machine)",
@@ -445,6 +463,7 @@ fn in_cache() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_missing_criu_says_where_it_was_looked_for() {

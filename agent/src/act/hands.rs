@@ -72,6 +72,9 @@ pub trait Hands: Send + Sync {
     /// is left.
     fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Body, Failure>;
 
+    /// Opens the way to a restored workload, once it is registered. May be done again.
+    fn reach(&self, entry: &Entry) -> Result<(), Failure>;
+
     /// Restores verified images where nobody notices, looks at the copy and ends it; gives of how many processes it was.
     fn drill(&self, images: &Path, run: &Run) -> Result<usize, Failure>;
 

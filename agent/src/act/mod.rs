@@ -5,6 +5,7 @@
 //!
 //! [`check`] is pure, [`journal`] remembers, [`verbs`] and [`control`] do, [`hands`] touches workloads.
 
+pub mod address;
 pub mod check;
 pub mod control;
 pub mod criu;

@@ -8,8 +8,8 @@
 //!
 //! **The agent's own output files** are at another path under another agent, so they are replaced in the same way.
 //!
-//! **TCP connections** cannot be spoken on from elsewhere. Where the workload's owner says so ([`Tcp::Close`]) its copy finds
-//! them closed; else they are refused.
+//! **TCP connections** cannot be spoken on from another address. Where the workload's owner says so, its copy finds them
+//! closed ([`Tcp::Close`]), or they move with their address ([`Tcp::Move`], done by [`super::address`]); else they are refused.
 //!
 //! What was found is a file among the images: whoever restores them learns it from verified bytes alone.
 
@@ -60,7 +60,7 @@ pub struct Pipe {
 #[serde(deny_unknown_fields)]
 pub struct Outside {
     pub tcp: Tcp,
-    /// Connections that its copy finds closed.
+    /// Connections that its copy finds closed, or has.
     pub connections: u32,
     pub pipes: Vec<Pipe>,
     /// The agent's output files that it has open, by path.
@@ -91,13 +91,13 @@ impl Outside {
     /// holds the tree's descriptors for a moment, with its children, and is no outsider: CRIU.
     pub fn survey(
         root: &ProcessRef,
-        tcp: Tcp,
+        tcp: &Tcp,
         outputs: &[(PathBuf, Stream)],
         beside: Option<&ProcessRef>,
     ) -> Result<Self, Failure> {
         let mut tree = vec![*root];
         tree.extend(root.descendants());
-        let mut found = Self { tcp, ..Self::default() };
+        let mut found = Self { tcp: tcp.clone(), ..Self::default() };
         let mut pipes: BTreeMap<u64, Held> = BTreeMap::new();
         let mut counted = BTreeSet::new();
         for process in &tree {
@@ -145,7 +145,7 @@ impl Outside {
         pipes.retain(|_, held| held.standard || !(held.reads && held.writes));
         if !pipes.is_empty() {
             let mut inside: BTreeSet<u32> = tree.iter().map(|process| process.pid).collect();
-            for process in beside {
+            if let Some(process) = beside {
                 inside.insert(process.pid);
                 inside.extend(process.descendants().iter().map(|process| process.pid));
             }
@@ -171,6 +171,14 @@ impl Outside {
         pipes.chain(self.outputs.iter().map(|(path, stream)| (name(path), *stream))).collect()
     }
 
+    /// Connections that its copy finds closed, and those that go on.
+    pub fn connections(&self) -> (u32, u32) {
+        match self.tcp {
+            Tcp::Move(_) => (0, self.connections),
+            Tcp::Refuse | Tcp::Close => (self.connections, 0),
+        }
+    }
+
     /// How many pipes to outsiders it only has `end` of.
     pub fn pipes_of(&self, end: End) -> usize {
         self.pipes.iter().filter(|pipe| pipe.end == end).count()
@@ -186,8 +194,10 @@ impl Outside {
         if read > 0 {
             said.push(format!("what it reads from {read} of its pipes ends after what lies in them"));
         }
-        if self.connections > 0 {
-            said.push(format!("{} TCP connections are closed", self.connections));
+        match &self.tcp {
+            _ if self.connections == 0 => {}
+            Tcp::Move(moving) => said.push(format!("{} TCP connections go on at {}", self.connections, moving.address)),
+            Tcp::Refuse | Tcp::Close => said.push(format!("{} TCP connections are closed", self.connections)),
         }
         (!said.is_empty()).then(|| format!("in its copy {}", said.join(", and ")))
     }
@@ -223,7 +233,12 @@ fn open(pid: u32) -> Option<Process> {
 
 /// Counts the process's connections, in whichever state one is that has a peer; refuses the first if they may not be
 /// closed.
-fn connected(process: &Process, sockets: &BTreeSet<u64>, tcp: Tcp, counted: &mut BTreeSet<u64>) -> Result<(), Failure> {
+fn connected(
+    process: &Process,
+    sockets: &BTreeSet<u64>,
+    tcp: &Tcp,
+    counted: &mut BTreeSet<u64>,
+) -> Result<(), Failure> {
     if sockets.is_empty() {
         return Ok(());
     }
@@ -233,6 +248,17 @@ fn connected(process: &Process, sockets: &BTreeSet<u64>, tcp: Tcp, counted: &mut
             (TcpState::Listen | TcpState::Close, _) => {}
             (_, Tcp::Close) => {
                 counted.insert(entry.inode);
+            }
+            (_, Tcp::Move(moving)) if entry.local_address.ip().to_canonical() == moving.address => {
+                counted.insert(entry.inode);
+            }
+            (_, Tcp::Move(moving)) => {
+                let message = format!(
+                    "process {} holds a TCP connection from {} to {}, and what moves with the workload is {}: let it connect \
+                     from that address, or close the connection",
+                    process.pid, entry.local_address, entry.remote_address, moving.address
+                );
+                return Err(Failure::new("workload.tcp", message));
             }
             (_, Tcp::Refuse) => {
                 let message = format!(
@@ -284,6 +310,7 @@ fn shared(pipes: &BTreeMap<u64, Held>, inside: &BTreeSet<u32>) -> Result<Vec<Pip
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workloads::Moving;
     use std::{
         io::Write,
         net::{TcpListener, TcpStream},
@@ -300,11 +327,12 @@ mod tests {
         let mut child = command.spawn().unwrap();
         let root = ProcessRef::find(child.id()).unwrap();
         let ready = crate::process::poll(Duration::from_secs(10), || {
-            let comms: Vec<_> = root.descendants().iter().filter_map(|process| process.stat()).map(|s| s.comm).collect();
+            let comms: Vec<_> =
+                root.descendants().iter().filter_map(|process| process.stat()).map(|s| s.comm).collect();
             (comms.contains(&"sleep".into()) && comms.contains(&"cat".into())).then_some(())
         });
         assert!(ready.is_some());
-        let seen = Outside::survey(&root, Tcp::Refuse, &[], None).unwrap();
+        let seen = Outside::survey(&root, &Tcp::Refuse, &[], None).unwrap();
         let of = |end| seen.pipes.iter().filter(|pipe| pipe.end == end).map(|pipe| pipe.stream).collect::<Vec<_>>();
         assert_eq!((of(End::Reads).len(), of(End::Both).len()), (1, 0), "{seen:?}");
         let mut written = of(End::Writes);
@@ -314,7 +342,7 @@ mod tests {
         assert!(note.contains("2 of its pipes goes") && note.contains("1 of its pipes ends"), "{note}");
         // With this test as one that only holds them for a moment there is nothing outside.
         let me = ProcessRef::find(std::process::id()).unwrap();
-        assert_eq!(Outside::survey(&root, Tcp::Refuse, &[], Some(&me)).unwrap().pipes, []);
+        assert_eq!(Outside::survey(&root, &Tcp::Refuse, &[], Some(&me)).unwrap().pipes, []);
         crate::process::end_tree(&root, Duration::from_secs(5)).unwrap();
         child.wait().unwrap();
     }
@@ -326,10 +354,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         connection.write_all(b"x").unwrap();
-        let refused = Outside::survey(&root, Tcp::Refuse, &[], None).unwrap_err();
+        let refused = Outside::survey(&root, &Tcp::Refuse, &[], None).unwrap_err();
         assert_eq!(refused.code, "workload.tcp");
-        let closed = Outside::survey(&root, Tcp::Close, &[], None).unwrap();
+        let closed = Outside::survey(&root, &Tcp::Close, &[], None).unwrap();
         assert!(closed.connections >= 1 && closed.note().unwrap().contains("TCP connections are closed"));
+        let moving =
+            |address: [u8; 4]| Tcp::Move(Moving { address: address.into(), prefix: 8, interface: "lo".into() });
+        let moves = Outside::survey(&root, &moving([127, 0, 0, 1]), &[], None).unwrap();
+        assert!(moves.connections().1 >= 1 && moves.note().unwrap().contains("go on at 127.0.0.1"));
+        let elsewhere = Outside::survey(&root, &moving([10, 0, 0, 1]), &[], None).unwrap_err();
+        assert!(elsewhere.code == "workload.tcp" && elsewhere.message.contains("10.0.0.1"), "{elsewhere}");
     }
 
     #[test]

@@ -147,7 +147,15 @@ impl Executor {
             verb::RESTORE => match entry.filter(|entry| entry.generation == task.target.generation + 1) {
                 Some(entry) if entry.state == State::Running => {
                     self.images.forget(&task.order.key);
-                    Done::ok("restored; the agent was restarted before it could say so, and the workload runs")
+                    match self.hands.reach(&entry) {
+                        Ok(()) => {
+                            Done::ok("restored; the agent was restarted before it could say so, and the workload runs")
+                        }
+                        Err(failure) => {
+                            let message = format!("{cut}; the copy runs, and cannot be reached: {}", failure.message);
+                            Done::unknown(CODE, message)
+                        }
+                    }
                 }
                 Some(_) => Done::unknown(CODE, format!("{cut}, and the restored workload does not run")),
                 None => {
@@ -170,7 +178,7 @@ impl Executor {
             verb::DISCARD => self.discard(task),
             verb::RETIRE => match entry {
                 None => Done::ok("the source is gone"),
-                Some(entry) if entry.state == State::Exited => self.leave(&entry, "the source is gone"),
+                Some(entry) if entry.state == State::Exited => self.retire_entry(&entry),
                 Some(_) => Done::failed(CODE, format!("{cut}; the source is still there, stopped")),
             },
             other => Done::unknown(CODE, format!("{cut}, and this agent does not know `{other}`")),
@@ -286,7 +294,8 @@ impl Executor {
         let left = [
             ("pipes-written", outside.pipes_of(End::Writes)),
             ("pipes-read", outside.pipes_of(End::Reads)),
-            ("connections-closed", usize::try_from(outside.connections).unwrap_or(usize::MAX)),
+            ("connections-closed", usize::try_from(outside.connections().0).unwrap_or(usize::MAX)),
+            ("connections-moved", usize::try_from(outside.connections().1).unwrap_or(usize::MAX)),
         ];
         for (name, count) in left.into_iter().filter(|(_, count)| *count > 0) {
             done = done.evidence(name, Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)));
@@ -378,13 +387,17 @@ impl Executor {
             since: clock::now(),
             body,
             adopted: false,
-            tcp: outside.tcp,
+            tcp: outside.tcp.clone(),
         };
         if let Err(failure) = self.put(entry.clone()) {
             // A copy that this agent would not know after a restart must not live.
             self.hands.end(&entry)?;
             return Err(failure);
         }
+        self.hands.reach(&entry).map_err(|failure| {
+            let message = format!("it was restored and runs, and yet cannot be reached: {}", failure.message);
+            Failure::new("restore.left", message)
+        })?;
         let mut message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
         if let Some(note) = outside.note() {
             message = format!("{message}; {note}");
@@ -518,9 +531,15 @@ impl Executor {
     }
 
     fn retire(&self, task: &Task) -> Done {
-        let Some(entry) = self.registry.get(&task.workload) else { return Done::ok("the source is gone") };
-        match self.hands.end(&entry) {
-            Ok(()) => self.leave(&entry, "the source is gone"),
+        match self.registry.get(&task.workload) {
+            None => Done::ok("the source is gone"),
+            Some(entry) => self.retire_entry(&entry),
+        }
+    }
+
+    fn retire_entry(&self, entry: &Entry) -> Done {
+        match self.hands.end(entry) {
+            Ok(()) => self.leave(entry, "the source is gone"),
             Err(failure) => Done::unknown(failure.code, failure.message),
         }
     }

@@ -84,6 +84,10 @@ impl Hands for Simulated {
         Ok(Body::Simulated { base: image.progress, since: clock::now() })
     }
 
+    fn reach(&self, _entry: &Entry) -> Result<(), Failure> {
+        Ok(())
+    }
+
     fn drill(&self, _images: &Path, _run: &Run) -> Result<usize, Failure> {
         Err(Failure::new("drill.simulated", "this agent only pretends: a drill here would prove nothing"))
     }
