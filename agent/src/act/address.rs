@@ -25,11 +25,10 @@ use super::{
 };
 use crate::{process::ProcessRef, workloads::Moving};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpRepair};
-use procfs::process::{FDTarget, Process};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use procfs::process::FDTarget;
+use rustix::process::Signal;
 use std::{
     io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -304,26 +303,12 @@ pub fn hush(root: &ProcessRef) {
 /// says that it is closed. A listening socket has none, and so what the kernel refuses is not told.
 fn repair(root: &ProcessRef, wanted: u32) {
     for process in tree(root) {
-        for socket in sockets(&process) {
+        for socket in process.descriptors(|target| matches!(target, FDTarget::Socket(_))) {
             if getsockopt(&socket, TcpRepair).is_ok_and(|is| is != wanted) {
                 let _ = setsockopt(&socket, TcpRepair, &wanted);
             }
         }
     }
-}
-
-fn sockets(process: &ProcessRef) -> Vec<OwnedFd> {
-    let pid = i32::try_from(process.pid).ok();
-    let Some(known) = pid.and_then(|pid| Process::new(pid).ok()) else { return vec![] };
-    let Some(Ok(pidfd)) = pid.and_then(Pid::from_raw).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
-        return vec![];
-    };
-    if !process.is_alive() {
-        return vec![];
-    }
-    let descriptors = known.fd().into_iter().flatten().flatten();
-    let of_sockets = descriptors.filter(|descriptor| matches!(descriptor.target, FDTarget::Socket(_)));
-    of_sockets.filter_map(|descriptor| pidfd_getfd(&pidfd, descriptor.fd, PidfdGetfdFlags::empty()).ok()).collect()
 }
 
 #[cfg(test)]

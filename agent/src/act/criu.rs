@@ -9,6 +9,8 @@ use crate::{
     process::ProcessRef,
     workloads::{Stream, Tcp},
 };
+use procfs::process::FDTarget;
+use rustix::fs::OFlags;
 use std::{
     ffi::OsStr,
     fs::{File, OpenOptions},
@@ -20,7 +22,6 @@ use std::{
     time::Duration,
 };
 use thiserror::Error;
-use tracing::warn;
 
 /// Bytes at the end of CRIU's log that are read for its errors.
 const LOG_TAIL_BYTES: u64 = 64 << 10;
@@ -240,7 +241,7 @@ impl Criu {
         }
         // At this level its log says when the restored processes run, which nothing else does while it stays.
         command.arg("--").arg(&self.path).args(["restore", "-v3", "-o", "restore.log"]);
-        if drill.is_some() {
+        if drill.is_some() || given.is_left_stopped() {
             command.arg("--leave-stopped");
         }
         match (&given.tcp, drill) {
@@ -292,17 +293,14 @@ pub struct Given {
 }
 
 impl Given {
-    /// The workload's output files under this agent, written to from their ends on.
+    /// The workload's output files under this agent.
     pub fn outputs(outside: &Outside, outputs: &[(PathBuf, Stream); 2]) -> io::Result<Self> {
         let replaced = outside.replaced();
         if replaced.is_empty() {
             return Self::nothing(outside);
         }
         let [out, err] = outputs;
-        let open = |path: &Path| {
-            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            file.seek(SeekFrom::End(0)).map(|_| file)
-        };
+        let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
         Ok(Self { tcp: outside.tcp.clone(), replaced, out: open(&out.0)?, err: open(&err.0)? })
     }
 
@@ -317,7 +315,7 @@ impl Given {
     }
 
     /// What a shell does with the two, which it has as its standard input and output. CRIU wants a descriptor for each
-    /// name; they share one offset, so that none overwrites what another wrote.
+    /// name.
     fn handed_over(&self) -> String {
         if self.replaced.is_empty() {
             return String::new();
@@ -329,15 +327,27 @@ impl Given {
         format!("exec {}0</dev/null 1>&2;", each.collect::<String>())
     }
 
-    /// Once the copy has them: CRIU gives a file the flags of the pipe that it stands in for, and appending is none.
-    pub fn append(&self) {
-        for file in [&self.out, &self.err].into_iter().filter(|_| !self.replaced.is_empty()) {
-            let appending = rustix::fs::fcntl_getfl(file)
-                .and_then(|flags| rustix::fs::fcntl_setfl(file, flags | rustix::fs::OFlags::APPEND));
-            if let Err(error) = appending {
-                warn!(%error, "an output file of a restored workload is not appended to; do not truncate it");
+    /// Whether the copy is left stopped, for [`Self::append`].
+    pub fn is_left_stopped(&self) -> bool {
+        !self.replaced.is_empty()
+    }
+
+    /// Has a copy that is stopped write to the ends of its outputs: CRIU opens them anew in place of a pipe, from their
+    /// beginnings on.
+    pub fn append(&self, tree: &[ProcessRef]) -> io::Result<()> {
+        let same =
+            |one: &rustix::fs::Stat, other: &rustix::fs::Stat| (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino);
+        let outputs = [rustix::fs::fstat(&self.out)?, rustix::fs::fstat(&self.err)?];
+        for descriptor in
+            tree.iter().flat_map(|process| process.descriptors(|target| matches!(target, FDTarget::Path(_))))
+        {
+            let stat = rustix::fs::fstat(&descriptor)?;
+            if outputs.iter().any(|output| same(output, &stat)) {
+                let flags = rustix::fs::fcntl_getfl(&descriptor)?;
+                rustix::fs::fcntl_setfl(&descriptor, flags | OFlags::APPEND)?;
             }
         }
+        Ok(())
     }
 }
 

@@ -116,10 +116,14 @@ impl Native {
             .begin_restore(images, pid_file, given)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
         let found = restored(&mut child, images, pid_file, run);
-        let found = found.and_then(|found| self.put_back_on_gpus(&found.0).map(|()| found));
+        let found = found.and_then(|found| {
+            if given.is_left_stopped() {
+                let_begin(&found.0, given)?;
+            }
+            self.put_back_on_gpus(&found.0).map(|()| found)
+        });
         match found {
             Ok((root, init)) => {
-                given.append();
                 self.registry.watch_over(child);
                 Ok(Body::Process { root, namespace: Some(Namespace { init }) })
             }
@@ -419,6 +423,21 @@ fn restored(child: &mut Child, images: &Path, pid_file: &Path, run: &Run) -> Res
         find_root(child, pid_file)
             .ok_or_else(|| Failure::new("criu.restore", "CRIU reported success, and yet no restored process is there"))
     })
+}
+
+/// Gives a copy that was left stopped its outputs, and lets it begin.
+fn let_begin(root: &ProcessRef, given: &Given) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new("criu.restore", format!("the copy was restored and does not begin: {why}"));
+    let settled = |condition: Condition| matches!(condition, Condition::Stopped | Condition::Gone);
+    if root.wait_until(settled, OBEY_WITHIN) != Condition::Stopped {
+        return Err(failed("it is not stopped, as CRIU was to leave it".into()));
+    }
+    given.append(&tree(root)).map_err(|error| failed(format!("its output files are not its own: {error}")))?;
+    process::continue_tree(root).map_err(|error| failed(error.to_string()))?;
+    match root.wait_until(|condition| condition != Condition::Stopped, OBEY_WITHIN) {
+        Condition::Running => Ok(()),
+        Condition::Stopped | Condition::Traced | Condition::Gone => Err(failed("it does not go on".into())),
+    }
 }
 
 /// Ends CRIU with all that it restored: it is the init of their namespace.
