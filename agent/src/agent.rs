@@ -3,6 +3,7 @@
 use crate::{
     act::{
         Desk,
+        address::Network,
         control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain},
         criu::{Criu, Missing},
         cuda::Cuda,
@@ -80,6 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let sources = collector.probe(&config.disabled_sources);
     let namespaces = Criu::probe_namespaces();
     let cuda = Cuda::find(config.cuda_checkpoint.as_deref());
+    let network = Network::find();
     let bounded = cgroups.can_make();
     let findings = Findings::new(
         &config,
@@ -91,6 +93,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             gpus: &gpus,
             bounded: &bounded,
             sources: &sources,
+            network: &network,
         },
     );
     for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
@@ -139,7 +142,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let hands: Box<dyn Hands> = if config.simulate {
         Box::new(Simulated)
     } else {
-        Box::new(Native { criu, namespaces, cuda, registry: registry.clone() })
+        Box::new(Native { criu, namespaces, cuda, registry: registry.clone(), network, output: state.workloads() })
     };
     let journal = Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?);
     let control = Control {
@@ -211,6 +214,7 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
         gpus: &gpus,
         bounded: &cgroups.can_make(),
         sources: &sources,
+        network: &Network::find(),
     };
     Ok(Findings::new(config, &probed))
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     act::{
+        address::Network,
         control::{Absent, Control, cgroup::Cgroups, gpu::Gpus},
         criu::{Criu, Missing},
         cuda::Cuda,
@@ -47,11 +48,16 @@ pub struct Probed<'a> {
     /// Whether scripts can be held to bounds.
     pub bounded: &'a Result<(), Absent>,
     pub sources: &'a [Standing],
+    /// Whether addresses can move with their workloads.
+    pub network: &'a Result<Network, Missing>,
 }
+
+/// TCP connections of a workload move with its address.
+const MOVE_TCP: &str = "process.tcp.move";
 
 impl Findings {
     pub fn new(config: &Config, probed: &Probed<'_>) -> Self {
-        let Probed { criu, namespaces, cuda, cgroups, gpus, bounded, sources } = *probed;
+        let Probed { criu, namespaces, cuda, cgroups, gpus, bounded, sources, network } = *probed;
         let mut capabilities = Vec::new();
         let mut facts = facts(config);
         if let Ok(criu) = criu {
@@ -64,11 +70,15 @@ impl Findings {
         let checkpoint = criu.as_ref().map(|_| ());
         let restore = checkpoint.and(namespaces.as_ref().copied());
         let gpu = restore.and(cuda.as_ref().map(|_| ()));
-        for (name, found) in
-            [(capability::CHECKPOINT, checkpoint), (capability::RESTORE, restore), (capability::CHECKPOINT_GPU, gpu)]
-        {
-            // A simulating agent has no contexts to pretend with.
-            let pretends = config.simulate && name != capability::CHECKPOINT_GPU;
+        let tcp = restore.and(network.as_ref().map(|_| ()));
+        for (name, found) in [
+            (capability::CHECKPOINT, checkpoint),
+            (capability::RESTORE, restore),
+            (capability::CHECKPOINT_GPU, gpu),
+            (MOVE_TCP, tcp),
+        ] {
+            // A simulating agent has no contexts and no connections to pretend with.
+            let pretends = config.simulate && ![capability::CHECKPOINT_GPU, MOVE_TCP].contains(&name);
             let missing = if pretends { None } else { found.err() };
             capabilities.push(Finding {
                 name: name.into(),

@@ -3,7 +3,10 @@
 //! A flag goes before the environment, the environment before the file, the file before the default. A field that
 //! is not known is an error that names it: a setting that was meant and not read is worse than none.
 
-use crate::drill;
+use crate::{
+    drill,
+    workloads::{Moving, Tcp},
+};
 use aether_core::{
     id::{NodeId, is_name},
     snapshot::{Tier, WorkloadSpec},
@@ -11,6 +14,7 @@ use aether_core::{
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +26,8 @@ pub const EXAMPLE: &str = include_str!("../agent.example.toml");
 /// The most labels of a node, and the longest value of one.
 const LABELS_MAXIMUM: usize = 32;
 const LABEL_BYTES: usize = 63;
+/// The longest name of an interface, by the kernel.
+const INTERFACE_BYTES: usize = 15;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -116,6 +122,19 @@ struct WorkloadFile {
     command: Vec<String>,
     progress_file: Option<PathBuf>,
     adopt_pid: Option<u32>,
+    #[serde(default)]
+    tcp: TcpFile,
+    address: Option<String>,
+    interface: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum TcpFile {
+    #[default]
+    Refuse,
+    Close,
+    Move,
 }
 
 /// What flags and their environment variables say; each goes before the file.
@@ -187,6 +206,8 @@ pub struct SpoolLimits {
 pub struct Declared {
     pub spec: WorkloadSpec,
     pub adopt_pid: Option<u32>,
+    /// What becomes of its TCP connections when it moves.
+    pub tcp: Tcp,
 }
 
 /// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
@@ -348,7 +369,7 @@ fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
     let mut seen = BTreeSet::new();
     workloads
         .into_iter()
-        .map(|WorkloadFile { id, name, tier, command, progress_file, adopt_pid }| {
+        .map(|WorkloadFile { id, name, tier, command, progress_file, adopt_pid, tcp, address, interface }| {
             let field = |setting: &str| format!("workloads[{id}].{setting}");
             if !is_name(&id) {
                 return Err(invalid("workloads.id", format!("`{id}` is no name: 1 to 63 of a-z 0-9 - .")));
@@ -364,6 +385,15 @@ fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
                 }
                 ([_, ..], None) | ([], Some(_)) => {}
             }
+            let tcp = match (tcp, address, interface) {
+                (TcpFile::Refuse, None, None) => Tcp::Refuse,
+                (TcpFile::Close, None, None) => Tcp::Close,
+                (TcpFile::Refuse | TcpFile::Close, _, _) => {
+                    let problem = "needs `address` and `interface` if it is \"move\", and takes neither else";
+                    return Err(invalid(field("tcp"), problem));
+                }
+                (TcpFile::Move, address, interface) => Tcp::Move(moving(address, interface, field)?),
+            };
             if progress_file.as_deref().is_some_and(|path| !path.is_absolute()) {
                 return Err(invalid(field("progress_file"), "must be an absolute path"));
             }
@@ -374,9 +404,34 @@ fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
                 command,
                 progress_file: progress_file.map(|path| path.display().to_string()),
             };
-            Ok(Declared { spec, adopt_pid })
+            Ok(Declared { spec, adopt_pid, tcp })
         })
         .collect()
+}
+
+/// The address that moves with a workload.
+fn moving(address: Option<String>, interface: Option<String>, field: impl Fn(&str) -> String) -> Result<Moving, Error> {
+    let address = address.unwrap_or_default();
+    let parsed = address.split_once('/').and_then(|(address, prefix)| {
+        let address: Ipv4Addr = address.parse().ok()?;
+        let usable = !(address.is_loopback() || address.is_unspecified() || address.is_multicast());
+        let prefix = prefix.parse().ok().filter(|prefix| (1..=32).contains(prefix))?;
+        usable.then_some((address, prefix))
+    });
+    let Some((address, prefix)) = parsed else {
+        let problem = format!("`{address}` is no IPv4 address that can move, with its prefix, such as 10.77.0.5/24");
+        return Err(invalid(field("address"), problem));
+    };
+    let interface = interface.unwrap_or_default();
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if interface.is_empty()
+        || interface.len() > INTERFACE_BYTES
+        || interface.starts_with('-')
+        || !interface.chars().all(named)
+    {
+        return Err(invalid(field("interface"), format!("`{interface}` is no name of a network interface")));
+    }
+    Ok(Moving { address, prefix, interface })
 }
 
 #[cfg(test)]
@@ -416,10 +471,34 @@ mod tests {
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'", "workloads[w].command"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['sh']", "absolute"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['/bin/sh']\nadopt_pid = 3", "adopt_pid"),
+            ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'keep'", "refuse"),
+            (
+                "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\naddress = '10.0.0.5/24'",
+                "workloads[w].tcp",
+            ),
+            ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'", "workloads[w].address"),
+            (
+                "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'\naddress = '127.0.0.1/8'\n\
+                 interface = 'lo'",
+                "workloads[w].address",
+            ),
+            (
+                "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'\naddress = '10.0.0.5/24'\n\
+                 interface = '-x'",
+                "workloads[w].interface",
+            ),
         ] {
             let complaint = complaint(text);
             assert!(complaint.contains(field), "{text}: {complaint}");
         }
+    }
+
+    #[test]
+    fn an_address_that_moves_is_read() {
+        let text = "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'\n\
+                    address = '10.77.0.5/24'\ninterface = 'eth0.7'";
+        let moving = Moving { address: [10, 77, 0, 5].into(), prefix: 24, interface: "eth0.7".into() };
+        assert_eq!(parse(text).unwrap().workloads[0].tcp, Tcp::Move(moving));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!
 //! [`check`] is pure, [`journal`] remembers, [`verbs`] and [`control`] do, [`hands`] touches workloads.
 
+pub mod address;
 pub mod check;
 pub mod control;
 pub mod criu;
@@ -12,6 +13,7 @@ pub mod cuda;
 pub mod hands;
 pub mod images;
 pub mod journal;
+pub mod outside;
 pub mod preflight;
 pub mod rehearsal;
 pub mod run;

@@ -23,7 +23,7 @@ use aether_agent::{
     spool::Spool,
     state::StateFolder,
     uplink::{Inbound, Parts, Uplink},
-    workloads::{Registry, State},
+    workloads::{Registry, State, Tcp},
 };
 use aether_core::{
     catalogue::capability,
@@ -218,7 +218,7 @@ impl Node {
     }
 
     fn config(&self) -> Config {
-        let declared = |id: &String| Declared { spec: workload(id), adopt_pid: None };
+        let declared = |id: &String| Declared { spec: workload(id), adopt_pid: None, tcp: Tcp::Refuse };
         Config {
             node: id(self.number),
             host: "http://simulated".into(),
