@@ -66,10 +66,16 @@ struct Collect {
     sample_interval_ms: u64,
     batch_interval_ms: u64,
     disabled_sources: BTreeSet<String>,
+    intervals_ms: BTreeMap<String, u64>,
 }
 impl Default for Collect {
     fn default() -> Self {
-        Self { sample_interval_ms: 1_000, batch_interval_ms: 1_000, disabled_sources: BTreeSet::new() }
+        Self {
+            sample_interval_ms: 1_000,
+            batch_interval_ms: 1_000,
+            disabled_sources: BTreeSet::new(),
+            intervals_ms: BTreeMap::new(),
+        }
     }
 }
 
@@ -156,6 +162,8 @@ pub struct Config {
     pub sample_interval: Duration,
     pub batch_interval: Duration,
     pub disabled_sources: BTreeSet<String>,
+    /// Of sources that are not to be sampled at their own pace.
+    pub intervals: BTreeMap<String, Duration>,
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
@@ -288,6 +296,10 @@ impl Config {
         }
         within("collect.sample_interval_ms", collect.sample_interval_ms, 100, 60_000)?;
         within("collect.batch_interval_ms", collect.batch_interval_ms, 100, 60_000)?;
+        for (source, interval) in &collect.intervals_ms {
+            within(&format!("collect.intervals_ms.{source}"), *interval, 100, 86_400_000)?;
+        }
+        let intervals = collect.intervals_ms.into_iter().map(|(name, ms)| (name, Duration::from_millis(ms))).collect();
         within("spool.limit_bytes", spool.limit_bytes, 1 << 20, 1 << 40)?;
         within("spool.limit_age_s", spool.limit_age_s, 60, 30 * 24 * 3_600)?;
         within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
@@ -309,6 +321,7 @@ impl Config {
             sample_interval: Duration::from_millis(collect.sample_interval_ms),
             batch_interval: Duration::from_millis(collect.batch_interval_ms.max(collect.sample_interval_ms)),
             disabled_sources: collect.disabled_sources,
+            intervals,
             spool: SpoolLimits {
                 bytes: spool.limit_bytes,
                 age: Duration::from_secs(spool.limit_age_s),
@@ -413,6 +426,7 @@ mod tests {
             ("node = 'a'\nstate = '/x'\nhost = 'http://10.0.0.1:7700'", "https"),
             ("node = 'a'\nstate = '/x'\nhost = 'somewhere'", "host"),
             ("node = 'a'\nstate = '/x'\n[collect]\nsample_interval_ms = 1", "collect.sample_interval_ms"),
+            ("node = 'a'\nstate = '/x'\n[collect.intervals_ms]\ncpu = 1", "collect.intervals_ms.cpu"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'", "workloads[w].command"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['sh']", "absolute"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['/bin/sh']\nadopt_pid = 3", "adopt_pid"),
