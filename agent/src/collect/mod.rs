@@ -5,6 +5,7 @@
 //! one that may take long has a thread of its own ([`apart`]). One that fails later is told once, and tried again.
 
 mod apart;
+mod cgroup;
 mod cpu;
 mod disk;
 mod filesystem;
@@ -15,6 +16,7 @@ mod names;
 mod network;
 mod pressure;
 mod process;
+mod programs;
 mod source;
 mod uptime;
 
@@ -197,9 +199,11 @@ impl Collector {
             Box::new(pressure::Pressure),
             Box::new(uptime::Uptime),
             Box::new(process::Workloads::of(registry.clone(), cgroups.clone(), stage.clone())),
+            Box::new(cgroup::ControlGroups::of(cgroups, registry.clone())),
         ];
         // What may take long: a lock of a process's memory map, very many sockets, a chip on a slow bus.
         let apart: Vec<Box<dyn Source>> = vec![
+            Box::new(programs::Programs::default()),
         ];
         let mut slots: Vec<Slot> = here.into_iter().map(Slot::here).collect();
         slots.extend(apart.into_iter().map(|source| Slot::apart(source, &node, PATIENCE)));
