@@ -10,14 +10,19 @@ mod cpu;
 mod disk;
 mod filesystem;
 mod gpu;
+mod links;
 mod load;
 mod memory;
 mod names;
+mod netlink;
 mod network;
+mod perf;
 mod pressure;
 mod process;
 mod programs;
+mod sockets;
 mod source;
+mod taskstats;
 mod uptime;
 
 use crate::{
@@ -200,10 +205,15 @@ impl Collector {
             Box::new(uptime::Uptime),
             Box::new(process::Workloads::of(registry.clone(), cgroups.clone(), stage.clone())),
             Box::new(cgroup::ControlGroups::of(cgroups, registry.clone())),
+            Box::new(links::Links::default()),
+            Box::new(taskstats::TaskStats::of(registry)),
+            Box::new(perf::Perf::default()),
+            Box::new(perf::PerfHardware::default()),
         ];
         // What may take long: a lock of a process's memory map, very many sockets, a chip on a slow bus.
         let apart: Vec<Box<dyn Source>> = vec![
             Box::new(programs::Programs::default()),
+            Box::new(sockets::Sockets::default()),
         ];
         let mut slots: Vec<Slot> = here.into_iter().map(Slot::here).collect();
         slots.extend(apart.into_iter().map(|source| Slot::apart(source, &node, PATIENCE)));
