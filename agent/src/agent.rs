@@ -12,9 +12,10 @@ use crate::{
         snapshot::ahead::Ahead,
         verbs::Executor,
     },
+    blocking::blocking,
     capabilities::{self, Findings, Probed},
     clock,
-    collect::{Collector, Watched},
+    collect::{Collector, Watched, inventory},
     config::Config,
     drill::{self, Drills, Stage},
     durable,
@@ -260,6 +261,7 @@ async fn collect(
     let mut due = Instant::now();
     let mut news = false;
     let mut news_due = due;
+    let mut inventory_due = due + inventory::EVERY;
     let mut batch_due = due + wishes.borrow().batch_interval;
     loop {
         tokio::select! {
@@ -275,6 +277,16 @@ async fn collect(
         let flush = now >= batch_due;
         if flush {
             batch_due = now + wanted.batch_interval.mul_f64(slower).saturating_sub(wanted.sample_interval / 2);
+        }
+        if now >= inventory_due {
+            inventory_due = now + inventory::EVERY;
+            if let Some(facts) = blocking(|| inventory::facts(&inventory::Roots::default())).await {
+                report.send_if_modified(|report| {
+                    let is_news = facts.iter().any(|(name, value)| report.facts.get(name) != Some(value));
+                    report.facts.extend(facts);
+                    is_news
+                });
+            }
         }
         let Some(mut taken) = collector.take() else { return };
         let spool = spool.clone();

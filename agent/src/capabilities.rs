@@ -6,13 +6,12 @@ use crate::{
         criu::{Criu, Missing},
         cuda::Cuda,
     },
-    collect::Standing,
+    collect::{Standing, inventory},
     config::Config,
     drill,
 };
 use aether_core::catalogue::{capability, fact};
 use aether_proto::v1;
-use procfs::{CpuInfo, Current};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -156,8 +155,6 @@ fn facts(config: &Config) -> BTreeMap<String, String> {
         ("agent.simulated".into(), config.simulate.to_string()),
     ]);
     facts.extend(config.labels.iter().map(|(name, value)| (format!("label.{name}"), value.clone())));
-    if let Some(model) = CpuInfo::current().ok().and_then(|info| info.model_name(0).map(str::to_string)) {
-        facts.insert("cpu.model".into(), model);
-    }
+    facts.extend(inventory::facts(&inventory::Roots::default()));
     facts
 }

@@ -10,6 +10,7 @@ mod cpu;
 mod disk;
 mod filesystem;
 mod gpu;
+pub mod inventory;
 mod links;
 mod load;
 mod memory;
@@ -20,6 +21,7 @@ mod perf;
 mod pressure;
 mod process;
 mod programs;
+mod sensors;
 mod sockets;
 mod source;
 mod taskstats;
@@ -194,6 +196,7 @@ const LATEST_KEPT_MS: u64 = 3_600_000;
 impl Collector {
     pub fn new(node: NodeId, state: &Path, watched: Watched) -> Self {
         let Watched { registry, cgroups, gpus, stage } = watched;
+        let sys = Path::new("/sys");
         let here: Vec<Box<dyn Source>> = vec![
             Box::new(cpu::Cpu::default()),
             Box::new(memory::Memory),
@@ -209,11 +212,14 @@ impl Collector {
             Box::new(taskstats::TaskStats::of(registry)),
             Box::new(perf::Perf::default()),
             Box::new(perf::PerfHardware::default()),
+            Box::new(sensors::Rapl::at(sys)),
         ];
         // What may take long: a lock of a process's memory map, very many sockets, a chip on a slow bus.
         let apart: Vec<Box<dyn Source>> = vec![
             Box::new(programs::Programs::default()),
             Box::new(sockets::Sockets::default()),
+            Box::new(sensors::Hwmon::at(sys)),
+            Box::new(sensors::Thermal::at(sys)),
         ];
         let mut slots: Vec<Slot> = here.into_iter().map(Slot::here).collect();
         slots.extend(apart.into_iter().map(|source| Slot::apart(source, &node, PATIENCE)));
