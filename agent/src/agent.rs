@@ -81,6 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         cgroups: cgroups.clone(),
         gpus: gpus.clone(),
         stage: stage.clone(),
+        externals: config.externals.clone(),
     };
     let mut collector = Collector::new(config.node.clone(), state.path(), watched).at_intervals(&config.intervals);
 
@@ -213,6 +214,7 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
         cgroups: cgroups.clone(),
         gpus: gpus.clone(),
         stage: Stage::default(),
+        externals: config.externals.clone(),
     };
     let mut collector =
         Collector::new(config.node.clone(), &std::env::temp_dir(), watched).at_intervals(&config.intervals);

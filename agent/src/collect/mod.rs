@@ -8,6 +8,7 @@ mod apart;
 mod cgroup;
 mod cpu;
 mod disk;
+pub mod external;
 mod filesystem;
 mod gpu;
 pub mod inventory;
@@ -49,6 +50,7 @@ use std::{
 };
 use tracing::{info, warn};
 
+pub use external::External;
 pub use source::Missing;
 
 /// The last sample of each metric, for preconditions: they are checked once more where an order is carried out.
@@ -180,13 +182,14 @@ pub struct Watched {
     pub cgroups: Cgroups,
     pub gpus: Gpus,
     pub stage: Stage,
+    pub externals: Vec<External>,
 }
 
 impl Watched {
     /// These workloads, and nothing else.
     pub fn only(registry: Arc<Registry>) -> Self {
         let gpus = Gpus::absent("nobody looked".into());
-        Self { registry, cgroups: Cgroups::default(), gpus, stage: Stage::default() }
+        Self { registry, cgroups: Cgroups::default(), gpus, stage: Stage::default(), externals: vec![] }
     }
 }
 
@@ -195,7 +198,7 @@ const LATEST_KEPT_MS: u64 = 3_600_000;
 
 impl Collector {
     pub fn new(node: NodeId, state: &Path, watched: Watched) -> Self {
-        let Watched { registry, cgroups, gpus, stage } = watched;
+        let Watched { registry, cgroups, gpus, stage, externals } = watched;
         let sys = Path::new("/sys");
         let here: Vec<Box<dyn Source>> = vec![
             Box::new(cpu::Cpu::default()),
@@ -223,6 +226,10 @@ impl Collector {
         ];
         let mut slots: Vec<Slot> = here.into_iter().map(Slot::here).collect();
         slots.extend(apart.into_iter().map(|source| Slot::apart(source, &node, PATIENCE)));
+        slots.extend(externals.into_iter().map(|external| {
+            let patience = external.timeout + PATIENCE;
+            Slot::apart(Box::new(external::Scrape::of(external)), &node, patience)
+        }));
         slots.push(Slot::new(gpu::NAME, Duration::ZERO, Place::Apart(gpu::begin(&node, gpus, stage))));
         Self { node, slots, pending: Readings::default(), latest: Latest::default(), news: false }
     }
@@ -320,3 +327,5 @@ impl Collector {
     }
 }
 
+#[cfg(test)]
+mod tests;
