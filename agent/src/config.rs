@@ -4,6 +4,7 @@
 //! is not known is an error that names it: a setting that was meant and not read is worse than none.
 
 use crate::{
+    collect::external::{External, Origin},
     drill,
     workloads::{Moving, Tcp},
 };
@@ -63,6 +64,7 @@ struct File {
     spool: SpoolFile,
     act: ActFile,
     drill: DrillFile,
+    external: Vec<ExternalFile>,
     workloads: Vec<WorkloadFile>,
 }
 
@@ -72,10 +74,16 @@ struct Collect {
     sample_interval_ms: u64,
     batch_interval_ms: u64,
     disabled_sources: BTreeSet<String>,
+    intervals_ms: BTreeMap<String, u64>,
 }
 impl Default for Collect {
     fn default() -> Self {
-        Self { sample_interval_ms: 1_000, batch_interval_ms: 1_000, disabled_sources: BTreeSet::new() }
+        Self {
+            sample_interval_ms: 1_000,
+            batch_interval_ms: 1_000,
+            disabled_sources: BTreeSet::new(),
+            intervals_ms: BTreeMap::new(),
+        }
     }
 }
 
@@ -110,6 +118,19 @@ impl Default for ActFile {
 struct DrillFile {
     allowed: bool,
     nvml_stand_in: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExternalFile {
+    name: String,
+    #[serde(default)]
+    command: Vec<String>,
+    url: Option<String>,
+    interval_ms: Option<u64>,
+    timeout_ms: Option<u64>,
+    output_bytes: Option<u64>,
+    series_maximum: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -175,10 +196,14 @@ pub struct Config {
     pub sample_interval: Duration,
     pub batch_interval: Duration,
     pub disabled_sources: BTreeSet<String>,
+    /// Of sources that are not to be sampled at their own pace.
+    pub intervals: BTreeMap<String, Duration>,
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
     pub drill: drill::Settings,
+    /// Commands and endpoints of this node whose metrics are taken.
+    pub externals: Vec<External>,
     pub workloads: Vec<Declared>,
 }
 
@@ -277,6 +302,7 @@ impl Config {
             spool,
             act,
             drill,
+            external,
             workloads,
         } = file;
         let node = flags.node.or(node).ok_or_else(|| invalid("node", "is missing: the name of this node"))?;
@@ -309,6 +335,10 @@ impl Config {
         }
         within("collect.sample_interval_ms", collect.sample_interval_ms, 100, 60_000)?;
         within("collect.batch_interval_ms", collect.batch_interval_ms, 100, 60_000)?;
+        for (source, interval) in &collect.intervals_ms {
+            within(&format!("collect.intervals_ms.{source}"), *interval, 100, 86_400_000)?;
+        }
+        let intervals = collect.intervals_ms.into_iter().map(|(name, ms)| (name, Duration::from_millis(ms))).collect();
         within("spool.limit_bytes", spool.limit_bytes, 1 << 20, 1 << 40)?;
         within("spool.limit_age_s", spool.limit_age_s, 60, 30 * 24 * 3_600)?;
         within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
@@ -330,6 +360,7 @@ impl Config {
             sample_interval: Duration::from_millis(collect.sample_interval_ms),
             batch_interval: Duration::from_millis(collect.batch_interval_ms.max(collect.sample_interval_ms)),
             disabled_sources: collect.disabled_sources,
+            intervals,
             spool: SpoolLimits {
                 bytes: spool.limit_bytes,
                 age: Duration::from_secs(spool.limit_age_s),
@@ -339,6 +370,7 @@ impl Config {
             concurrent_maximum: act.concurrent_maximum,
             images_memory_bytes: act.images_memory_bytes,
             drill: drill::Settings { allowed: drill.allowed, nvml_stand_in: drill.nvml_stand_in },
+            externals: externals(external)?,
             workloads: declared(workloads)?,
         })
     }
@@ -363,6 +395,58 @@ fn check_host(host: &str) -> Result<(), Error> {
         Some("http") => Err(invalid("host", format!("`{host}` would carry secrets in the open; use https"))),
         _ => Err(invalid("host", format!("`{host}` is no address such as http://127.0.0.1:7700"))),
     }
+}
+
+/// Commands and endpoints, and series of each.
+const EXTERNALS_MAXIMUM: usize = 16;
+const EXTERNAL_SERIES_MAXIMUM: u64 = 2_000;
+
+fn externals(externals: Vec<ExternalFile>) -> Result<Vec<External>, Error> {
+    if externals.len() > EXTERNALS_MAXIMUM {
+        return Err(invalid("external", format!("has {}; the most is {EXTERNALS_MAXIMUM}", externals.len())));
+    }
+    let mut seen = BTreeSet::new();
+    let typed = externals.into_iter().map(|file| {
+        let ExternalFile { name, command, url, interval_ms, timeout_ms, output_bytes, series_maximum } = file;
+        let field = |setting: &str| format!("external[{name}].{setting}");
+        if !is_name(&name) {
+            return Err(invalid("external.name", format!("`{name}` is no name: 1 to 63 of a-z 0-9 - .")));
+        }
+        if !seen.insert(name.clone()) {
+            return Err(invalid("external.name", format!("`{name}` is there twice")));
+        }
+        let from = match (&command[..], url) {
+            ([], None) => return Err(invalid(field("command"), "is missing, and so is `url`")),
+            ([_, ..], Some(_)) => return Err(invalid(field("url"), "cannot stand beside `command`")),
+            ([program, ..], None) if !Path::new(program).is_absolute() => {
+                return Err(invalid(field("command"), "must begin with an absolute path"));
+            }
+            ([program, arguments @ ..], None) => Origin::Command(program.into(), arguments.to_vec()),
+            ([], Some(url)) => {
+                let uri: Option<tonic::transport::Uri> = url.parse().ok();
+                if !uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some()) {
+                    let problem = format!("`{url}` is no address of this node such as http://127.0.0.1:9100/metrics");
+                    return Err(invalid(field("url"), problem));
+                }
+                Origin::Url(url)
+            }
+        };
+        let (interval, timeout) = (interval_ms.unwrap_or(15_000), timeout_ms.unwrap_or(5_000));
+        let (bytes, series) = (output_bytes.unwrap_or(1 << 20), series_maximum.unwrap_or(100));
+        within(&field("interval_ms"), interval, 1_000, 86_400_000)?;
+        within(&field("timeout_ms"), timeout, 100, 60_000)?;
+        within(&field("output_bytes"), bytes, 1 << 10, 16 << 20)?;
+        within(&field("series_maximum"), series, 1, EXTERNAL_SERIES_MAXIMUM)?;
+        Ok(External {
+            from,
+            interval: Duration::from_millis(interval),
+            timeout: Duration::from_millis(timeout),
+            output_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            series_maximum: usize::try_from(series).unwrap_or(usize::MAX),
+            name,
+        })
+    });
+    typed.collect()
 }
 
 fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
@@ -468,6 +552,14 @@ mod tests {
             ("node = 'a'\nstate = '/x'\nhost = 'http://10.0.0.1:7700'", "https"),
             ("node = 'a'\nstate = '/x'\nhost = 'somewhere'", "host"),
             ("node = 'a'\nstate = '/x'\n[collect]\nsample_interval_ms = 1", "collect.sample_interval_ms"),
+            ("node = 'a'\nstate = '/x'\n[collect.intervals_ms]\ncpu = 1", "collect.intervals_ms.cpu"),
+            ("node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'", "external[x].command"),
+            ("node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'\nurl = 'https://a/'", "external[x].url"),
+            ("node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'\ncommand = ['x']", "absolute"),
+            (
+                "node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'\nurl = 'http://a/'\ntimeout_ms = 1",
+                "external[x].timeout_ms",
+            ),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'", "workloads[w].command"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['sh']", "absolute"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['/bin/sh']\nadopt_pid = 3", "adopt_pid"),
