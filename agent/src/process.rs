@@ -5,7 +5,7 @@
 use procfs::process::{FDTarget, Process};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{collections::BTreeSet, io, os::fd::OwnedFd, time::Duration};
 
 use crate::clock::Stopwatch;
 
@@ -27,6 +27,20 @@ pub enum Condition {
     Stopped,
     /// Ended, or a zombie that nobody has buried.
     Gone,
+}
+
+/// Whether a process is a descendant of one of these. One that is gone is nobody's outsider, so it counts as one.
+pub(crate) fn born_of(pid: i32, of: &BTreeSet<u32>) -> bool {
+    let mut pid = pid;
+    for _ in 0..TREE_MAXIMUM {
+        match Process::new(pid).and_then(|process| process.stat()).map(|stat| stat.ppid) {
+            Err(_) => return true,
+            Ok(parent) if u32::try_from(parent).is_ok_and(|parent| of.contains(&parent)) => return true,
+            Ok(parent) if parent <= 1 => return false,
+            Ok(parent) => pid = parent,
+        }
+    }
+    false
 }
 
 impl ProcessRef {
@@ -79,7 +93,7 @@ impl ProcessRef {
             .unwrap_or_else(|| self.condition())
     }
 
-    /// Its children, and theirs, by pid; not itself.
+    /// Its children, and theirs, by pid; not itself. A tree that lives has others a moment later: see [`born_of`].
     pub fn descendants(&self) -> Vec<ProcessRef> {
         let mut found = Vec::new();
         let mut unseen = vec![self.pid];
@@ -206,5 +220,20 @@ mod tests {
         let former = ProcessRef { start_time: me.start_time + 1, ..me };
         assert_eq!(former.condition(), Condition::Gone);
         assert!(!former.signal(Signal::CONT).unwrap());
+    }
+
+    #[test]
+    fn a_child_born_a_moment_later_is_of_the_tree_and_a_stranger_is_not() {
+        let mut shell = Command::new("/bin/sh").args(["-c", "sh -c 'sleep 60; :' & wait"]).spawn().unwrap();
+        let root = ProcessRef::find(shell.id()).unwrap();
+        let tree = poll(Duration::from_secs(5), || Some(root.descendants()).filter(|tree| tree.len() == 2)).unwrap();
+        let known = BTreeSet::from([root.pid]);
+        for process in &tree {
+            assert!(born_of(i32::try_from(process.pid).unwrap(), &known), "{process:?}");
+        }
+        assert!(!born_of(i32::try_from(std::process::id()).unwrap(), &known));
+        assert!(end_tree(&root, Duration::from_secs(5)).unwrap());
+        shell.wait().unwrap();
+        assert!(born_of(i32::try_from(root.pid).unwrap(), &BTreeSet::new()), "one that is gone holds nothing");
     }
 }

@@ -298,6 +298,10 @@ async fn what_was_answered_before_a_restart_and_what_comes_late_open_nothing() {
     // How people answered is reckoned from what survived.
     let gates = fleet.get("/api/v1/gates").await;
     let gate = &gates[0];
-    assert_eq!((gate["asked"].as_u64(), gate["denied"].as_u64(), gate["rubber_stamp"].as_f64()), (Some(1), Some(1), Some(0.0)), "{gates}");
+    assert_eq!(
+        (gate["asked"].as_u64(), gate["denied"].as_u64(), gate["rubber_stamp"].as_f64()),
+        (Some(1), Some(1), Some(0.0)),
+        "{gates}"
+    );
     assert!(fleet.cli(&["gates"]).contains("RUBBER STAMP"));
 }

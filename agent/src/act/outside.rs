@@ -15,7 +15,7 @@
 
 use super::hands::Failure;
 use crate::{
-    process::ProcessRef,
+    process::{ProcessRef, born_of},
     workloads::{Stream, Tcp},
 };
 use procfs::{
@@ -282,9 +282,16 @@ fn shared(pipes: &BTreeMap<u64, Held>, inside: &BTreeSet<u32>) -> Result<Vec<Pip
             continue;
         }
         let Ok(descriptors) = process.fd() else { continue };
-        for descriptor in descriptors.flatten() {
-            let FDTarget::Pipe(inode) = descriptor.target else { continue };
-            let Some(held) = pipes.get(&inode) else { continue };
+        let held = descriptors.flatten().filter_map(|descriptor| match descriptor.target {
+            FDTarget::Pipe(inode) => pipes.get(&inode).map(|held| (inode, held)),
+            _ => None,
+        });
+        let held: Vec<(u64, &Held)> = held.collect();
+        // One that was born after the tree was looked at is of it all the same.
+        if held.is_empty() || born_of(process.pid(), inside) {
+            continue;
+        }
+        for (inode, held) in held {
             let end = match (held.reads, held.writes) {
                 (true, true) => {
                     let name = process.stat().map(|stat| stat.comm).unwrap_or_default();

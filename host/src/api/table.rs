@@ -1,8 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, gates, incidents, plugins, registry,
-    session, signals, slots, snapshots,
+    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, gates, incidents, plugins,
+    registry, session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};

@@ -77,9 +77,7 @@ pub fn asked(journal: &[(Time, Event)]) -> Vec<Asked> {
         step(&mut incident, *at, event);
         if let (false, true, Event::Judged { answers, context: _, before: _ }) = (was_waiting, waits(&incident), event)
         {
-            let demands = |answer: &&super::GateAnswer| {
-                matches!(&answer.outcome, Ok(judgement) if matches!(judgement.verdict, Verdict::RequireApproval(_)))
-            };
+            let demands = |answer: &&super::GateAnswer| matches!(&answer.outcome, Ok(judgement) if matches!(judgement.verdict, Verdict::RequireApproval(_)));
             let mut gates: BTreeSet<String> =
                 answers.iter().filter(demands).map(|answer| answer.by.name.clone()).collect();
             if gates.is_empty() {
