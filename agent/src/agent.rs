@@ -3,7 +3,7 @@
 use crate::{
     act::{
         Desk,
-        control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain},
+        control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain, power::Power},
         criu::{Criu, Missing},
         cuda::Cuda,
         hands::{Hands, native::Native, simulated::Simulated},
@@ -81,6 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let namespaces = Criu::probe_namespaces();
     let cuda = Cuda::find(config.cuda_checkpoint.as_deref());
     let bounded = cgroups.can_make();
+    let power = Power::probe(&config.power.sys, config.power.wake_port);
     let findings = Findings::new(
         &config,
         &Probed {
@@ -89,6 +90,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             cuda: &cuda,
             cgroups: &cgroups,
             gpus: &gpus,
+            power: &power,
             bounded: &bounded,
             sources: &sources,
         },
@@ -147,6 +149,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         cgroups,
         gpus,
         drain,
+        power,
         bounded,
         runbooks: state.runbooks(),
         registry: registry.clone(),
@@ -209,6 +212,7 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
         cuda: &Cuda::find(config.cuda_checkpoint.as_deref()),
         cgroups: &cgroups,
         gpus: &gpus,
+        power: &Power::probe(&config.power.sys, config.power.wake_port),
         bounded: &cgroups.can_make(),
         sources: &sources,
     };
