@@ -4,7 +4,7 @@ use crate::{
     act::{
         Desk,
         address::Network,
-        control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain},
+        control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain, power::Power},
         criu::{Criu, Missing},
         cuda::Cuda,
         hands::{Hands, native::Native, simulated::Simulated},
@@ -92,6 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let cuda = Cuda::find(config.cuda_checkpoint.as_deref());
     let network = Network::find();
     let bounded = cgroups.can_make();
+    let power = Power::probe(&config.power.sys, config.power.wake_port);
     let findings = Findings::new(
         &config,
         &Probed {
@@ -100,6 +101,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             cuda: &cuda,
             cgroups: &cgroups,
             gpus: &gpus,
+            power: &power,
             bounded: &bounded,
             sources: &sources,
             network: &network,
@@ -159,6 +161,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         cgroups,
         gpus,
         drain,
+        power,
         bounded,
         runbooks: state.runbooks(),
         registry: registry.clone(),
@@ -228,6 +231,7 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
         cuda: &Cuda::find(config.cuda_checkpoint.as_deref()),
         cgroups: &cgroups,
         gpus: &gpus,
+        power: &Power::probe(&config.power.sys, config.power.wake_port),
         bounded: &cgroups.can_make(),
         sources: &sources,
         network: &Network::find(),

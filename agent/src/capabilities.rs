@@ -3,7 +3,7 @@
 use crate::{
     act::{
         address::Network,
-        control::{Absent, Control, cgroup::Cgroups, gpu::Gpus},
+        control::{Absent, Control, cgroup::Cgroups, gpu::Gpus, power::Power},
         criu::{Criu, Missing},
         cuda::Cuda,
     },
@@ -46,6 +46,7 @@ pub struct Probed<'a> {
     pub cuda: &'a Result<Cuda, Missing>,
     pub cgroups: &'a Cgroups,
     pub gpus: &'a Gpus,
+    pub power: &'a Power,
     /// Whether scripts can be held to bounds.
     pub bounded: &'a Result<(), Absent>,
     pub sources: &'a [Standing],
@@ -58,13 +59,17 @@ const MOVE_TCP: &str = "process.tcp.move";
 
 impl Findings {
     pub fn new(config: &Config, probed: &Probed<'_>) -> Self {
-        let Probed { criu, namespaces, cuda, cgroups, gpus, bounded, sources, network } = *probed;
+        let Probed { criu, namespaces, cuda, cgroups, gpus, power, bounded, sources, network } = *probed;
         let mut capabilities = Vec::new();
         let mut facts = facts(config);
         if let Ok(criu) = criu {
             facts.insert("criu.version".into(), criu.version.clone());
         }
         if !config.simulate {
+            if let Some(card) = power.card() {
+                facts.insert(fact::WAKE_MAC.into(), card.mac);
+                facts.insert(fact::WAKE_NETWORK.into(), card.network.to_string());
+            }
             let gpus = gpus.found.iter().flatten();
             facts.extend(gpus.map(|gpu| (format!("{}{}", fact::GPU, gpu.uuid), gpu.model.clone())));
         }
@@ -90,7 +95,7 @@ impl Findings {
                 simulated: pretends,
             });
         }
-        let control = Control::capabilities(config.simulate, cgroups, gpus, bounded).into_iter();
+        let control = Control::capabilities(config.simulate, cgroups, gpus, power, bounded).into_iter();
         let drills = drill::capabilities(&config.drill, config.simulate, bounded, gpus);
         for (name, found) in control.map(|(name, found)| (name.to_string(), found)).chain(drills) {
             let absent = found.err();

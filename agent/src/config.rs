@@ -63,6 +63,7 @@ struct File {
     collect: Collect,
     spool: SpoolFile,
     act: ActFile,
+    power: PowerFile,
     drill: DrillFile,
     external: Vec<ExternalFile>,
     workloads: Vec<WorkloadFile>,
@@ -110,6 +111,18 @@ struct ActFile {
 impl Default for ActFile {
     fn default() -> Self {
         Self { concurrent_maximum: 4, images_memory_bytes: 8 << 30 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PowerFile {
+    sys: PathBuf,
+    wake_port: u16,
+}
+impl Default for PowerFile {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), wake_port: 9 }
     }
 }
 
@@ -201,10 +214,27 @@ pub struct Config {
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
+    pub power: Power,
     pub drill: drill::Settings,
     /// Commands and endpoints of this node whose metrics are taken.
     pub externals: Vec<External>,
     pub workloads: Vec<Declared>,
+}
+
+/// Sleep, and waking others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Power {
+    /// Where the kernel's sysfs is.
+    pub sys: PathBuf,
+    /// The UDP port that magic packets are sent to.
+    pub wake_port: u16,
+}
+
+impl Default for Power {
+    fn default() -> Self {
+        let PowerFile { sys, wake_port } = PowerFile::default();
+        Self { sys, wake_port }
+    }
 }
 
 /// A secret; its value is in no log.
@@ -236,10 +266,11 @@ pub struct Declared {
 }
 
 /// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
-const SECTIONS: [(&str, &[&str]); 3] = [
+const SECTIONS: [(&str, &[&str]); 4] = [
     ("collect", &["sample_interval_ms", "batch_interval_ms"]),
     ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
     ("act", &["concurrent_maximum", "images_memory_bytes"]),
+    ("power", &["wake_port"]),
 ];
 
 impl Config {
@@ -301,6 +332,7 @@ impl Config {
             collect,
             spool,
             act,
+            power,
             drill,
             external,
             workloads,
@@ -345,6 +377,10 @@ impl Config {
         within("spool.sync_interval_ms", spool.sync_interval_ms, 0, 600_000)?;
         within("act.concurrent_maximum", act.concurrent_maximum as u64, 1, 64)?;
         within("act.images_memory_bytes", act.images_memory_bytes, 0, 1 << 44)?;
+        within("power.wake_port", power.wake_port.into(), 1, 65_535)?;
+        if !power.sys.is_absolute() {
+            return Err(invalid("power.sys", "must be an absolute path"));
+        }
         Ok(Self {
             node: NodeId(node),
             host,
@@ -369,6 +405,7 @@ impl Config {
             },
             concurrent_maximum: act.concurrent_maximum,
             images_memory_bytes: act.images_memory_bytes,
+            power: Power { sys: power.sys, wake_port: power.wake_port },
             drill: drill::Settings { allowed: drill.allowed, nvml_stand_in: drill.nvml_stand_in },
             externals: externals(external)?,
             workloads: declared(workloads)?,

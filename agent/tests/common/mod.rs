@@ -354,7 +354,7 @@ fn take(
                 node.workloads = report.workloads.into_iter().map(|w| (w.id.clone(), w)).collect();
             }
             Payload::DispatchState(state) => {
-                if matches!(state.state, Some(State::Outcome(_))) && !hold_acks {
+                if matches!(state.state, Some(State::Outcome(_) | State::Sleeping(_))) && !hold_acks {
                     answers.push(ServerPayload::DispatchStateAck(v1::DispatchStateAck { key: state.key.clone() }));
                 }
                 world.nodes.get_mut(name).unwrap().states.push(state);
@@ -548,7 +548,7 @@ impl Host {
         let parse = |state: &State| match state {
             State::Outcome(outcome) => Some(serde_json::from_slice(&outcome.outcome).unwrap()),
             State::Refused(refused) => panic!("refused: {refused:?}"),
-            State::Accepted(_) | State::Progress(_) => None,
+            State::Accepted(_) | State::Progress(_) | State::Sleeping(_) => None,
         };
         self.state(node, key, parse).await
     }
@@ -557,7 +557,7 @@ impl Host {
         let parse = |state: &State| match state {
             State::Refused(refused) => Some(refused.clone()),
             State::Outcome(outcome) => panic!("not refused: {}", String::from_utf8_lossy(&outcome.outcome)),
-            State::Accepted(_) | State::Progress(_) => None,
+            State::Accepted(_) | State::Progress(_) | State::Sleeping(_) => None,
         };
         self.state(node, key, parse).await
     }

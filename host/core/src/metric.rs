@@ -73,6 +73,9 @@ pub const PRESSURE_SOME: &str = "aether.system.pressure.some";
 /// Seconds since boot. Unit `s`. Subject: node.
 pub const UPTIME: &str = "system.uptime";
 
+/// 1 while a node sleeps on order: silent since it announced that it goes. Told by the host. Unit `1`. Subject: node.
+pub const NODE_ASLEEP: &str = "aether.node.asleep";
+
 /// CPU seconds used, attribute `cpu.mode`. Cumulative. Unit `s`. Subject: workload.
 pub const PROCESS_CPU_TIME: &str = "process.cpu.time";
 /// Resident memory. Unit `By`. Subject: workload; and node, of each workload's whole tree, with the attributes `workload`

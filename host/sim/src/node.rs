@@ -242,6 +242,7 @@ impl Node {
             },
             concurrent_maximum: 4,
             images_memory_bytes: 0,
+            power: Default::default(),
             drill: Default::default(),
             workloads: self.workloads.iter().map(declared).collect(),
         }
