@@ -84,7 +84,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         stage: stage.clone(),
         externals: config.externals.clone(),
     };
-    let mut collector = Collector::new(config.node.clone(), state.path(), watched).at_intervals(&config.intervals);
+    let mut collector = Collector::new(config.node.clone(), state.path(), watched)
+        .with_bpf(&registry, &cgroups, config.bpf_budget)
+        .at_intervals(&config.intervals);
 
     let criu = find_criu(&config, state.path()).await;
     let sources = collector.probe(&config.disabled_sources);
@@ -216,14 +218,15 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
     let cgroups = Cgroups::probe();
     let gpus = Gpus::probe(config.nvml.as_deref());
     let watched = Watched {
-        registry,
+        registry: registry.clone(),
         cgroups: cgroups.clone(),
         gpus: gpus.clone(),
         stage: Stage::default(),
         externals: config.externals.clone(),
     };
-    let mut collector =
-        Collector::new(config.node.clone(), &std::env::temp_dir(), watched).at_intervals(&config.intervals);
+    let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), watched)
+        .with_bpf(&registry, &cgroups, config.bpf_budget)
+        .at_intervals(&config.intervals);
     let sources = collector.probe(&config.disabled_sources);
     let probed = Probed {
         criu: &Criu::find(config.criu.as_deref()),

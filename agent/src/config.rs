@@ -76,6 +76,7 @@ struct Collect {
     batch_interval_ms: u64,
     disabled_sources: BTreeSet<String>,
     intervals_ms: BTreeMap<String, u64>,
+    bpf_budget_permille: u64,
 }
 impl Default for Collect {
     fn default() -> Self {
@@ -84,6 +85,7 @@ impl Default for Collect {
             batch_interval_ms: 1_000,
             disabled_sources: BTreeSet::new(),
             intervals_ms: BTreeMap::new(),
+            bpf_budget_permille: 20,
         }
     }
 }
@@ -211,6 +213,8 @@ pub struct Config {
     pub disabled_sources: BTreeSet<String>,
     /// Of sources that are not to be sampled at their own pace.
     pub intervals: BTreeMap<String, Duration>,
+    /// Share of the time that processors are busy that eBPF programs may take.
+    pub bpf_budget: f64,
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
@@ -267,7 +271,7 @@ pub struct Declared {
 
 /// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
 const SECTIONS: [(&str, &[&str]); 4] = [
-    ("collect", &["sample_interval_ms", "batch_interval_ms"]),
+    ("collect", &["sample_interval_ms", "batch_interval_ms", "bpf_budget_permille"]),
     ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
     ("act", &["concurrent_maximum", "images_memory_bytes"]),
     ("power", &["wake_port"]),
@@ -371,6 +375,7 @@ impl Config {
             within(&format!("collect.intervals_ms.{source}"), *interval, 100, 86_400_000)?;
         }
         let intervals = collect.intervals_ms.into_iter().map(|(name, ms)| (name, Duration::from_millis(ms))).collect();
+        within("collect.bpf_budget_permille", collect.bpf_budget_permille, 1, 1_000)?;
         within("spool.limit_bytes", spool.limit_bytes, 1 << 20, 1 << 40)?;
         within("spool.limit_age_s", spool.limit_age_s, 60, 30 * 24 * 3_600)?;
         within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
@@ -397,6 +402,7 @@ impl Config {
             batch_interval: Duration::from_millis(collect.batch_interval_ms.max(collect.sample_interval_ms)),
             disabled_sources: collect.disabled_sources,
             intervals,
+            bpf_budget: collect.bpf_budget_permille as f64 / 1_000.0,
             spool: SpoolLimits {
                 bytes: spool.limit_bytes,
                 age: Duration::from_secs(spool.limit_age_s),

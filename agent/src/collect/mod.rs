@@ -5,6 +5,7 @@
 //! one that may take long has a thread of its own ([`apart`]). One that fails later is told once, and tried again.
 
 mod apart;
+mod bpf;
 mod cgroup;
 mod cpu;
 mod disk;
@@ -232,6 +233,13 @@ impl Collector {
         }));
         slots.push(Slot::new(gpu::NAME, Duration::ZERO, Place::Apart(gpu::begin(&node, gpus, stage))));
         Self { node, slots, pending: Readings::default(), latest: Latest::default(), news: false }
+    }
+
+    /// And what only programs inside of the kernel see. They may cost this share of the time that processors are busy.
+    #[must_use]
+    pub fn with_bpf(mut self, registry: &Arc<Registry>, cgroups: &Cgroups, budget: f64) -> Self {
+        self.slots.extend(bpf::sources(registry, cgroups, budget).into_iter().map(Slot::here));
+        self
     }
 
     /// With other intervals than those of the sources themselves.

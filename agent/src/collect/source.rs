@@ -111,8 +111,12 @@ impl Sink<'_> {
         self.readings.series.entry(key).or_default().push(Sample { at: self.at, value });
     }
 
+    pub(super) fn happened(&mut self, event: DiscreteEvent) {
+        self.readings.happened(vec![event]);
+    }
+
     pub(super) fn event(&mut self, subject: SubjectRef, name: &str, attributes: &[(&str, &str)]) {
         let attributes = attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        self.readings.happened(vec![DiscreteEvent { subject, name: name.into(), at: self.at, attributes }]);
+        self.happened(DiscreteEvent { subject, name: name.into(), at: self.at, attributes });
     }
 }

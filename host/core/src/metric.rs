@@ -174,3 +174,53 @@ pub const IMPORTED_VALUE: &str = "aether.imported.value";
 pub const SPOOL_DEPTH: &str = "aether.agent.spool.depth";
 /// Batches that the agent's spool dropped, since its start. Cumulative. Unit `{batch}`. Subject: node.
 pub const SPOOL_LOST: &str = "aether.agent.spool.lost";
+
+/// How long tasks waited on a run queue before they ran, in the time since the last sample: half of them, and 99 of 100,
+/// at most so long. Unit `s`. Subject: node; node with the attribute `process.linux.cgroup`; workload.
+pub const RUN_QUEUE_P50: &str = "aether.system.run_queue.latency.p50";
+pub const RUN_QUEUE_P99: &str = "aether.system.run_queue.latency.p99";
+/// How often they waited. Cumulative. Unit `{wait}`. Subjects as before.
+pub const RUN_QUEUE_WAITS: &str = "aether.system.run_queue.waits";
+/// How long they waited in all. Cumulative. Unit `s`. Subjects as before.
+pub const RUN_QUEUE_TIME: &str = "aether.system.run_queue.time";
+/// How long threads were off the processor after they had blocked, of a sample of the threads. Unit `s`. Subjects as before.
+pub const OFF_CPU_P50: &str = "aether.system.off_cpu.duration.p50";
+pub const OFF_CPU_P99: &str = "aether.system.off_cpu.duration.p99";
+/// How often those were. Cumulative. Unit `{absence}`. Subjects as before.
+pub const OFF_CPU_COUNT: &str = "aether.system.off_cpu.absences";
+/// How long those were in all. Cumulative. Unit `s`. Subjects as before.
+pub const OFF_CPU_TIME: &str = "aether.system.off_cpu.time";
+/// How long requests to block devices took. Unit `s`. Subject: node; node with `system.device` and `disk.io.direction`
+/// (read, write, flush, discard, other).
+pub const BLOCK_P50: &str = "aether.system.disk.latency.p50";
+pub const BLOCK_P99: &str = "aether.system.disk.latency.p99";
+/// How many were completed. Cumulative. Unit `{operation}`. Subjects as before.
+pub const BLOCK_REQUESTS: &str = "aether.system.disk.requests";
+/// How long they took in all. Cumulative. Unit `s`. Subjects as before.
+pub const BLOCK_TIME: &str = "aether.system.disk.time";
+/// How long TCP connections that this machine asked for took to be made. Unit `s`. Subjects as of the run queue's.
+pub const TCP_CONNECT_P50: &str = "aether.system.tcp.connect.latency.p50";
+pub const TCP_CONNECT_P99: &str = "aether.system.tcp.connect.latency.p99";
+/// How many were made. Cumulative. Unit `{connection}`. Subjects as before.
+pub const TCP_CONNECTS: &str = "aether.system.tcp.connects";
+/// How long that took in all. Cumulative. Unit `s`. Subjects as before.
+pub const TCP_CONNECT_TIME: &str = "aether.system.tcp.connect.time";
+/// Connections that were asked for and not made. Cumulative. Unit `{connection}`. Subject: node.
+pub const TCP_CONNECT_FAILURES: &str = "aether.system.tcp.connect.failures";
+/// Segments that were sent again. Cumulative. Unit `{segment}`. Subject: node.
+pub const TCP_RETRANSMITS: &str = "aether.system.tcp.retransmits";
+/// Processes that ended, attribute `outcome` (ok, failed, killed). Cumulative. Unit `{process}`. Subject: node.
+pub const PROCESS_EXITS: &str = "aether.system.process.exits";
+/// Processes that were killed because memory ran out. Cumulative. Unit `{process}`. Subject: node.
+pub const OOM_KILLS: &str = "aether.system.oom_kills";
+/// Event: a process failed or was killed, or was a workload's first. Attributes `process.pid`, `process.parent_pid`,
+/// `process.executable.name`, `process.user.id`, `process.exit.code` or `process.exit.signal`, `process.linux.cgroup`, and
+/// `workload` where it was of one. Subject: node.
+pub const PROCESS_EXIT: &str = "aether.process.exit";
+/// Event: the kernel killed a process because memory ran out. Attributes as before, with `process.oom_score_adj` and
+/// `process.memory.virtual`. Subject as before.
+pub const PROCESS_OOM_KILL: &str = "aether.process.oom_kill";
+/// Share of the time that processors were busy that an eBPF source's programs took, attribute `source`. Unit `1`. Subject: node.
+pub const BPF_COST: &str = "aether.agent.bpf.cost";
+/// What an eBPF source found no room for, could not read or did not tell, attribute `source`. Cumulative. Unit `{record}`. Subject: node.
+pub const BPF_LOST: &str = "aether.agent.bpf.lost";

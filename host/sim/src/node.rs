@@ -234,6 +234,7 @@ impl Node {
             sample_interval: Duration::from_secs(1),
             batch_interval: Duration::from_secs(1),
             disabled_sources: Default::default(),
+            bpf_budget: 0.02,
             spool: SpoolLimits {
                 bytes: 1 << 20,
                 age: Duration::from_secs(3_600),

@@ -111,6 +111,26 @@ impl Cgroups {
         (*inside != *Path::new("")).then(|| mount.point.join(inside))
     }
 
+    /// Where the hierarchy with this controller is mounted, and whether it is of version 2: that one has it, or there is
+    /// no other.
+    pub fn hierarchy(&self, kind: Kind) -> Option<(&Path, bool)> {
+        let (controller, _) = kind.names();
+        let two = self.mounted(None);
+        let in_two = two.is_some_and(|point| {
+            let all = read(&point.join("cgroup.controllers")).unwrap_or_default();
+            all.split_whitespace().any(|one| one == controller)
+        });
+        let one = self.mounted(Some(controller)).map(|point| (point, false));
+        if in_two { None } else { one }.or(two.map(|point| (point, true)))
+    }
+
+    /// The folder of a process's cgroup in that hierarchy; none for the root, where everybody is.
+    pub fn home(&self, process: &ProcessRef, kind: Kind) -> Option<PathBuf> {
+        let (controller, _) = kind.names();
+        let (_, two) = self.hierarchy(kind)?;
+        self.folder_of(process, (!two).then_some(controller))
+    }
+
     /// Whether processor time and memory can be limited here.
     pub fn can_limit(&self) -> Result<(), Absent> {
         let two = self.two.as_ref().map(|mount| read(&mount.point.join("cgroup.controllers")).unwrap_or_default());
