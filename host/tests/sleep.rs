@@ -99,7 +99,8 @@ async fn a_node_sleeps_on_order_and_is_woken_by_another() {
     let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
     rustix::fs::mknodat(rustix::fs::CWD, &state, kind, mode, 0).unwrap();
     let told = fleet.cli(&["request", "node.sleep", "node/node-a", "--arg", "via=node-b", "--reason", "a quiet night"]);
-    let sleep = told.split_whitespace().find(|word| word.starts_with("inc-")).unwrap().trim_end_matches('.').to_string();
+    let sleep =
+        told.split_whitespace().find(|word| word.starts_with("inc-")).unwrap().trim_end_matches('.').to_string();
 
     // It is at the write that puts it to sleep, and so it stands still.
     let journal = fleet.folder().join("node-a/journal/journal");
