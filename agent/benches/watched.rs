@@ -137,7 +137,11 @@ impl Sources {
         let collector = Collector::new(NodeId::new("bench"), folder.path(), Watched::only(registry.clone()));
         let mut collector = collector.with_bpf(&registry, &Cgroups::probe(), 1.0);
         for standing in collector.probe(disabled).into_iter().filter(|_| tell) {
-            println!("  {:<14} {}", standing.source, standing.missing.map_or_else(|| "on".to_owned(), |missing| missing.to_string()));
+            println!(
+                "  {:<14} {}",
+                standing.source,
+                standing.missing.map_or_else(|| "on".to_owned(), |missing| missing.to_string())
+            );
         }
         let disabled = disabled.clone();
         let (stop, stopped) = mpsc::channel();

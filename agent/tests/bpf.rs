@@ -12,7 +12,7 @@ use aether_agent::{
     collect::{Collector, Watched},
     config::Declared,
     process::poll,
-    workloads::Registry,
+    workloads::{Registry, Tcp},
 };
 use aether_core::{
     id::{NodeId, WorkloadId},
@@ -85,7 +85,7 @@ impl Kernel {
 
     /// Has this process under the agent as a workload.
     fn adopt(&self, id: &str, pid: u32) {
-        self.begin(Declared { spec: spec(id, &[]), adopt_pid: Some(pid) });
+        self.begin(Declared { spec: spec(id, &[]), adopt_pid: Some(pid), tcp: Tcp::default() });
     }
 
     fn begin(&self, declared: Declared) {
@@ -180,7 +180,7 @@ fn what_a_process_ended_with_is_told() {
     failed.wait().unwrap();
     killed.kill().unwrap();
     killed.wait().unwrap();
-    kernel.begin(Declared { spec: spec("job", &["/bin/sleep", "0.5"]), adopt_pid: None });
+    kernel.begin(Declared { spec: spec("job", &["/bin/sleep", "0.5"]), adopt_pid: None, tcp: Tcp::default() });
 
     let mut seen: Vec<DiscreteEvent> = Vec::new();
     let mut count = before;

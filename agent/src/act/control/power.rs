@@ -93,7 +93,8 @@ impl Power {
             Err(absent) => return Err(Failure::new("sleep.state", absent.reason.clone())),
         }
         // A dry run does not drain, so what its plan would drain is not drained.
-        if !drained && !(task.dry_run && task.drained_before) {
+        let foreseen = task.dry_run && task.drained_before;
+        if !drained && !foreseen {
             let message = "this node is not drained, so work may come while it sleeps; drain it before";
             return Err(Failure::new("sleep.not-drained", message));
         }

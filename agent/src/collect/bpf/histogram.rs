@@ -108,7 +108,8 @@ impl Histograms {
         let slots: Vec<u32> = if look { (0..map.len()).collect() } else { std::mem::take(&mut self.used) };
         self.used.clear();
         for slot in slots {
-            let each = map.get(&slot, 0).map_err(|error| Missing::new(format!("`{}` cannot be read: {error}", self.map)))?;
+            let each =
+                map.get(&slot, 0).map_err(|error| Missing::new(format!("`{}` cannot be read: {error}", self.map)))?;
             let mut taken = false;
             for [tag, sum_ns, buckets @ ..] in each.iter().filter(|[tag, ..]| *tag != 0) {
                 taken = true;
