@@ -234,6 +234,8 @@ impl Node {
             sample_interval: Duration::from_secs(1),
             batch_interval: Duration::from_secs(1),
             disabled_sources: Default::default(),
+            intervals: Default::default(),
+            externals: vec![],
             bpf_budget: 0.02,
             spool: SpoolLimits {
                 bytes: 1 << 20,
