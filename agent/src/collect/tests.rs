@@ -77,7 +77,8 @@ fn watched(folder: &Path) -> Watched {
     let root = crate::process::ProcessRef::find(std::process::id()).unwrap();
     let body = crate::workloads::Body::Process { root, namespace: None };
     let state = crate::workloads::State::Running;
-    registry.put(crate::workloads::Entry { spec, generation: 1, state, since: Time(0), body, adopted: true }).unwrap();
+    let (since, tcp) = (Time(0), crate::workloads::Tcp::default());
+    registry.put(crate::workloads::Entry { spec, generation: 1, state, since, body, adopted: true, tcp }).unwrap();
     Watched { cgroups: Cgroups::probe(), ..Watched::only(registry) }
 }
 
