@@ -214,11 +214,12 @@ mod tests {
     #[test]
     fn what_must_not_sleep_is_refused_in_words() {
         type Change = fn(&mut World);
+        type Arguments = Vec<(&'static str, Value)>;
         fn a(world: &mut World) -> &mut KnownNode {
             world.nodes.get_mut(&NodeId::new("node-a")).unwrap()
         }
         let alarm = || vec![(argument::WAKE_AFTER, Value::Duration(60_000))];
-        let cases: [(Change, Vec<(&str, Value)>, &str); 9] = [
+        let cases: [(Change, Arguments, &str); 9] = [
             (
                 |_| {},
                 vec![(argument::STATE, text("off"))],
