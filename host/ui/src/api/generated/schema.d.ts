@@ -360,6 +360,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/gates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** By gate: what became of the approvals that it asked for in the newest 500 incidents. */
+        get: operations["listGates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/histories": {
         parameters: {
             query?: never;
@@ -3231,6 +3248,55 @@ export interface components {
         };
         /** @enum {string} */
         ScopeKind: "node" | "pool" | "rack" | "tenant" | "fleet";
+        /** @description What became of the approvals that one gate asked for, reckoned by plan. */
+        Scrutiny: {
+            /** @description The component's name, or `posture` where the posture alone asked. */
+            gate: string;
+            /**
+             * Format: int32
+             * @description Plans that it wanted approved.
+             */
+            asked: number;
+            /** Format: int32 */
+            approved: number;
+            /** Format: int32 */
+            denied: number;
+            /**
+             * Format: int32
+             * @description Nobody approved in time.
+             */
+            expired: number;
+            /**
+             * Format: int32
+             * @description Still waiting.
+             */
+            waiting: number;
+            /**
+             * Format: int32
+             * @description Of those approved: the last word needed came within ten seconds.
+             */
+            hasty: number;
+            /**
+             * Format: int32
+             * @description Of those approved: nobody said why.
+             */
+            wordless: number;
+            /**
+             * Format: int32
+             * @description Of those approved: under break-glass.
+             */
+            break_glass: number;
+            /**
+             * Format: int64
+             * @description From the question to the last word needed, in milliseconds, of those approved.
+             */
+            median_ms?: number | null;
+            /**
+             * Format: double
+             * @description The share of the answered that were approved in haste: 1 is a rubber stamp. None: nothing was answered yet.
+             */
+            rubber_stamp?: number | null;
+        };
         SelfTest: {
             /** Format: int32 */
             passed: number;
@@ -4072,6 +4138,7 @@ export type SafetyClass = components['schemas']['SafetyClass'];
 export type Sample = components['schemas']['Sample'];
 export type Scope = components['schemas']['Scope'];
 export type ScopeKind = components['schemas']['ScopeKind'];
+export type Scrutiny = components['schemas']['Scrutiny'];
 export type SelfTest = components['schemas']['SelfTest'];
 export type Series = components['schemas']['Series'];
 export type SeriesKey = components['schemas']['SeriesKey'];
@@ -4871,6 +4938,34 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["Told"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listGates: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Scrutiny"][];
                 };
             };
             /** @description A problem */
