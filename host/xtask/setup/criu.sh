@@ -32,8 +32,14 @@ proves() {
   setsid perl -e 'use Socket; socket(S, PF_INET, SOCK_STREAM, 0) && listen(S, 1) || die; $0 = "ready"; sleep 300' \
     </dev/null >/dev/null 2>&1 9>&- &
   pid=$!
-  while [ -d "/proc/$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != ready ]; do sleep 0.02; done
-  if ! "$binary" check >"$dir/check" 2>&1; then
+  # Bounded: one that died is a zombie, and still in /proc.
+  for ((tries = 0; tries < 500; tries++)); do
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != ready ] || break
+    sleep 0.02
+  done
+  if [ "$tries" = 500 ]; then
+    why="a process to try it on (perl with a TCP socket) could not be started"
+  elif ! "$binary" check >"$dir/check" 2>&1; then
     why=$(tail -n 1 "$dir/check")
   elif ! "$binary" dump -t "$pid" -D "$dir/images" -o dump.log >/dev/null 2>&1; then
     why=$(first_error "$dir/images/dump.log")
