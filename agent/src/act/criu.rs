@@ -31,6 +31,10 @@ const KERNEL: &str = "/run/criu.kdat";
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 /// How long one look at a dump lasts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+const NULL: &str = "/dev/null";
+/// Variables that tell a restore's shell where the copy's outputs are.
+const OUT: &str = "AETHER_COPY_OUT";
+const ERR: &str = "AETHER_COPY_ERR";
 /// Descriptors of a copy's outputs begin here.
 const FIRST_GIVEN: usize = 3;
 /// Lines of CRIU's own that are shown to a person.
@@ -258,11 +262,8 @@ impl Criu {
             command.arg("--inherit-fd").arg(format!("fd[{descriptor}]:{name}"));
         }
         command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
-        if given.replaced.is_empty() {
-            return Self::spawn(&mut command, images, "restore.out");
-        }
-        // The shell takes these for what they are not, and hands them on under other numbers.
-        Self::spawn_with(&mut command, images, "restore.out", given.out.try_clone()?, given.err.try_clone()?)
+        command.env(OUT, &given.out.0).env(ERR, &given.err.0);
+        Self::spawn(&mut command, images, "restore.out")
     }
 
     fn spawn(command: &mut Command, images: &Path, output: &str) -> io::Result<Child> {
@@ -288,8 +289,8 @@ pub struct Given {
     tcp: Tcp,
     /// CRIU's names of what is replaced, and by which of the two.
     replaced: Vec<(String, Stream)>,
-    out: File,
-    err: File,
+    out: (PathBuf, File),
+    err: (PathBuf, File),
 }
 
 impl Given {
@@ -300,31 +301,34 @@ impl Given {
             return Self::nothing(outside);
         }
         let [out, err] = outputs;
-        let open = |path: &Path| OpenOptions::new().create(true).append(true).open(path);
+        let open = |path: &Path| -> io::Result<(PathBuf, File)> {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            Ok((path.canonicalize()?, file))
+        };
         Ok(Self { tcp: outside.tcp.clone(), replaced, out: open(&out.0)?, err: open(&err.0)? })
     }
 
     /// What takes all and keeps nothing.
     pub fn nothing(outside: &Outside) -> io::Result<Self> {
-        let null = OpenOptions::new().write(true).open("/dev/null")?;
-        Ok(Self { tcp: outside.tcp.clone(), replaced: outside.replaced(), out: null.try_clone()?, err: null })
+        let null = || Ok::<_, io::Error>((PathBuf::from(NULL), OpenOptions::new().write(true).open(NULL)?));
+        Ok(Self { tcp: outside.tcp.clone(), replaced: outside.replaced(), out: null()?, err: null()? })
     }
 
     pub fn tcp(&self) -> &Tcp {
         &self.tcp
     }
 
-    /// What a shell does with the two, which it has as its standard input and output. CRIU wants a descriptor for each
-    /// name.
+    /// What a shell does to have the two. It opens them itself, by the paths in its environment: what was opened outside
+    /// of the new mount namespace could not be dumped from within it again. CRIU wants a descriptor for each name.
     fn handed_over(&self) -> String {
         if self.replaced.is_empty() {
             return String::new();
         }
         let each = (FIRST_GIVEN..).zip(&self.replaced).map(|(descriptor, (_, stream))| match stream {
-            Stream::Out => format!("{descriptor}>&0 "),
-            Stream::Err => format!("{descriptor}>&1 "),
+            Stream::Out => format!("{descriptor}>>\"${OUT}\" "),
+            Stream::Err => format!("{descriptor}>>\"${ERR}\" "),
         });
-        format!("exec {}0</dev/null 1>&2;", each.collect::<String>())
+        format!("exec {};", each.collect::<String>())
     }
 
     /// Whether the copy is left stopped, for [`Self::append`].
@@ -337,7 +341,7 @@ impl Given {
     pub fn append(&self, tree: &[ProcessRef]) -> io::Result<()> {
         let same =
             |one: &rustix::fs::Stat, other: &rustix::fs::Stat| (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino);
-        let outputs = [rustix::fs::fstat(&self.out)?, rustix::fs::fstat(&self.err)?];
+        let outputs = [rustix::fs::fstat(&self.out.1)?, rustix::fs::fstat(&self.err.1)?];
         for descriptor in
             tree.iter().flat_map(|process| process.descriptors(|target| matches!(target, FDTarget::Path(_))))
         {

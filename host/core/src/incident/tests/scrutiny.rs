@@ -47,7 +47,7 @@ fn every_way_a_question_ends_is_counted_once() {
 fn what_the_posture_alone_asks_is_its_own() {
     let all = reckon(&["propose; judge allow; after 1s; approve ann", "propose; judge demand; after 1s; approve ann"]);
     let names: Vec<_> = all.iter().map(|one| (one.gate.as_str(), one.rubber_stamp)).collect();
-    assert_eq!(names, [("default-gate", Some(1.0)), ("posture", Some(1.0))]);
+    assert_eq!(names, [("gate", Some(1.0)), ("posture", Some(1.0))]);
 }
 
 #[test]
