@@ -27,7 +27,7 @@ pub(super) fn parse(line: &str) -> Result<Option<Line>, Bad> {
         return Ok(None);
     }
     let (name, rest) = name(line, true).ok_or("does not begin with a name")?;
-    let (labels, rest) = match rest.strip_prefix('{') {
+    let (labels, rest) = match rest.trim_start().strip_prefix('{') {
         Some(rest) => labels(rest)?,
         None => (BTreeMap::new(), rest),
     };
