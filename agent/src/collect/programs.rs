@@ -9,7 +9,6 @@ use super::{
     names::{Names, plain},
     source::{Missing, Sink, Source},
 };
-use crate::clock::Stopwatch;
 use aether_core::{metric, time::Time};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -157,6 +156,12 @@ fn parse(text: &str) -> Option<Stat> {
     })
 }
 
+/// How long this thread has run: what it waited for a processor does not count.
+fn ran() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or_default())
+}
+
 /// OpenTelemetry's names, and one more for those that wait for a disk and count as load.
 fn state(letter: char) -> &'static str {
     match letter {
@@ -191,7 +196,7 @@ impl Source for Programs {
         if since_ms.is_some_and(|ms| self.cost.as_secs_f64() > COST_MAXIMUM * ms as f64 / 1e3) {
             return Ok(());
         }
-        let watch = Stopwatch::start();
+        let before = ran();
         let is_slow = self.slow.is_none_or(|slow| at < slow || at.since_ms(slow) >= SLOW_EVERY_MS);
         let pids = self.pids()?;
         let mut states: BTreeMap<&str, u64> = BTreeMap::new();
@@ -271,7 +276,7 @@ impl Source for Programs {
             self.slow = Some(at);
         }
         self.looked = Some(at);
-        self.cost = watch.elapsed();
+        self.cost = ran().saturating_sub(before);
         if denied > 0 {
             return Err(Missing::new(format!(
                 "I/O, memory maps and descriptors of {denied} processes of other users need the capability CAP_SYS_PTRACE"
