@@ -247,7 +247,20 @@ fn waiting_for_a_processor_is_told_of_the_cgroup_that_waits() {
     assert!((time / told - 1.0).abs() < 0.2, "{time} s is not what /proc tells: {told} s");
     let (series, _) = kernel.sample();
     assert!(value(&series, &node(), metric::RUN_QUEUE_TIME, &[]).unwrap() >= time);
-    assert!(series.iter().any(|series| series.key.metric == metric::OFF_CPU_TIME), "somebody was off a processor");
+}
+
+#[test]
+fn being_off_the_processor_is_told() {
+    let Some(mut kernel) = watch("being_off_the_processor_is_told", &["scheduler"], BUDGET) else { return };
+    let of = |series: &[SeriesSamples], name| value(series, &node(), name, &[]);
+    let told = |series: &[SeriesSamples]| Some((of(series, metric::OFF_CPU_COUNT)?, of(series, metric::OFF_CPU_TIME)?));
+    let (count_before, time_before) = kernel.until(|series, _| told(series));
+    // One of eight threads in a row is one of those that are told of.
+    let sleepers: Vec<_> =
+        (0..16).map(|_| std::thread::spawn(|| std::thread::sleep(Duration::from_millis(200)))).collect();
+    sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+    let (count, time) = kernel.until(|series, _| told(series).filter(|(_, time)| *time >= time_before + 0.15));
+    assert!(count > count_before, "{count} after {count_before}, {time} s");
 }
 
 #[test]
@@ -391,8 +404,8 @@ fn a_process_that_is_killed_for_want_of_memory_is_told() {
 #[test]
 fn what_costs_more_than_the_budget_is_switched_off_and_says_so() {
     let test = "what_costs_more_than_the_budget_is_switched_off_and_says_so";
-    // A budget that nothing keeps.
-    let Some(mut kernel) = watch(test, &["scheduler", "bpf_cost"], 1e-9) else { return };
+    // A budget that nothing keeps, not even what costs less than can be measured.
+    let Some(mut kernel) = watch(test, &["scheduler", "bpf_cost"], -1.0) else { return };
     let mut at = clock::now();
     let mut shares = Vec::new();
     // Time passes as the agent would count it; the programs run for real meanwhile.
@@ -418,6 +431,7 @@ fn what_costs_more_than_the_budget_is_switched_off_and_says_so() {
 
 #[test]
 fn what_is_switched_off_leaves_nothing_in_the_kernel() {
+    // Of this process, which is this test's alone under nextest.
     let test = "what_is_switched_off_leaves_nothing_in_the_kernel";
     let Some(mut kernel) = watch(test, &["oom_kill"], BUDGET) else { return };
     let programs = || {

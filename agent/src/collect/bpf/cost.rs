@@ -95,9 +95,9 @@ impl Board {
         shares.collect()
     }
 
-    /// Takes the dearest out, if there is one that costs anything.
+    /// Takes the dearest out.
     fn evict(&self, shares: &BTreeMap<&'static str, f64>, budget: f64, at: Time) -> Option<&'static str> {
-        let (&source, share) = shares.iter().max_by(|a, b| a.1.total_cmp(b.1)).filter(|(_, share)| **share > 0.0)?;
+        let (&source, share) = shares.iter().max_by(|a, b| a.1.total_cmp(b.1))?;
         let reason = format!(
             "switched off for its cost: its programs took {:.2} % of the time that processors were busy, and the budget \
              of all eBPF sources (`collect.bpf_budget_permille`) is {:.1} %; it is tried again after {} minutes",
