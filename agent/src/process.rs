@@ -131,6 +131,16 @@ impl ProcessRef {
         all.filter_map(|descriptor| pidfd_getfd(&pidfd, descriptor.fd, PidfdGetfdFlags::empty()).ok()).collect()
     }
 
+    /// What it traces now.
+    pub fn traced(&self) -> Vec<ProcessRef> {
+        let Ok(all) = procfs::process::all_processes() else { return vec![] };
+        let is = |process: &Process| {
+            process.status().is_ok_and(|status| u32::try_from(status.tracerpid).is_ok_and(|tracer| tracer == self.pid))
+        };
+        let traced = all.flatten().filter(is);
+        traced.filter_map(|process| ProcessRef::find(u32::try_from(process.pid()).ok()?)).collect()
+    }
+
     /// Its pid in the innermost pid namespace that it is in, if that is not the agent's own.
     pub fn pid_in_namespace(&self) -> Option<u32> {
         let status = Process::new(i32::try_from(self.pid).ok()?).ok()?.status().ok()?;

@@ -31,6 +31,8 @@ const KERNEL: &str = "/run/criu.kdat";
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 /// How long one look at a dump lasts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// By this argument a dump is known that holds connections.
+pub const MOVES_CONNECTIONS: &str = "--tcp-established";
 const NULL: &str = "/dev/null";
 /// Variables that tell a restore's shell where the copy's outputs are.
 const OUT: &str = "AETHER_COPY_OUT";
@@ -186,7 +188,7 @@ impl Criu {
             }
             // Its usual lock wants `iptables`.
             Tcp::Move(_) => {
-                command.args(["--tcp-established", "--network-lock", "nftables"]);
+                command.args([MOVES_CONNECTIONS, "--network-lock", "nftables"]);
             }
         }
         command.arg("-D").arg(images);
@@ -198,6 +200,13 @@ impl Criu {
         command.args(["--lazy-pages", "--ps-socket", "0", "--status-fd", "1"]);
         let (line, theirs) = UnixStream::pair()?;
         line.set_read_timeout(Some(LOOK_EVERY))?;
+        // The agent's end closes when the agent is killed, and CRIU would fail then and let go of connections that are in
+        // repair mode: the workload's next word on one would be refused, and end it. So CRIU has a copy of that end
+        // itself, and holds until it is told to let go, or killed by the agent that comes next.
+        let kept = matches!(tcp, Tcp::Move(_)).then(|| line.try_clone()).transpose()?;
+        if let Some(kept) = &kept {
+            rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::empty())?;
+        }
         let (input, output) = (theirs.try_clone()?, theirs);
         let child = Self::spawn_with(&mut command, images, "dump.out", OwnedFd::from(input), OwnedFd::from(output))?;
         Ok(Dumping { child, line: Some(line) })

@@ -5,7 +5,7 @@ use crate::{
     act::{
         address::{self, Network},
         check::{Refusal, refuse},
-        criu::{Criu, Dumping, Given, Missing, Progress, explain, tail},
+        criu::{Criu, Dumping, Given, MOVES_CONNECTIONS, Missing, Progress, explain, tail},
         cuda::{self, Cuda},
         outside::Outside,
         preflight, rehearsal,
@@ -344,8 +344,14 @@ impl Hands for Native {
     fn clear_up(&self, images: &Path) -> Result<(), Failure> {
         let left = users_of(images);
         // A dump holds the workload by its innards: it is given the time to let go by itself. A restore is not.
-        let dump = |process: &ProcessRef| command_line(process.pid).iter().any(|word| word == "dump");
-        for process in left.iter().filter(|process| dump(process)) {
+        let says = |process: &ProcessRef, wanted: &str| command_line(process.pid).iter().any(|word| word == wanted);
+        for process in left.iter().filter(|process| says(process, "dump")) {
+            // Except one that holds connections: it waits to be killed. What it holds must do nothing of its own then,
+            // until its sockets are put back.
+            if says(process, MOVES_CONNECTIONS) {
+                process.traced().iter().for_each(address::stop);
+                continue;
+            }
             if process.wait_until(|condition| condition == Condition::Gone, LEFTOVER_WITHIN) != Condition::Gone {
                 warn!(pid = process.pid, "a dump that was left behind does not end by itself; it is killed");
             }
