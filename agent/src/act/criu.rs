@@ -237,7 +237,12 @@ impl Criu {
             "[ -z \"$1\" ] || mount --bind \"$1\" {KERNEL}; shift; \
              while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit 99; shift 2; done; shift; \
              {}{} exec \"$@\"",
-            if drill.is_some() { "echo 1 >/proc/sys/net/ipv4/ip_nonlocal_bind; " } else { "" },
+            // CRIU tries the kernel out by a connection to this machine, if it does not know it.
+            if drill.is_some() {
+                "echo 1 >/proc/sys/net/ipv4/ip_nonlocal_bind; ip link set lo up 2>/dev/null; "
+            } else {
+                ""
+            },
             given.handed_over(),
         );
         let mut command = Command::new("setsid");
