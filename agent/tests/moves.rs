@@ -38,7 +38,7 @@ impl Drop for Started {
 fn shell(script: &str) -> Command {
     let mut command = Command::new("setsid");
     // What whoever runs the tests has open is no pipe of the workload's.
-    let only_streams = "for d in /proc/$$/fd/*; do d=${d##*/}; [ $d -le 2 ] || eval \"exec $d>&-\"; done 2>/dev/null; ";
+    let only_streams = "for d in /proc/$$/fd/*; do d=${d##*/}; [ $d -le 2 ] || eval \"exec $d>&-\"; done; ";
     command.args(["bash", "-c", &format!("{only_streams}{script}")]).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command

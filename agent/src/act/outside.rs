@@ -342,8 +342,7 @@ mod tests {
         // What this test itself has inherited, and hands on, is none of the script's.
         let inherited = |inode: u64| {
             open(std::process::id()).unwrap().fd().unwrap().flatten().any(|descriptor| {
-                let passed =
-                    std::fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.fd)).unwrap_or_default();
+                let passed = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.fd)).unwrap_or_default();
                 // `O_CLOEXEC` of those that this test made for its child.
                 let closes = passed.lines().any(|line| {
                     line.strip_prefix("flags:")
