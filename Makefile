@@ -35,6 +35,7 @@ setup:
 	@echo "setup"
 	@$(setup_dir)/rust.sh
 	@$(setup_dir)/criu.sh
+	@$(setup_dir)/bpf.sh
 	@$(setup_dir)/ui.sh
 
 setup-test: setup

@@ -3,7 +3,8 @@
 use crate::{
     act::{
         Desk,
-        control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain},
+        address::Network,
+        control::{Control, cgroup::Cgroups, gpu::Gpus, node::Drain, power::Power},
         criu::{Criu, Missing},
         cuda::Cuda,
         hands::{Hands, native::Native, simulated::Simulated},
@@ -12,9 +13,10 @@ use crate::{
         snapshot::ahead::Ahead,
         verbs::Executor,
     },
+    blocking::blocking,
     capabilities::{self, Findings, Probed},
     clock,
-    collect::{Collector, Watched},
+    collect::{Collector, Watched, inventory},
     config::Config,
     drill::{self, Drills, Stage},
     durable,
@@ -24,6 +26,7 @@ use crate::{
     workloads::{self, Registry},
 };
 use aether_core::metric;
+use aether_proto::v1::CapabilityReport;
 use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
@@ -41,6 +44,8 @@ const DRILLS_MAXIMUM: usize = 8;
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(20);
 /// Sampling at full pressure is this many times slower.
 const PRESSURE_SLOWDOWN: f64 = 10.0;
+/// That sources fail, or work again, is told to the host this often at most.
+const NEWS_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -72,15 +77,24 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let gpus = find_gpus(&config).await;
     let cgroups = Cgroups::probe();
     let stage = Stage::default();
-    let watched =
-        Watched { registry: registry.clone(), cgroups: cgroups.clone(), gpus: gpus.clone(), stage: stage.clone() };
-    let mut collector = Collector::new(config.node.clone(), state.path(), watched);
+    let watched = Watched {
+        registry: registry.clone(),
+        cgroups: cgroups.clone(),
+        gpus: gpus.clone(),
+        stage: stage.clone(),
+        externals: config.externals.clone(),
+    };
+    let mut collector = Collector::new(config.node.clone(), state.path(), watched)
+        .with_bpf(&registry, &cgroups, config.bpf_budget)
+        .at_intervals(&config.intervals);
 
     let criu = find_criu(&config, state.path()).await;
     let sources = collector.probe(&config.disabled_sources);
     let namespaces = Criu::probe_namespaces();
     let cuda = Cuda::find(config.cuda_checkpoint.as_deref());
+    let network = Network::find();
     let bounded = cgroups.can_make();
+    let power = Power::probe(&config.power.sys, config.power.wake_port);
     let findings = Findings::new(
         &config,
         &Probed {
@@ -89,8 +103,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             cuda: &cuda,
             cgroups: &cgroups,
             gpus: &gpus,
+            power: &power,
             bounded: &bounded,
             sources: &sources,
+            network: &network,
         },
     );
     for finding in findings.capabilities.iter().filter(|finding| !finding.available) {
@@ -128,7 +144,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
             cgroups: cgroups.clone(),
             stage,
             host_key: ends.host_key.clone(),
-            report,
+            report: report.clone(),
             cut,
         },
         drill::capabilities(&config.drill, config.simulate, &bounded, &gpus),
@@ -139,7 +155,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let hands: Box<dyn Hands> = if config.simulate {
         Box::new(Simulated)
     } else {
-        Box::new(Native { criu, namespaces, cuda, registry: registry.clone() })
+        Box::new(Native { criu, namespaces, cuda, registry: registry.clone(), network, output: state.workloads() })
     };
     let journal = Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?);
     let control = Control {
@@ -147,6 +163,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         cgroups,
         gpus,
         drain,
+        power,
         bounded,
         runbooks: state.runbooks(),
         registry: registry.clone(),
@@ -173,7 +190,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     };
 
     let tasks = TaskTracker::new();
-    tasks.spawn(collect(collector, spool.clone(), ends.wishes, shutdown.clone()));
+    tasks.spawn(collect(collector, spool.clone(), ends.wishes, report, shutdown.clone()));
     tasks.spawn(uplink.run(shutdown.clone()));
     tasks.spawn(desk.run(orders, shutdown.clone()));
     tasks.spawn(drills.run(drills_asked, shutdown.clone()));
@@ -200,8 +217,16 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
     let _ = std::fs::remove_file(&folder);
     let cgroups = Cgroups::probe();
     let gpus = Gpus::probe(config.nvml.as_deref());
-    let watched = Watched { registry, cgroups: cgroups.clone(), gpus: gpus.clone(), stage: Stage::default() };
-    let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), watched);
+    let watched = Watched {
+        registry: registry.clone(),
+        cgroups: cgroups.clone(),
+        gpus: gpus.clone(),
+        stage: Stage::default(),
+        externals: config.externals.clone(),
+    };
+    let mut collector = Collector::new(config.node.clone(), &std::env::temp_dir(), watched)
+        .with_bpf(&registry, &cgroups, config.bpf_budget)
+        .at_intervals(&config.intervals);
     let sources = collector.probe(&config.disabled_sources);
     let probed = Probed {
         criu: &Criu::find(config.criu.as_deref()),
@@ -209,13 +234,15 @@ pub fn examine(config: &Config) -> Result<Findings, Error> {
         cuda: &Cuda::find(config.cuda_checkpoint.as_deref()),
         cgroups: &cgroups,
         gpus: &gpus,
+        power: &Power::probe(&config.power.sys, config.power.wake_port),
         bounded: &cgroups.can_make(),
         sources: &sources,
+        network: &Network::find(),
     };
     Ok(Findings::new(config, &probed))
 }
 
-/// NVML may take a while: a driver that nobody keeps loaded is loaded for it.
+/// NVML may take a while: a driver that nobody keeps loaded is loaded for it. [`Gpus::probe`] waits for it within a bound.
 async fn find_gpus(config: &Config) -> Gpus {
     let asked = config.nvml.clone();
     let found = tokio::task::spawn_blocking(move || Gpus::probe(asked.as_deref())).await;
@@ -240,10 +267,14 @@ async fn collect(
     collector: Collector,
     spool: Arc<Spool>,
     mut wishes: watch::Receiver<Wishes>,
+    report: Arc<watch::Sender<CapabilityReport>>,
     shutdown: CancellationToken,
 ) {
     let mut collector = Some(collector);
     let mut due = Instant::now();
+    let mut news = false;
+    let mut news_due = due;
+    let mut inventory_due = due + inventory::EVERY;
     let mut batch_due = due + wishes.borrow().batch_interval;
     loop {
         tokio::select! {
@@ -260,21 +291,42 @@ async fn collect(
         if flush {
             batch_due = now + wanted.batch_interval.mul_f64(slower).saturating_sub(wanted.sample_interval / 2);
         }
+        if now >= inventory_due {
+            inventory_due = now + inventory::EVERY;
+            if let Some(facts) = blocking(|| inventory::facts(&inventory::Roots::default())).await {
+                report.send_if_modified(|report| {
+                    let is_news = facts.iter().any(|(name, value)| report.facts.get(name) != Some(value));
+                    report.facts.extend(facts);
+                    is_news
+                });
+            }
+        }
         let Some(mut taken) = collector.take() else { return };
         let spool = spool.clone();
+        let disabled = wanted.disabled_sources.clone();
         let sampled = tokio::task::spawn_blocking(move || {
             let at = clock::now();
-            taken.sample(at, &wanted.disabled_sources);
+            taken.sample(at, &disabled);
             if flush {
                 let depth = spool.depth();
                 taken.note(at, metric::SPOOL_DEPTH, "{batch}", depth.batches as f64);
                 taken.note(at, metric::SPOOL_LOST, "{batch}", depth.lost as f64);
-                spool.append(taken.take(), vec![], at);
+                let (series, events) = taken.take();
+                spool.append(series, events, at);
             }
             taken
         });
         match sampled.await {
-            Ok(back) => collector = Some(back),
+            Ok(mut back) => {
+                news |= back.has_news();
+                // One that comes and goes each second is not told each second.
+                if news && now >= news_due {
+                    let standings = back.standings(&wanted.disabled_sources);
+                    report.send_modify(|report| capabilities::renew(report, &standings));
+                    (news, news_due) = (false, now + NEWS_EVERY);
+                }
+                collector = Some(back);
+            }
             Err(error) => {
                 error!(%error, "the collector failed; this agent samples no more until it is started again");
                 return;

@@ -3,7 +3,11 @@
 //! A flag goes before the environment, the environment before the file, the file before the default. A field that
 //! is not known is an error that names it: a setting that was meant and not read is worse than none.
 
-use crate::drill;
+use crate::{
+    collect::external::{External, Origin},
+    drill,
+    workloads::{Moving, Tcp},
+};
 use aether_core::{
     id::{NodeId, is_name},
     snapshot::{Tier, WorkloadSpec},
@@ -11,6 +15,7 @@ use aether_core::{
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +27,8 @@ pub const EXAMPLE: &str = include_str!("../agent.example.toml");
 /// The most labels of a node, and the longest value of one.
 const LABELS_MAXIMUM: usize = 32;
 const LABEL_BYTES: usize = 63;
+/// The longest name of an interface, by the kernel.
+const INTERFACE_BYTES: usize = 15;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -56,7 +63,9 @@ struct File {
     collect: Collect,
     spool: SpoolFile,
     act: ActFile,
+    power: PowerFile,
     drill: DrillFile,
+    external: Vec<ExternalFile>,
     workloads: Vec<WorkloadFile>,
 }
 
@@ -66,10 +75,18 @@ struct Collect {
     sample_interval_ms: u64,
     batch_interval_ms: u64,
     disabled_sources: BTreeSet<String>,
+    intervals_ms: BTreeMap<String, u64>,
+    bpf_budget_permille: u64,
 }
 impl Default for Collect {
     fn default() -> Self {
-        Self { sample_interval_ms: 1_000, batch_interval_ms: 1_000, disabled_sources: BTreeSet::new() }
+        Self {
+            sample_interval_ms: 1_000,
+            batch_interval_ms: 1_000,
+            disabled_sources: BTreeSet::new(),
+            intervals_ms: BTreeMap::new(),
+            bpf_budget_permille: 20,
+        }
     }
 }
 
@@ -99,11 +116,36 @@ impl Default for ActFile {
     }
 }
 
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PowerFile {
+    sys: PathBuf,
+    wake_port: u16,
+}
+impl Default for PowerFile {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), wake_port: 9 }
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct DrillFile {
     allowed: bool,
     nvml_stand_in: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExternalFile {
+    name: String,
+    #[serde(default)]
+    command: Vec<String>,
+    url: Option<String>,
+    interval_ms: Option<u64>,
+    timeout_ms: Option<u64>,
+    output_bytes: Option<u64>,
+    series_maximum: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -116,6 +158,19 @@ struct WorkloadFile {
     command: Vec<String>,
     progress_file: Option<PathBuf>,
     adopt_pid: Option<u32>,
+    #[serde(default)]
+    tcp: TcpFile,
+    address: Option<String>,
+    interface: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum TcpFile {
+    #[default]
+    Refuse,
+    Close,
+    Move,
 }
 
 /// What flags and their environment variables say; each goes before the file.
@@ -156,11 +211,34 @@ pub struct Config {
     pub sample_interval: Duration,
     pub batch_interval: Duration,
     pub disabled_sources: BTreeSet<String>,
+    /// Of sources that are not to be sampled at their own pace.
+    pub intervals: BTreeMap<String, Duration>,
+    /// Share of the time that processors are busy that eBPF programs may take.
+    pub bpf_budget: f64,
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
+    pub power: Power,
     pub drill: drill::Settings,
+    /// Commands and endpoints of this node whose metrics are taken.
+    pub externals: Vec<External>,
     pub workloads: Vec<Declared>,
+}
+
+/// Sleep, and waking others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Power {
+    /// Where the kernel's sysfs is.
+    pub sys: PathBuf,
+    /// The UDP port that magic packets are sent to.
+    pub wake_port: u16,
+}
+
+impl Default for Power {
+    fn default() -> Self {
+        let PowerFile { sys, wake_port } = PowerFile::default();
+        Self { sys, wake_port }
+    }
 }
 
 /// A secret; its value is in no log.
@@ -187,13 +265,16 @@ pub struct SpoolLimits {
 pub struct Declared {
     pub spec: WorkloadSpec,
     pub adopt_pid: Option<u32>,
+    /// What becomes of its TCP connections when it moves.
+    pub tcp: Tcp,
 }
 
 /// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
-const SECTIONS: [(&str, &[&str]); 3] = [
-    ("collect", &["sample_interval_ms", "batch_interval_ms"]),
+const SECTIONS: [(&str, &[&str]); 4] = [
+    ("collect", &["sample_interval_ms", "batch_interval_ms", "bpf_budget_permille"]),
     ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
     ("act", &["concurrent_maximum", "images_memory_bytes"]),
+    ("power", &["wake_port"]),
 ];
 
 impl Config {
@@ -255,7 +336,9 @@ impl Config {
             collect,
             spool,
             act,
+            power,
             drill,
+            external,
             workloads,
         } = file;
         let node = flags.node.or(node).ok_or_else(|| invalid("node", "is missing: the name of this node"))?;
@@ -288,12 +371,21 @@ impl Config {
         }
         within("collect.sample_interval_ms", collect.sample_interval_ms, 100, 60_000)?;
         within("collect.batch_interval_ms", collect.batch_interval_ms, 100, 60_000)?;
+        for (source, interval) in &collect.intervals_ms {
+            within(&format!("collect.intervals_ms.{source}"), *interval, 100, 86_400_000)?;
+        }
+        let intervals = collect.intervals_ms.into_iter().map(|(name, ms)| (name, Duration::from_millis(ms))).collect();
+        within("collect.bpf_budget_permille", collect.bpf_budget_permille, 1, 1_000)?;
         within("spool.limit_bytes", spool.limit_bytes, 1 << 20, 1 << 40)?;
         within("spool.limit_age_s", spool.limit_age_s, 60, 30 * 24 * 3_600)?;
         within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
         within("spool.sync_interval_ms", spool.sync_interval_ms, 0, 600_000)?;
         within("act.concurrent_maximum", act.concurrent_maximum as u64, 1, 64)?;
         within("act.images_memory_bytes", act.images_memory_bytes, 0, 1 << 44)?;
+        within("power.wake_port", power.wake_port.into(), 1, 65_535)?;
+        if !power.sys.is_absolute() {
+            return Err(invalid("power.sys", "must be an absolute path"));
+        }
         Ok(Self {
             node: NodeId(node),
             host,
@@ -309,6 +401,8 @@ impl Config {
             sample_interval: Duration::from_millis(collect.sample_interval_ms),
             batch_interval: Duration::from_millis(collect.batch_interval_ms.max(collect.sample_interval_ms)),
             disabled_sources: collect.disabled_sources,
+            intervals,
+            bpf_budget: collect.bpf_budget_permille as f64 / 1_000.0,
             spool: SpoolLimits {
                 bytes: spool.limit_bytes,
                 age: Duration::from_secs(spool.limit_age_s),
@@ -317,7 +411,9 @@ impl Config {
             },
             concurrent_maximum: act.concurrent_maximum,
             images_memory_bytes: act.images_memory_bytes,
+            power: Power { sys: power.sys, wake_port: power.wake_port },
             drill: drill::Settings { allowed: drill.allowed, nvml_stand_in: drill.nvml_stand_in },
+            externals: externals(external)?,
             workloads: declared(workloads)?,
         })
     }
@@ -344,11 +440,63 @@ fn check_host(host: &str) -> Result<(), Error> {
     }
 }
 
+/// Commands and endpoints, and series of each.
+const EXTERNALS_MAXIMUM: usize = 16;
+const EXTERNAL_SERIES_MAXIMUM: u64 = 2_000;
+
+fn externals(externals: Vec<ExternalFile>) -> Result<Vec<External>, Error> {
+    if externals.len() > EXTERNALS_MAXIMUM {
+        return Err(invalid("external", format!("has {}; the most is {EXTERNALS_MAXIMUM}", externals.len())));
+    }
+    let mut seen = BTreeSet::new();
+    let typed = externals.into_iter().map(|file| {
+        let ExternalFile { name, command, url, interval_ms, timeout_ms, output_bytes, series_maximum } = file;
+        let field = |setting: &str| format!("external[{name}].{setting}");
+        if !is_name(&name) {
+            return Err(invalid("external.name", format!("`{name}` is no name: 1 to 63 of a-z 0-9 - .")));
+        }
+        if !seen.insert(name.clone()) {
+            return Err(invalid("external.name", format!("`{name}` is there twice")));
+        }
+        let from = match (&command[..], url) {
+            ([], None) => return Err(invalid(field("command"), "is missing, and so is `url`")),
+            ([_, ..], Some(_)) => return Err(invalid(field("url"), "cannot stand beside `command`")),
+            ([program, ..], None) if !Path::new(program).is_absolute() => {
+                return Err(invalid(field("command"), "must begin with an absolute path"));
+            }
+            ([program, arguments @ ..], None) => Origin::Command(program.into(), arguments.to_vec()),
+            ([], Some(url)) => {
+                let uri: Option<tonic::transport::Uri> = url.parse().ok();
+                if !uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some()) {
+                    let problem = format!("`{url}` is no address of this node such as http://127.0.0.1:9100/metrics");
+                    return Err(invalid(field("url"), problem));
+                }
+                Origin::Url(url)
+            }
+        };
+        let (interval, timeout) = (interval_ms.unwrap_or(15_000), timeout_ms.unwrap_or(5_000));
+        let (bytes, series) = (output_bytes.unwrap_or(1 << 20), series_maximum.unwrap_or(100));
+        within(&field("interval_ms"), interval, 1_000, 86_400_000)?;
+        within(&field("timeout_ms"), timeout, 100, 60_000)?;
+        within(&field("output_bytes"), bytes, 1 << 10, 16 << 20)?;
+        within(&field("series_maximum"), series, 1, EXTERNAL_SERIES_MAXIMUM)?;
+        Ok(External {
+            from,
+            interval: Duration::from_millis(interval),
+            timeout: Duration::from_millis(timeout),
+            output_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            series_maximum: usize::try_from(series).unwrap_or(usize::MAX),
+            name,
+        })
+    });
+    typed.collect()
+}
+
 fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
     let mut seen = BTreeSet::new();
     workloads
         .into_iter()
-        .map(|WorkloadFile { id, name, tier, command, progress_file, adopt_pid }| {
+        .map(|WorkloadFile { id, name, tier, command, progress_file, adopt_pid, tcp, address, interface }| {
             let field = |setting: &str| format!("workloads[{id}].{setting}");
             if !is_name(&id) {
                 return Err(invalid("workloads.id", format!("`{id}` is no name: 1 to 63 of a-z 0-9 - .")));
@@ -364,6 +512,15 @@ fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
                 }
                 ([_, ..], None) | ([], Some(_)) => {}
             }
+            let tcp = match (tcp, address, interface) {
+                (TcpFile::Refuse, None, None) => Tcp::Refuse,
+                (TcpFile::Close, None, None) => Tcp::Close,
+                (TcpFile::Refuse | TcpFile::Close, _, _) => {
+                    let problem = "needs `address` and `interface` if it is \"move\", and takes neither else";
+                    return Err(invalid(field("tcp"), problem));
+                }
+                (TcpFile::Move, address, interface) => Tcp::Move(moving(address, interface, field)?),
+            };
             if progress_file.as_deref().is_some_and(|path| !path.is_absolute()) {
                 return Err(invalid(field("progress_file"), "must be an absolute path"));
             }
@@ -374,9 +531,34 @@ fn declared(workloads: Vec<WorkloadFile>) -> Result<Vec<Declared>, Error> {
                 command,
                 progress_file: progress_file.map(|path| path.display().to_string()),
             };
-            Ok(Declared { spec, adopt_pid })
+            Ok(Declared { spec, adopt_pid, tcp })
         })
         .collect()
+}
+
+/// The address that moves with a workload.
+fn moving(address: Option<String>, interface: Option<String>, field: impl Fn(&str) -> String) -> Result<Moving, Error> {
+    let address = address.unwrap_or_default();
+    let parsed = address.split_once('/').and_then(|(address, prefix)| {
+        let address: Ipv4Addr = address.parse().ok()?;
+        let usable = !(address.is_loopback() || address.is_unspecified() || address.is_multicast());
+        let prefix = prefix.parse().ok().filter(|prefix| (1..=32).contains(prefix))?;
+        usable.then_some((address, prefix))
+    });
+    let Some((address, prefix)) = parsed else {
+        let problem = format!("`{address}` is no IPv4 address that can move, with its prefix, such as 10.77.0.5/24");
+        return Err(invalid(field("address"), problem));
+    };
+    let interface = interface.unwrap_or_default();
+    let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if interface.is_empty()
+        || interface.len() > INTERFACE_BYTES
+        || interface.starts_with('-')
+        || !interface.chars().all(named)
+    {
+        return Err(invalid(field("interface"), format!("`{interface}` is no name of a network interface")));
+    }
+    Ok(Moving { address, prefix, interface })
 }
 
 #[cfg(test)]
@@ -413,13 +595,45 @@ mod tests {
             ("node = 'a'\nstate = '/x'\nhost = 'http://10.0.0.1:7700'", "https"),
             ("node = 'a'\nstate = '/x'\nhost = 'somewhere'", "host"),
             ("node = 'a'\nstate = '/x'\n[collect]\nsample_interval_ms = 1", "collect.sample_interval_ms"),
+            ("node = 'a'\nstate = '/x'\n[collect.intervals_ms]\ncpu = 1", "collect.intervals_ms.cpu"),
+            ("node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'", "external[x].command"),
+            ("node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'\nurl = 'https://a/'", "external[x].url"),
+            ("node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'\ncommand = ['x']", "absolute"),
+            (
+                "node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'\nurl = 'http://a/'\ntimeout_ms = 1",
+                "external[x].timeout_ms",
+            ),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'", "workloads[w].command"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['sh']", "absolute"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['/bin/sh']\nadopt_pid = 3", "adopt_pid"),
+            ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'keep'", "refuse"),
+            (
+                "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\naddress = '10.0.0.5/24'",
+                "workloads[w].tcp",
+            ),
+            ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'", "workloads[w].address"),
+            (
+                "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'\naddress = '127.0.0.1/8'\n\
+                 interface = 'lo'",
+                "workloads[w].address",
+            ),
+            (
+                "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'\naddress = '10.0.0.5/24'\n\
+                 interface = '-x'",
+                "workloads[w].interface",
+            ),
         ] {
             let complaint = complaint(text);
             assert!(complaint.contains(field), "{text}: {complaint}");
         }
+    }
+
+    #[test]
+    fn an_address_that_moves_is_read() {
+        let text = "node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\nadopt_pid = 3\ntcp = 'move'\n\
+                    address = '10.77.0.5/24'\ninterface = 'eth0.7'";
+        let moving = Moving { address: [10, 77, 0, 5].into(), prefix: 24, interface: "eth0.7".into() };
+        assert_eq!(parse(text).unwrap().workloads[0].tcp, Tcp::Move(moving));
     }
 
     #[test]

@@ -188,6 +188,9 @@ fn doctor(settings: Settings, json: bool) -> anyhow::Result<()> {
         for line in [&finding.reason, &finding.advice].into_iter().flatten() {
             print(&format!("{:<24}   {line}\n", ""));
         }
+        if let Some(fallback) = &finding.fallback {
+            print(&format!("{:<24}   instead: {fallback}\n", ""));
+        }
     }
     Ok(())
 }

@@ -2,10 +2,10 @@
 //!
 //! Signals go through a pidfd that is opened first and compared after, so that they never hit a stranger.
 
-use procfs::process::Process;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use procfs::process::{FDTarget, Process};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, io, time::Duration};
+use std::{collections::BTreeSet, io, os::fd::OwnedFd, time::Duration};
 
 use crate::clock::Stopwatch;
 
@@ -93,7 +93,7 @@ impl ProcessRef {
             .unwrap_or_else(|| self.condition())
     }
 
-    /// Its children, and theirs, by pid; not itself.
+    /// Its children, and theirs, by pid; not itself. A tree that lives has others a moment later: see [`born_of`].
     pub fn descendants(&self) -> Vec<ProcessRef> {
         let mut found = Vec::new();
         let mut unseen = vec![self.pid];
@@ -115,6 +115,30 @@ impl ProcessRef {
     pub fn tree_resident_bytes(&self) -> u64 {
         let tree = self.descendants().into_iter().chain([*self]);
         tree.filter_map(|process| process.stat()).map(|stat| stat.rss * procfs::page_size()).sum()
+    }
+
+    /// Copies of those of its descriptors that lead to what `wanted` takes: whatever is set on one is set for the process.
+    pub fn descriptors(&self, wanted: impl Fn(&FDTarget) -> bool) -> Vec<OwnedFd> {
+        let pid = i32::try_from(self.pid).ok();
+        let Some(known) = pid.and_then(|pid| Process::new(pid).ok()) else { return vec![] };
+        let Some(Ok(pidfd)) = pid.and_then(Pid::from_raw).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+            return vec![];
+        };
+        if !self.is_alive() {
+            return vec![];
+        }
+        let all = known.fd().into_iter().flatten().flatten().filter(|descriptor| wanted(&descriptor.target));
+        all.filter_map(|descriptor| pidfd_getfd(&pidfd, descriptor.fd, PidfdGetfdFlags::empty()).ok()).collect()
+    }
+
+    /// What it traces now.
+    pub fn traced(&self) -> Vec<ProcessRef> {
+        let Ok(all) = procfs::process::all_processes() else { return vec![] };
+        let is = |process: &Process| {
+            process.status().is_ok_and(|status| u32::try_from(status.tracerpid).is_ok_and(|tracer| tracer == self.pid))
+        };
+        let traced = all.flatten().filter(is);
+        traced.filter_map(|process| ProcessRef::find(u32::try_from(process.pid()).ok()?)).collect()
     }
 
     /// Its pid in the innermost pid namespace that it is in, if that is not the agent's own.

@@ -15,8 +15,10 @@ use aether_proto::v1;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -55,6 +57,52 @@ pub struct Entry {
     pub since: Time,
     pub body: Body,
     pub adopted: bool,
+    /// What becomes of its TCP connections in a copy.
+    #[serde(default)]
+    pub tcp: Tcp,
+}
+
+/// What becomes of a workload's established TCP connections when it is dumped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tcp {
+    /// It is not dumped while it has one.
+    #[default]
+    Refuse,
+    /// Its copy finds them closed. The source keeps them.
+    Close,
+    /// They move, with the address that they are of.
+    Move(Moving),
+}
+
+/// An address that belongs to a workload and moves with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moving {
+    pub address: Ipv4Addr,
+    /// Bits of the address that are its subnet's.
+    pub prefix: u8,
+    /// What the address is on, of this name on every machine that the workload may move to.
+    pub interface: String,
+}
+
+impl fmt::Display for Moving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// An output file of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    Out,
+    Err,
+}
+
+/// The files that a workload's output goes to, in a folder of the agent's state.
+pub fn outputs(folder: &Path, id: &WorkloadId) -> [(PathBuf, Stream); 2] {
+    [("out", Stream::Out), ("err", Stream::Err)].map(|(ending, stream)| (folder.join(format!("{id}.{ending}")), stream))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,8 +271,14 @@ impl Registry {
                 info!(workload.id = %id, "has moved away and is not started again");
                 continue;
             }
-            if former.as_ref().is_some_and(|entry| entry.state != State::Exited) {
+            if let Some(former) = former.as_ref().filter(|entry| entry.state != State::Exited) {
                 info!(workload.id = %id, "runs already");
+                let tcp = &declared_workload.tcp;
+                if former.tcp != *tcp
+                    && let Err(error) = self.put(Entry { tcp: tcp.clone(), ..former.clone() })
+                {
+                    warn!(workload.id = %id, %error, "what becomes of its TCP connections could not be kept");
+                }
                 continue;
             }
             if self.lock().held.contains(id) {
@@ -236,13 +290,14 @@ impl Registry {
         let ended = std::mem::take(&mut self.lock().ended);
         for entry in ended.iter().filter_map(|id| self.get(id)).filter(|entry| entry.state == State::Exited) {
             if simulate || !entry.spec.command.is_empty() {
-                let again = Declared { spec: entry.spec.clone(), adopt_pid: None };
+                let again = Declared { spec: entry.spec.clone(), adopt_pid: None, tcp: entry.tcp.clone() };
                 self.begin_one(&again, entry.generation + 1, output, simulate);
             }
         }
     }
 
-    fn begin_one(&self, Declared { spec, adopt_pid }: &Declared, generation: u64, output: &Path, simulate: bool) {
+    fn begin_one(&self, declared: &Declared, generation: u64, output: &Path, simulate: bool) {
+        let Declared { spec, adopt_pid, tcp } = declared;
         let id = &spec.id;
         let now = clock::now();
         let body = match adopt_pid {
@@ -257,7 +312,8 @@ impl Registry {
         };
         let begun = body.and_then(|body| {
             let adopted = adopt_pid.is_some();
-            self.put(Entry { spec: spec.clone(), generation, state: State::Running, since: now, body, adopted })
+            let (spec, tcp) = (spec.clone(), tcp.clone());
+            self.put(Entry { spec, generation, state: State::Running, since: now, body, adopted, tcp })
         });
         match begun {
             Ok(()) => info!(workload.id = %id, generation, "begun"),
@@ -267,16 +323,15 @@ impl Registry {
 
     /// In a session of its own and with its streams on files: so that it outlives the agent, and CRIU can take it.
     fn start(&self, spec: &WorkloadSpec, output: &Path) -> io::Result<ProcessRef> {
-        let append = |ending: &str| {
-            OpenOptions::new().create(true).append(true).open(output.join(format!("{}.{ending}", spec.id)))
-        };
+        let append = |(path, _): &(PathBuf, Stream)| OpenOptions::new().create(true).append(true).open(path);
+        let [out, err] = &outputs(output, &spec.id);
         let child = Command::new("setsid")
             .args(&spec.command)
             .current_dir("/")
             .env_remove("AETHER_JOIN_TOKEN")
             .stdin(Stdio::null())
-            .stdout(append("out")?)
-            .stderr(append("err")?)
+            .stdout(append(out)?)
+            .stderr(append(err)?)
             .spawn()?;
         let pid = child.id();
         self.watch_over(child);
@@ -319,7 +374,7 @@ impl Registry {
     pub fn report(&self) -> v1::WorkloadReport {
         let workloads = self.all().into_iter().map(|entry| {
             let pid = entry.root().map_or(0, |root| root.pid);
-            let Entry { spec, generation, state, since, body: _, adopted } = entry;
+            let Entry { spec, generation, state, since, body: _, adopted, tcp: _ } = entry;
             let WorkloadSpec { id, name, tier, command: _, progress_file: _ } = spec;
             let state = match state {
                 State::Running => v1::WorkloadState::Running,
@@ -454,7 +509,7 @@ mod tests {
             command: vec!["/bin/sleep".into(), "600".into()],
             progress_file: None,
         };
-        Declared { spec, adopt_pid: None }
+        Declared { spec, adopt_pid: None, tcp: Tcp::Refuse }
     }
 
     #[test]

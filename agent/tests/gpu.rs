@@ -21,6 +21,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 const UUID: &str = "GPU-00000000-aaaa-bbbb-cccc-000000000001";
@@ -51,6 +52,7 @@ impl Scene {
         fs::create_dir(&tools).unwrap();
         let smi = tools.join("nvidia-smi");
         let script = "#!/bin/sh\n[ \"$1 $2\" = '--gpu-reset -i' ] || exit 9\n\
+                      ls \"$AETHER_FAKE_NVML\".open.* 2>/dev/null && { echo 'in use by another client'; exit 19; }\n\
                       grep -q '^resets_fail' \"$AETHER_FAKE_NVML\" && { echo 'Unable to reset'; exit 19; }\n\
                       echo \"reset $3\" >> \"$AETHER_FAKE_NVML.resets\"\necho 'GPU was successfully reset.'\n";
         fs::write(&smi, script).unwrap();
@@ -80,6 +82,20 @@ impl Scene {
         all.insert(name.into(), value.into());
         let text: String = all.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
         fs::write(&self.state, text).unwrap();
+    }
+
+    /// Until the agent's collector has NVML open.
+    async fn held(&self) {
+        let name = format!("{}.open.", self.state.file_name().unwrap().to_string_lossy());
+        let is_open = || {
+            let mut files = fs::read_dir(self.folder.path()).unwrap().flatten();
+            files.any(|file| file.file_name().to_string_lossy().starts_with(&name))
+        };
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        while !is_open() {
+            assert!(tokio::time::Instant::now() < until, "the collector does not open NVML");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn carry_out(&self, plan: &Plan) -> Outcome {
@@ -178,8 +194,11 @@ async fn a_gpu_is_reset_only_when_nobody_is_on_it() {
     let refused = scene.refused(&reset()).await;
     assert!(refused.contains("the processes 4711, 4712 have contexts") && refused.contains("gpu.in-use"), "{refused}");
     scene.meddle("compute_processes", "0");
+    // The collector holds NVML, as any client does that keeps a GPU from being reset; it lets go, and takes it up again.
+    scene.held().await;
     let plan = Plan { watch_ms: 1_500, ..reset() };
     let done = scene.carry_out(&plan).await;
+    scene.held().await;
     assert_eq!(done.status, Succeeded, "{done:?}");
     let resets = scene.state.with_extension("resets");
     assert_eq!(fs::read_to_string(&resets).unwrap(), format!("reset {UUID}\n"));

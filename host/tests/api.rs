@@ -52,6 +52,7 @@ impl Plane for OneNode {
             facts: BTreeMap::new(),
             workloads: vec![],
             cordon: None,
+            asleep: None,
             telemetry: TelemetryView::default(),
         }]
     }

@@ -47,6 +47,8 @@ pub struct Task {
     pub preconditions: Vec<Condition>,
     pub timeout_ms: u64,
     pub dry_run: bool,
+    /// An earlier step of the plan drains the target.
+    pub drained_before: bool,
     /// Of the step's forward side: what a compensation undoes.
     pub forward: IdempotencyKey,
 }
@@ -101,7 +103,7 @@ pub fn meaning(plan_bytes: &[u8], order_bytes: &[u8], node: &NodeId) -> Result<T
     let Some(step) = step else {
         return refuse("order.step", format!("the plan has no step {}", order.step));
     };
-    let (verb, step_node, arguments) = match (order.direction, &step.compensation) {
+    let (name, step_node, arguments) = match (order.direction, &step.compensation) {
         (Direction::Forward, _) => (&step.verb, &step.node, &step.arguments),
         (Direction::Compensate, Some(undo)) => (&undo.verb, &undo.node, &undo.arguments),
         (Direction::Compensate, None) => {
@@ -120,16 +122,16 @@ pub fn meaning(plan_bytes: &[u8], order_bytes: &[u8], node: &NodeId) -> Result<T
     if order.decided_by != Provenance::of(&plan) {
         return refuse("order.provenance", "the order names other components or another policy than its plan");
     }
-    let found = catalogue::find(verb).ok().filter(|found| found.standing != Standing::Composite);
+    let found = catalogue::find(name).ok().filter(|found| found.standing != Standing::Composite);
     let Some(found) = found else {
-        return refuse("order.verb", format!("this agent does not know how to do `{verb}`"));
+        return refuse("order.verb", format!("this agent does not know how to do `{name}`"));
     };
     if let Err(error) = found.verb.check(arguments) {
         return refuse("order.arguments", error.to_string());
     }
     if step.target.kind != found.target {
         let kind = found.target.name();
-        return refuse("order.target", format!("`{verb}` is for a {kind}, and the target is {}", step.target));
+        return refuse("order.target", format!("`{name}` is for a {kind}, and the target is {}", step.target));
     }
     if order.key != IdempotencyKey::derive(&hash, order.step, order.direction, &step.target) {
         return refuse("order.key", "the order's key is not that of its plan, step, direction and target");
@@ -138,14 +140,17 @@ pub fn meaning(plan_bytes: &[u8], order_bytes: &[u8], node: &NodeId) -> Result<T
         Some(Value::Duration(ms)) => *ms,
         _ => aether_core::plan::STEP_TIMEOUT_DEFAULT_MS,
     };
+    let mut earlier = plan.steps.iter().take(usize::try_from(order.step).unwrap_or_default());
+    let drained_before = earlier.any(|earlier| earlier.verb == verb::DRAIN && earlier.target == step.target);
     Ok(Task {
-        verb: verb.clone(),
+        verb: name.clone(),
         target: step.target.clone(),
         workload: WorkloadId(step.target.id.clone()),
         arguments: arguments.clone(),
         preconditions: if order.direction == Direction::Forward { step.preconditions.clone() } else { vec![] },
         timeout_ms,
         dry_run: plan.dry_run,
+        drained_before,
         forward: IdempotencyKey::derive(&hash, order.step, Direction::Forward, &step.target),
         order,
     })
@@ -218,9 +223,14 @@ pub fn admit(task: &Task, here: &Here<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A node, or a part of one: it must be this, and as old.
+/// A node, or a part of one: it must be this, and as old. Only one that is to be woken is another; how old that one is
+/// cannot be seen from here.
 fn check_place(task: &Task, generation: Option<u64>) -> Result<(), Refusal> {
     let Task { target, .. } = task;
+    if task.verb == verb::WAKE {
+        let own = target.id == task.order.node.as_str();
+        return if own { refuse("order.target", "this node is awake: it took the order") } else { Ok(()) };
+    }
     let node = match target.kind {
         SubjectKind::Gpu => target.id.split_once('/').map(|(node, _)| node),
         SubjectKind::Node => Some(target.id.as_str()),

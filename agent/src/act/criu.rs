@@ -4,11 +4,16 @@
 //! plain files either way. Restores go into new pid and mount namespaces, with CRIU staying as their init, because the
 //! pids of the image may be taken here, and so that killing one process ends all that a restore began.
 
-use super::rehearsal::StandIn;
-use crate::process::ProcessRef;
+use super::{outside::Outside, rehearsal::StandIn};
+use crate::{
+    process::ProcessRef,
+    workloads::{Stream, Tcp},
+};
+use procfs::process::FDTarget;
+use rustix::fs::OFlags;
 use std::{
     ffi::OsStr,
-    fs::{self, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
@@ -26,6 +31,14 @@ const KERNEL: &str = "/run/criu.kdat";
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 /// How long one look at a dump lasts.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// By this argument a dump is known that holds connections.
+pub const MOVES_CONNECTIONS: &str = "--tcp-established";
+const NULL: &str = "/dev/null";
+/// Variables that tell a restore's shell where the copy's outputs are.
+const OUT: &str = "AETHER_COPY_OUT";
+const ERR: &str = "AETHER_COPY_ERR";
+/// Descriptors of a copy's outputs begin here.
+const FIRST_GIVEN: usize = 3;
 /// Lines of CRIU's own that are shown to a person.
 const LOG_LINES_SHOWN: usize = 3;
 
@@ -156,7 +169,7 @@ impl Criu {
 
     /// Begins to dump the tree under `root` into `images` and to leave it stopped. If CRIU can, it writes no pages of
     /// anonymous memory: it holds the processes until [`Dumping::let_go`], and they are read where they are.
-    pub fn begin_dump(&self, root: &ProcessRef, images: &Path) -> io::Result<Dumping> {
+    pub fn begin_dump(&self, root: &ProcessRef, images: &Path, tcp: &Tcp) -> io::Result<Dumping> {
         // The child is `setsid`, which becomes CRIU (or `nsenter` in front of it).
         let mut command = Command::new("setsid");
         let pid = match root.pid_in_namespace() {
@@ -167,6 +180,17 @@ impl Criu {
             None => root.pid,
         };
         command.arg(&self.path).args(["dump", "--leave-stopped", "-o", "dump.log", "-t", &pid.to_string()]);
+        match tcp {
+            Tcp::Refuse => {}
+            // Nor does it take what waits to be accepted. The source keeps all of them.
+            Tcp::Close => {
+                command.args(["--tcp-close", "--skip-in-flight"]);
+            }
+            // Its usual lock wants `iptables`.
+            Tcp::Move(_) => {
+                command.args([MOVES_CONNECTIONS, "--network-lock", "nftables"]);
+            }
+        }
         command.arg("-D").arg(images);
         if !self.holds {
             return Ok(Dumping { child: Self::spawn(&mut command, images, "dump.out")?, line: None });
@@ -176,6 +200,13 @@ impl Criu {
         command.args(["--lazy-pages", "--ps-socket", "0", "--status-fd", "1"]);
         let (line, theirs) = UnixStream::pair()?;
         line.set_read_timeout(Some(LOOK_EVERY))?;
+        // The agent's end closes when the agent is killed, and CRIU would fail then and let go of connections that are in
+        // repair mode: the workload's next word on one would be refused, and end it. So CRIU has a copy of that end
+        // itself, and holds until it is told to let go, or killed by the agent that comes next.
+        let kept = matches!(tcp, Tcp::Move(_)).then(|| line.try_clone()).transpose()?;
+        if let Some(kept) = &kept {
+            rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::empty())?;
+        }
         let (input, output) = (theirs.try_clone()?, theirs);
         let child = Self::spawn_with(&mut command, images, "dump.out", OwnedFd::from(input), OwnedFd::from(output))?;
         Ok(Dumping { child, line: Some(line) })
@@ -183,40 +214,69 @@ impl Criu {
 
     /// Begins a restore in new pid and mount namespaces. The child is `unshare`, whose child is CRIU and the
     /// namespace's init. `pid_file` will hold the root's pid inside.
-    pub fn begin_restore(&self, images: &Path, pid_file: &Path) -> io::Result<Child> {
-        let mut command = Command::new("setsid");
-        command.args(["unshare", "-p", "-m", "-f", "--mount-proc"]);
-        if let Some(kernel) = &self.kernel
-            && fs::File::create(KERNEL).is_ok()
-        {
-            // Seen in the new mount namespace alone. If that fails, CRIU finds it out anew.
-            command.args(["sh", "-c", &format!("mount --bind \"$0\" {KERNEL}; exec \"$@\"")]).arg(kernel);
-        }
-        // At this level its log says when the restored processes run, which nothing else does while it stays.
-        command.arg(&self.path).args(["restore", "-v3", "-o", "restore.log"]);
-        command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
-        Self::spawn(&mut command, images, "restore.out")
+    pub fn begin_restore(&self, images: &Path, pid_file: &Path, given: &Given) -> io::Result<Child> {
+        self.begin(images, pid_file, given, None)
     }
 
     /// Begins a restore that nobody notices: in namespaces of its own for the network too, with `stand_ins` in place of
     /// files, and left stopped. Otherwise as [`Self::begin_restore`].
-    pub fn begin_drill(&self, images: &Path, pid_file: &Path, stand_ins: &[StandIn]) -> io::Result<Child> {
+    pub fn begin_drill(
+        &self,
+        images: &Path,
+        pid_file: &Path,
+        stand_ins: &[StandIn],
+        given: &Given,
+    ) -> io::Result<Child> {
+        self.begin(images, pid_file, given, Some(stand_ins))
+    }
+
+    fn begin(&self, images: &Path, pid_file: &Path, given: &Given, drill: Option<&[StandIn]>) -> io::Result<Child> {
         // What CRIU found out of the kernel is a help that may be missing; a stand-in must not. An address of this
-        // machine is none of a new network namespace, and yet the copy is to have it.
+        // machine is none of a new network namespace, and yet the copy of a drill is to have it.
         let script = format!(
             "[ -z \"$1\" ] || mount --bind \"$1\" {KERNEL}; shift; \
              while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit 99; shift 2; done; shift; \
-             echo 1 >/proc/sys/net/ipv4/ip_nonlocal_bind; exec \"$@\""
+             {}{} exec \"$@\"",
+            // CRIU tries the kernel out by a connection to this machine, if it does not know it.
+            if drill.is_some() {
+                "echo 1 >/proc/sys/net/ipv4/ip_nonlocal_bind; ip link set lo up 2>/dev/null; "
+            } else {
+                ""
+            },
+            given.handed_over(),
         );
         let mut command = Command::new("setsid");
-        command.args(["unshare", "-p", "-m", "-n", "-f", "--mount-proc", "sh", "-c", &script, "drill"]);
-        let kernel = self.kernel.as_deref().filter(|_| fs::File::create(KERNEL).is_ok());
+        command.args(["unshare", "-p", "-m", "-f", "--mount-proc"]);
+        if drill.is_some() {
+            command.arg("-n");
+        }
+        command.args(["sh", "-c", &script, "restore"]);
+        // Seen in the new mount namespace alone.
+        let kernel = self.kernel.as_deref().filter(|_| File::create(KERNEL).is_ok());
         command.arg(kernel.unwrap_or(Path::new("")));
-        for StandIn { file, instead_of } in stand_ins {
+        for StandIn { file, instead_of } in drill.into_iter().flatten() {
             command.arg(file).arg(instead_of);
         }
-        command.arg("--").arg(&self.path).args(["restore", "-v3", "-o", "restore.log", "--leave-stopped"]);
+        // At this level its log says when the restored processes run, which nothing else does while it stays.
+        command.arg("--").arg(&self.path).args(["restore", "-v3", "-o", "restore.log"]);
+        if drill.is_some() || given.is_left_stopped() {
+            command.arg("--leave-stopped");
+        }
+        match (&given.tcp, drill) {
+            (Tcp::Refuse, _) => {}
+            (Tcp::Move(_), None) => {
+                command.arg("--tcp-established");
+            }
+            // A drill reaches nobody.
+            (Tcp::Close, _) | (Tcp::Move(_), Some(_)) => {
+                command.arg("--tcp-close");
+            }
+        }
+        for (descriptor, (name, _)) in (FIRST_GIVEN..).zip(&given.replaced) {
+            command.arg("--inherit-fd").arg(format!("fd[{descriptor}]:{name}"));
+        }
         command.arg("-D").arg(images).arg("--pidfile").arg(pid_file);
+        command.env(OUT, &given.out.0).env(ERR, &given.err.0);
         Self::spawn(&mut command, images, "restore.out")
     }
 
@@ -234,6 +294,78 @@ impl Criu {
     ) -> io::Result<Child> {
         let errors = OpenOptions::new().create(true).append(true).open(images.join(errors))?;
         command.current_dir("/").env_remove("AETHER_JOIN_TOKEN").stdin(input).stdout(output).stderr(errors).spawn()
+    }
+}
+
+/// What a copy is given in place of what it cannot have.
+#[derive(Debug)]
+pub struct Given {
+    tcp: Tcp,
+    /// CRIU's names of what is replaced, and by which of the two.
+    replaced: Vec<(String, Stream)>,
+    out: (PathBuf, File),
+    err: (PathBuf, File),
+}
+
+impl Given {
+    /// The workload's output files under this agent.
+    pub fn outputs(outside: &Outside, outputs: &[(PathBuf, Stream); 2]) -> io::Result<Self> {
+        let replaced = outside.replaced();
+        if replaced.is_empty() {
+            return Self::nothing(outside);
+        }
+        let [out, err] = outputs;
+        let open = |path: &Path| -> io::Result<(PathBuf, File)> {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            Ok((path.canonicalize()?, file))
+        };
+        Ok(Self { tcp: outside.tcp.clone(), replaced, out: open(&out.0)?, err: open(&err.0)? })
+    }
+
+    /// What takes all and keeps nothing.
+    pub fn nothing(outside: &Outside) -> io::Result<Self> {
+        let null = || Ok::<_, io::Error>((PathBuf::from(NULL), OpenOptions::new().write(true).open(NULL)?));
+        Ok(Self { tcp: outside.tcp.clone(), replaced: outside.replaced(), out: null()?, err: null()? })
+    }
+
+    pub fn tcp(&self) -> &Tcp {
+        &self.tcp
+    }
+
+    /// What a shell does to have the two. It opens them itself, by the paths in its environment: what was opened outside
+    /// of the new mount namespace could not be dumped from within it again. CRIU wants a descriptor for each name.
+    fn handed_over(&self) -> String {
+        if self.replaced.is_empty() {
+            return String::new();
+        }
+        let each = (FIRST_GIVEN..).zip(&self.replaced).map(|(descriptor, (_, stream))| match stream {
+            Stream::Out => format!("{descriptor}>>\"${OUT}\" "),
+            Stream::Err => format!("{descriptor}>>\"${ERR}\" "),
+        });
+        format!("exec {};", each.collect::<String>())
+    }
+
+    /// Whether the copy is left stopped, for [`Self::append`].
+    pub fn is_left_stopped(&self) -> bool {
+        !self.replaced.is_empty()
+    }
+
+    /// Has a copy that is stopped write to the ends of its outputs: CRIU opens them anew in place of a pipe, from their
+    /// beginnings on.
+    pub fn append(&self, tree: &[ProcessRef]) -> io::Result<()> {
+        let same =
+            |one: &rustix::fs::Stat, other: &rustix::fs::Stat| (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino);
+        let outputs = [rustix::fs::fstat(&self.out.1)?, rustix::fs::fstat(&self.err.1)?];
+        for descriptor in
+            tree.iter().flat_map(|process| process.descriptors(|target| matches!(target, FDTarget::Path(_))))
+        {
+            let stat = rustix::fs::fstat(&descriptor)?;
+            if outputs.iter().any(|output| same(output, &stat)) {
+                let flags = rustix::fs::fcntl_getfl(&descriptor)?;
+                rustix::fs::fcntl_setfl(&descriptor, flags | OFlags::APPEND)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -295,11 +427,24 @@ pub fn explain(log: &Path) -> String {
 }
 
 /// Marks in CRIU's log and what they mean.
-const HINTS: [(&str, &str); 13] = [
+const HINTS: [(&str, &str); 17] = [
     ("is not a session leader", "the workload is not in a session of its own: start it with setsid, or by the agent"),
     ("A session leader of", "the workload is not in a session of its own: start it with setsid, or by the agent"),
     ("Found dangling tty", "the workload holds a terminal: start it with its streams on files"),
-    ("--tcp-established", "the workload holds a TCP connection, which this agent does not move yet"),
+    ("--tcp-established", "the workload holds a TCP connection; with `tcp = \"close\"` its copy would find it closed"),
+    (
+        "In-flight connection",
+        "a connection to the workload waits to be accepted; with `tcp = \"close\"` it is left behind",
+    ),
+    (
+        "--tcp-close option",
+        "the snapshot has TCP connections that its copy is to find closed, and nothing here says so",
+    ),
+    (
+        "Address already in use",
+        "a port that the workload listens on is taken here (by the stopped source, if that is on this machine)",
+    ),
+    ("Cannot assign requested address", "the workload listens on an address that is none of this machine's"),
     ("Can't dump half of stream unix connection", "the workload is connected by a socket to a process outside of it"),
     ("Can't dump ghost file", "the workload holds open a deleted file that is too large to be taken along"),
     ("inotify", "the workload watches files in a way that CRIU cannot take along"),
@@ -323,7 +468,7 @@ fn errors(text: &str) -> String {
 
 /// The last `bytes` of a file, as text.
 pub(super) fn tail(path: &Path, bytes: u64) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
+    let mut file = File::open(path)?;
     let begin = file.metadata()?.len().saturating_sub(bytes);
     file.seek(SeekFrom::Start(begin))?;
     let mut text = Vec::new();
@@ -346,6 +491,7 @@ fn in_cache() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_missing_criu_says_where_it_was_looked_for() {

@@ -3,7 +3,7 @@
 pub mod native;
 pub mod simulated;
 
-use super::{check::Refusal, run::Run};
+use super::{check::Refusal, outside::Outside, run::Run};
 use crate::workloads::{Body, Entry};
 use aether_core::snapshot::Manifest;
 use std::path::Path;
@@ -33,6 +33,8 @@ impl From<super::run::Interrupted> for Failure {
 pub struct Still<'a> {
     /// What it is made of then.
     pub body: Body,
+    /// What leads out of it; among the images as well.
+    pub outside: Outside,
     /// Lets go of it once its memory is read: it stays stopped. To be called in any case.
     pub let_go: Box<dyn FnOnce() -> Result<(), Failure> + Send + 'a>,
 }
@@ -66,8 +68,12 @@ pub trait Hands: Send + Sync {
     /// Whether the snapshot can be restored on this machine.
     fn fits(&self, manifest: &Manifest) -> Result<(), Failure>;
 
-    /// Restores verified images; gives what the workload is made of. At any failure nothing of it is left.
-    fn restore(&self, manifest: &Manifest, images: &Path, run: &Run) -> Result<Body, Failure>;
+    /// Restores verified images, with `outside` of them; gives what the workload is made of. At any failure nothing of it
+    /// is left.
+    fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Body, Failure>;
+
+    /// Opens the way to a restored workload, once it is registered. May be done again.
+    fn reach(&self, entry: &Entry) -> Result<(), Failure>;
 
     /// Restores verified images where nobody notices, looks at the copy and ends it; gives of how many processes it was.
     fn drill(&self, images: &Path, run: &Run) -> Result<usize, Failure>;

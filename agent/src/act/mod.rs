@@ -5,6 +5,7 @@
 //!
 //! [`check`] is pure, [`journal`] remembers, [`verbs`] and [`control`] do, [`hands`] touches workloads.
 
+pub mod address;
 pub mod check;
 pub mod control;
 pub mod criu;
@@ -12,6 +13,7 @@ pub mod cuda;
 pub mod hands;
 pub mod images;
 pub mod journal;
+pub mod outside;
 pub mod preflight;
 pub mod rehearsal;
 pub mod run;
@@ -26,6 +28,7 @@ use crate::{
     workloads::{Entry, Registry},
 };
 use aether_core::{
+    catalogue::verb,
     id::NodeId,
     order::{IdempotencyKey, Outcome},
     subject::Target,
@@ -105,6 +108,14 @@ pub struct Desk {
 struct Running {
     target: Target,
     cancel: CancellationToken,
+    /// Nothing else is done while it is.
+    alone: bool,
+    confirmed: watch::Sender<bool>,
+}
+
+/// A machine that is put to sleep has nothing else under way.
+fn is_alone(task: &Task) -> bool {
+    task.verb == verb::SLEEP && !task.dry_run
 }
 
 /// What an order came to, for the answer.
@@ -140,8 +151,14 @@ impl Desk {
                         None => info!(reason, "the host calls off an order that is not under way"),
                     },
                     Inbound::Acknowledged(v1::DispatchStateAck { key }) => {
+                        let key = IdempotencyKey(key);
+                        // What is under way has told something that is no outcome.
+                        if let Some(order) = running.get(&key) {
+                            order.confirmed.send_replace(true);
+                            continue;
+                        }
                         let journal = self.journal.clone();
-                        let kept = blocking(move || journal.acknowledged(&IdempotencyKey(key))).await;
+                        let kept = blocking(move || journal.acknowledged(&key)).await;
                         if let Some(Err(error)) = kept {
                             warn!(%error, "an acknowledgement could not be kept; the outcome will be told once more");
                         }
@@ -254,6 +271,15 @@ impl Desk {
         if running.len() >= self.concurrent_maximum {
             return refuse("agent.busy", format!("{} orders are under way, and no more are taken", running.len()));
         }
+        if running.values().any(|order| order.alone) {
+            return refuse("agent.busy", "this node is about to sleep, or sleeps");
+        }
+        if is_alone(task) && !running.is_empty() {
+            return refuse(
+                "agent.busy",
+                format!("{} other orders are under way, so this node must not sleep", running.len()),
+            );
+        }
         let registry = self.registry.clone();
         let workload = task.workload.clone();
         let looked = blocking(move || (registry.get(&workload), registry.generation(&workload))).await;
@@ -281,9 +307,11 @@ impl Desk {
     fn begin(&self, task: Task, running: &mut BTreeMap<IdempotencyKey, Running>, work: &mut JoinSet<Finished>) {
         let key = task.order.key.clone();
         let cancel = CancellationToken::new();
-        running.insert(key.clone(), Running { target: task.target.clone(), cancel: cancel.clone() });
+        let (confirmed, heard) = watch::channel(false);
+        let (target, alone) = (task.target.clone(), is_alone(&task));
+        running.insert(key.clone(), Running { target, cancel: cancel.clone(), alone, confirmed });
         let host_key = *self.host_key.borrow();
-        let run = Run::new(task, self.journal.clone(), self.link.clone(), host_key, Handle::current(), cancel);
+        let run = Run::new(task, self.journal.clone(), self.link.clone(), host_key, Handle::current(), cancel, heard);
         let (executor, journal) = (self.executor.clone(), self.journal.clone());
         work.spawn(async move {
             let outcome = executor.carry_out(run).await;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use thiserror::Error;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 /// Progress is told at most this often.
@@ -19,6 +19,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const POLL_EVERY: Duration = Duration::from_millis(2);
 /// How long telling it may take.
 const TELL_WITHIN: Duration = Duration::from_millis(50);
+/// How often something is told that the host must confirm, and how long that may take each time.
+const CONFIRM_TRIES: u32 = 5;
+const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
 /// What is left of the step's time for undoing and answering: an answer after the host stopped waiting is no answer.
 const RESERVE_SHARE: u32 = 10;
 const RESERVE_MAXIMUM: Duration = Duration::from_secs(10);
@@ -49,6 +52,8 @@ pub struct Run {
     pub host_key: Option<VerifyingKey>,
     runtime: Handle,
     cancel: CancellationToken,
+    /// The host has confirmed what it was told of this order.
+    confirmed: watch::Receiver<bool>,
     begun: Stopwatch,
     limit: Duration,
     told: Mutex<Option<Stopwatch>>,
@@ -62,11 +67,12 @@ impl Run {
         host_key: Option<VerifyingKey>,
         runtime: Handle,
         cancel: CancellationToken,
+        confirmed: watch::Receiver<bool>,
     ) -> Self {
         let whole = Duration::from_millis(task.timeout_ms);
         let limit = whole.saturating_sub((whole / RESERVE_SHARE).min(RESERVE_MAXIMUM));
         let (begun, told) = (Stopwatch::start(), Mutex::new(None));
-        Self { task, journal, link, host_key, runtime, cancel, begun, limit, told }
+        Self { task, journal, link, host_key, runtime, cancel, confirmed, begun, limit, told }
     }
 
     pub fn task(&self) -> &Task {
@@ -115,6 +121,25 @@ impl Run {
             self.check()?;
             std::thread::sleep(POLL_EVERY);
         }
+    }
+
+    /// Tells the host a state of this order, until it confirms that it has it. False if it does not.
+    pub fn confirmed(&self, state: State) -> Result<bool, Interrupted> {
+        for _ in 0..CONFIRM_TRIES {
+            let key = self.task.order.key.0.clone();
+            let told = v1::DispatchState { key, journal_position: 0, state: Some(state.clone()) };
+            let mut confirmed = self.confirmed.clone();
+            let answer = async {
+                self.link.tell(told).await;
+                confirmed.wait_for(|confirmed| *confirmed).await.is_ok()
+            };
+            let answered = async { tokio::time::timeout(CONFIRM_WITHIN, answer).await.unwrap_or(false) };
+            // Without a stream it is not told, and told again.
+            if self.wait(answered)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells the host how far it is. For people: no decision hangs on it.

@@ -8,6 +8,7 @@ use super::{
     control::{self, Control},
     hands::{Failure, Hands, Still},
     images::Images,
+    outside::{End, Outside},
     run::Run,
     snapshot::{self, ahead::Ahead, precopy, send::Sender},
 };
@@ -146,7 +147,15 @@ impl Executor {
             verb::RESTORE => match entry.filter(|entry| entry.generation == task.target.generation + 1) {
                 Some(entry) if entry.state == State::Running => {
                     self.images.forget(&task.order.key);
-                    Done::ok("restored; the agent was restarted before it could say so, and the workload runs")
+                    match self.hands.reach(&entry) {
+                        Ok(()) => {
+                            Done::ok("restored; the agent was restarted before it could say so, and the workload runs")
+                        }
+                        Err(failure) => {
+                            let message = format!("{cut}; the copy runs, and cannot be reached: {}", failure.message);
+                            Done::unknown(CODE, message)
+                        }
+                    }
                 }
                 Some(_) => Done::unknown(CODE, format!("{cut}, and the restored workload does not run")),
                 None => {
@@ -169,7 +178,7 @@ impl Executor {
             verb::DISCARD => self.discard(task),
             verb::RETIRE => match entry {
                 None => Done::ok("the source is gone"),
-                Some(entry) if entry.state == State::Exited => self.leave(&entry, "the source is gone"),
+                Some(entry) if entry.state == State::Exited => self.retire_entry(&entry),
                 Some(_) => Done::failed(CODE, format!("{cut}; the source is still there, stopped")),
             },
             other => Done::unknown(CODE, format!("{cut}, and this agent does not know `{other}`")),
@@ -226,7 +235,7 @@ impl Executor {
         run.phase("dumping").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let taken_at = clock::now();
-        let Still { body, let_go } = self.hands.dump(entry, &images, run)?;
+        let Still { body, outside, let_go } = self.hands.dump(entry, &images, run)?;
         let dump_ms = run.elapsed_ms() - before_ms;
         // It stands still from here on: what can be done side by side is.
         let stopped = Entry { state: State::Stopped, since: clock::now(), body, ..entry.clone() };
@@ -266,9 +275,12 @@ impl Executor {
             left.and(digest)
         })?;
         let late_bytes = sender.sent_bytes().saturating_sub(ahead.sent_bytes);
-        let message = format!(
+        let mut message = format!(
             "dumped in {dump_ms} ms and stored {total_bytes} bytes, {late_bytes} of them after it was stopped; the source is stopped"
         );
+        if let Some(note) = outside.note() {
+            message = format!("{message}; {note}");
+        }
         let mut done = Done::ok(message)
             .evidence("bytes", Value::Bytes(total_bytes))
             .evidence("bytes-late", Value::Bytes(late_bytes))
@@ -279,6 +291,15 @@ impl Executor {
             .evidence("files", Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)))
             .evidence("dump", Value::Duration(dump_ms))
             .progress("progress", progress);
+        let left = [
+            ("pipes-written", outside.pipes_of(End::Writes)),
+            ("pipes-read", outside.pipes_of(End::Reads)),
+            ("connections-closed", usize::try_from(outside.connections().0).unwrap_or(usize::MAX)),
+            ("connections-moved", usize::try_from(outside.connections().1).unwrap_or(usize::MAX)),
+        ];
+        for (name, count) in left.into_iter().filter(|(_, count)| *count > 0) {
+            done = done.evidence(name, Value::Integer(i64::try_from(count).unwrap_or(i64::MAX)));
+        }
         done.outputs.insert(MANIFEST.into(), digest.0);
         Ok(done)
     }
@@ -356,7 +377,8 @@ impl Executor {
         let fetch_ms = run.elapsed_ms() - read_ms;
         run.phase("restoring").map_err(io)?;
         let before_ms = run.elapsed_ms();
-        let body = self.hands.restore(&manifest, &images, run)?;
+        let outside = Outside::read(&images)?;
+        let body = self.hands.restore(&manifest, &outside, &images, run)?;
         let restore_ms = run.elapsed_ms() - before_ms;
         let entry = Entry {
             spec: manifest.workload.clone(),
@@ -365,13 +387,21 @@ impl Executor {
             since: clock::now(),
             body,
             adopted: false,
+            tcp: outside.tcp.clone(),
         };
         if let Err(failure) = self.put(entry.clone()) {
             // A copy that this agent would not know after a restart must not live.
             self.hands.end(&entry)?;
             return Err(failure);
         }
-        let message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
+        self.hands.reach(&entry).map_err(|failure| {
+            let message = format!("it was restored and runs, and yet cannot be reached: {}", failure.message);
+            Failure::new("restore.left", message)
+        })?;
+        let mut message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
+        if let Some(note) = outside.note() {
+            message = format!("{message}; {note}");
+        }
         Ok(Done::ok(message)
             .evidence("bytes", Value::Bytes(manifest.total_bytes))
             .evidence("bytes-ahead", Value::Bytes(ahead_bytes))
@@ -501,9 +531,15 @@ impl Executor {
     }
 
     fn retire(&self, task: &Task) -> Done {
-        let Some(entry) = self.registry.get(&task.workload) else { return Done::ok("the source is gone") };
-        match self.hands.end(&entry) {
-            Ok(()) => self.leave(&entry, "the source is gone"),
+        match self.registry.get(&task.workload) {
+            None => Done::ok("the source is gone"),
+            Some(entry) => self.retire_entry(&entry),
+        }
+    }
+
+    fn retire_entry(&self, entry: &Entry) -> Done {
+        match self.hands.end(entry) {
+            Ok(()) => self.leave(entry, "the source is gone"),
             Err(failure) => Done::unknown(failure.code, failure.message),
         }
     }

@@ -19,7 +19,7 @@ impl Source for Disk {
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let mut disks: Vec<_> = procfs::diskstats()?.into_iter().filter(|disk| is_whole(&disk.name)).collect();
         if disks.is_empty() {
-            return Err(Missing("no disk is to be seen".into()));
+            return Err(Missing::new("no disk is to be seen"));
         }
         disks.sort_by(|a, b| a.name.cmp(&b.name));
         let read: f64 = disks.iter().map(|disk| disk.sectors_read as f64).sum();

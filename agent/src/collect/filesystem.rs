@@ -46,8 +46,8 @@ impl Source for FileSystem {
 
 /// The used share. As df has it: what is reserved for root counts as neither used nor free.
 fn used(path: &Path) -> Result<Option<f64>, Missing> {
-    let stat =
-        rustix::fs::statvfs(path).map_err(|error| Missing(format!("{} cannot be asked: {error}", path.display())))?;
+    let stat = rustix::fs::statvfs(path)
+        .map_err(|error| Missing::new(format!("{} cannot be asked: {error}", path.display())))?;
     let used = stat.f_blocks.saturating_sub(stat.f_bfree) as f64;
     let usable = used + stat.f_bavail as f64;
     Ok((usable > 0.0).then(|| used / usable))

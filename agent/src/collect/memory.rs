@@ -13,7 +13,7 @@ impl Source for Memory {
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let info = Meminfo::current()?;
-        let available = info.mem_available.ok_or_else(|| Missing("this kernel does not tell `MemAvailable`".into()))?;
+        let available = info.mem_available.ok_or_else(|| Missing::new("this kernel does not tell `MemAvailable`"))?;
         into.node(metric::MEMORY_AVAILABLE, "By", &[], available as f64);
         if info.mem_total > 0 {
             let share = 1.0 - (available as f64 / info.mem_total as f64).min(1.0);

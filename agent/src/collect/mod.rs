@@ -1,80 +1,58 @@
 //! What this machine and its workloads are doing, sampled at a steady pace.
 //!
-//! Each source is one file with its own probe ("can I run here, and if not, why?"). Names and units are those of
-//! [`aether_core::metric`]. A source that fails later is told once, and tried again at the next sample.
+//! Each source is one file or folder with its own probe ("can I run here, and if not, why, and what instead?"). Names and
+//! units are those of [`aether_core::metric`]; docs/metrics.md has all of them. A source has an interval of its own, and
+//! one that may take long has a thread of its own ([`apart`]). One that fails later is told once, and tried again.
 
+mod apart;
+mod bpf;
+mod cgroup;
 mod cpu;
 mod disk;
+pub mod external;
 mod filesystem;
 mod gpu;
+pub mod inventory;
+mod links;
 mod load;
 mod memory;
+mod names;
+mod netlink;
 mod network;
+mod perf;
 mod pressure;
 mod process;
+mod programs;
+mod sensors;
+mod sockets;
+mod source;
+mod taskstats;
 mod uptime;
 
 use crate::{
     act::control::{cgroup::Cgroups, gpu::Gpus},
+    clock::{self, Stopwatch},
     drill::Stage,
     workloads::Registry,
 };
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
-    telemetry::{Sample, SeriesKey, SeriesSamples},
+    telemetry::{DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
+use apart::{Answer, Apart};
+use source::{Readings, Sink, Source};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
-use thiserror::Error;
-use tracing::warn;
+use tracing::{info, warn};
 
-/// Why a source cannot tell anything, for a person.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct Missing(String);
-
-impl From<procfs::ProcError> for Missing {
-    fn from(error: procfs::ProcError) -> Self {
-        Missing(error.to_string())
-    }
-}
-
-/// One place where numbers come from.
-trait Source: Send {
-    /// What it is called in the configuration; its capability is `telemetry.<name>`.
-    fn name(&self) -> &'static str;
-    /// Takes one sample of everything it knows. Also the probe: one that works here works later.
-    fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing>;
-}
-
-/// Where a source puts its readings.
-struct Sink<'a> {
-    node: &'a NodeId,
-    at: Time,
-    series: &'a mut BTreeMap<SeriesKey, Vec<Sample>>,
-}
-
-impl Sink<'_> {
-    fn node(&mut self, metric: &str, unit: &str, attributes: &[(&str, &str)], value: f64) {
-        let subject = SubjectRef::node(self.node.as_str());
-        self.put(subject, metric, unit, attributes, value);
-    }
-
-    /// A value that is no number says nothing, and is left out.
-    fn put(&mut self, subject: SubjectRef, metric: &str, unit: &str, attributes: &[(&str, &str)], value: f64) {
-        if !value.is_finite() {
-            return;
-        }
-        let attributes = attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let key = SeriesKey { subject, metric: metric.into(), unit: unit.into(), attributes };
-        self.series.entry(key).or_default().push(Sample { at: self.at, value });
-    }
-}
+pub use external::External;
+pub use source::Missing;
 
 /// The last sample of each metric, for preconditions: they are checked once more where an order is carried out.
 #[derive(Clone, Debug, Default)]
@@ -102,19 +80,101 @@ impl Latest {
 /// How one source stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    pub source: &'static str,
+    pub source: String,
     /// None: it works.
-    pub missing: Option<String>,
+    pub missing: Option<Missing>,
 }
+
+/// One source, when it was last asked, and how it stood then.
+struct Slot {
+    name: String,
+    place: Place,
+    interval: Duration,
+    last: Option<Time>,
+    missing: Option<Missing>,
+}
+
+/// Where a source does its work.
+enum Place {
+    /// On the collector's own thread: it answers at once.
+    Here(Box<dyn Source>),
+    /// On a thread of its own.
+    Apart(Apart),
+}
+
+impl Slot {
+    fn new(name: &str, interval: Duration, place: Place) -> Self {
+        Self { name: name.into(), place, interval, last: None, missing: None }
+    }
+
+    fn here(source: Box<dyn Source>) -> Self {
+        let interval = source.interval().unwrap_or_default();
+        let name = source.name().to_string();
+        Self::new(&name, interval, Place::Here(source))
+    }
+
+    fn apart(source: Box<dyn Source>, node: &NodeId, patience: Duration) -> Self {
+        let interval = source.interval().unwrap_or_default();
+        let name = source.name().to_string();
+        Self::new(&name, interval, Place::Apart(Apart::of(source, node, patience)))
+    }
+
+    /// A source is named, or the group that it is of: `external` for `external.billing`.
+    fn is_off(&self, disabled: &BTreeSet<String>) -> bool {
+        let group = self.name.split_once('.').map(|(group, _)| group);
+        disabled.contains(&self.name) || group.is_some_and(|group| disabled.contains(group))
+    }
+
+    /// A clock that was set back makes all due. One that fails, with nothing in its stead, is not asked each time.
+    fn is_due(&self, at: Time) -> bool {
+        let Some(last) = self.last else { return true };
+        let barren = self.missing.as_ref().is_some_and(|missing| missing.fallback.is_none());
+        let interval = if barren { self.interval.max(RETRY_EVERY) } else { self.interval };
+        at < last || Duration::from_millis(at.since_ms(last) + SLACK_MS) >= interval
+    }
+
+    /// Takes down how it went; true if that is news.
+    fn judge(&mut self, result: Result<(), Missing>) -> bool {
+        let missing = result.err();
+        match (&self.missing, &missing) {
+            (None, Some(missing)) => {
+                warn!(source = self.name, %missing, "a source of telemetry does not tell what it should; it is tried again");
+            }
+            (Some(_), None) => info!(source = self.name, "a source of telemetry tells again"),
+            // In other words each time, perhaps: the first ones stand.
+            (Some(_), Some(_)) => return false,
+            (None, None) => return false,
+        }
+        self.missing = missing;
+        true
+    }
+
+    fn standing(&self, disabled: &BTreeSet<String>) -> Standing {
+        let off = || Missing::new("switched off by `disabled_sources`");
+        let missing = if self.is_off(disabled) { Some(off()) } else { self.missing.clone() };
+        Standing { source: self.name.clone(), missing }
+    }
+}
+
+/// A failing source is tried again this often.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// A sample comes this much early at most: the pace of the collector is not exact.
+const SLACK_MS: u64 = 50;
+/// How long a sample waits for the sources on threads of their own, all together. What comes later is in the next batch.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long the probe waits for them.
+const PROBE_WITHIN: Duration = Duration::from_secs(5);
+/// How long one of them may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All sources of this machine.
 pub struct Collector {
     node: NodeId,
-    sources: Vec<Box<dyn Source>>,
-    /// Sources whose last sample failed, so that each failure is told once.
-    failing: BTreeSet<&'static str>,
-    pending: BTreeMap<SeriesKey, Vec<Sample>>,
+    slots: Vec<Slot>,
+    pending: Readings,
     latest: Latest,
+    /// A source began to fail, or works again, since the last look.
+    news: bool,
 }
 
 /// What sources look at beside the machine itself.
@@ -123,13 +183,14 @@ pub struct Watched {
     pub cgroups: Cgroups,
     pub gpus: Gpus,
     pub stage: Stage,
+    pub externals: Vec<External>,
 }
 
 impl Watched {
     /// These workloads, and nothing else.
     pub fn only(registry: Arc<Registry>) -> Self {
         let gpus = Gpus::absent("nobody looked".into());
-        Self { registry, cgroups: Cgroups::default(), gpus, stage: Stage::default() }
+        Self { registry, cgroups: Cgroups::default(), gpus, stage: Stage::default(), externals: vec![] }
     }
 }
 
@@ -138,8 +199,9 @@ const LATEST_KEPT_MS: u64 = 3_600_000;
 
 impl Collector {
     pub fn new(node: NodeId, state: &Path, watched: Watched) -> Self {
-        let Watched { registry, cgroups, gpus, stage } = watched;
-        let sources: Vec<Box<dyn Source>> = vec![
+        let Watched { registry, cgroups, gpus, stage, externals } = watched;
+        let sys = Path::new("/sys");
+        let here: Vec<Box<dyn Source>> = vec![
             Box::new(cpu::Cpu::default()),
             Box::new(memory::Memory),
             Box::new(load::Load),
@@ -148,95 +210,130 @@ impl Collector {
             Box::new(filesystem::FileSystem::of(state, stage.clone())),
             Box::new(pressure::Pressure),
             Box::new(uptime::Uptime),
-            Box::new(process::Workloads::of(registry, cgroups, stage.clone())),
-            Box::new(gpu::Gpu::of(gpus, stage)),
+            Box::new(process::Workloads::of(registry.clone(), cgroups.clone(), stage.clone())),
+            Box::new(cgroup::ControlGroups::of(cgroups, registry.clone())),
+            Box::new(links::Links::default()),
+            Box::new(taskstats::TaskStats::of(registry)),
+            Box::new(perf::Perf::default()),
+            Box::new(perf::PerfHardware::default()),
+            Box::new(sensors::Rapl::at(sys)),
         ];
-        Self { node, sources, failing: BTreeSet::new(), pending: BTreeMap::new(), latest: Latest::default() }
+        // What may take long: a lock of a process's memory map, very many sockets, a chip on a slow bus.
+        let apart: Vec<Box<dyn Source>> = vec![
+            Box::new(programs::Programs::default()),
+            Box::new(sockets::Sockets::default()),
+            Box::new(sensors::Hwmon::at(sys)),
+            Box::new(sensors::Thermal::at(sys)),
+        ];
+        let mut slots: Vec<Slot> = here.into_iter().map(Slot::here).collect();
+        slots.extend(apart.into_iter().map(|source| Slot::apart(source, &node, PATIENCE)));
+        slots.extend(externals.into_iter().map(|external| {
+            let patience = external.timeout + PATIENCE;
+            Slot::apart(Box::new(external::Scrape::of(external)), &node, patience)
+        }));
+        slots.push(Slot::new(gpu::NAME, Duration::ZERO, Place::Apart(gpu::begin(&node, gpus, stage))));
+        Self { node, slots, pending: Readings::default(), latest: Latest::default(), news: false }
+    }
+
+    /// And what only programs inside of the kernel see. They may cost this share of the time that processors are busy.
+    #[must_use]
+    pub fn with_bpf(mut self, registry: &Arc<Registry>, cgroups: &Cgroups, budget: f64) -> Self {
+        self.slots.extend(bpf::sources(registry, cgroups, budget).into_iter().map(Slot::here));
+        self
+    }
+
+    /// With other intervals than those of the sources themselves.
+    #[must_use]
+    pub fn at_intervals(mut self, intervals: &BTreeMap<String, Duration>) -> Self {
+        for slot in &mut self.slots {
+            if let Some(interval) = intervals.get(&slot.name) {
+                slot.interval = *interval;
+            }
+        }
+        self
     }
 
     pub fn latest(&self) -> Latest {
         self.latest.clone()
     }
 
-    /// Asks each source whether it can run here.
+    /// Asks each source whether it can run here. What they tell is not kept.
     pub fn probe(&mut self, disabled: &BTreeSet<String>) -> Vec<Standing> {
-        let mut series = BTreeMap::new();
-        let mut sink = Sink { node: &self.node, at: Time(0), series: &mut series };
-        let mut stand = |source: &mut Box<dyn Source>| {
-            let missing = if disabled.contains(source.name()) {
-                Some("switched off by `disabled_sources` of the configuration".into())
-            } else {
-                source.sample(&mut sink).err().map(|missing| missing.to_string())
-            };
-            Standing { source: source.name(), missing }
-        };
-        self.sources.iter_mut().map(&mut stand).collect()
+        self.ask(clock::now(), disabled, PROBE_WITHIN);
+        for slot in self.slots.iter_mut().filter(|slot| !slot.is_off(disabled)) {
+            if let Place::Apart(apart) = &slot.place
+                && apart.is_fresh(PROBE_WITHIN * 2)
+            {
+                slot.judge(Err(Missing::new(format!("no answer within {} s", PROBE_WITHIN.as_secs()))));
+            }
+            slot.last = None;
+        }
+        self.pending = Readings::default();
+        self.news = false;
+        self.standings(disabled)
     }
 
-    /// Takes one sample of every source that is on.
+    /// How each source stands.
+    pub fn standings(&self, disabled: &BTreeSet<String>) -> Vec<Standing> {
+        self.slots.iter().map(|slot| slot.standing(disabled)).collect()
+    }
+
+    /// Whether a source stands otherwise than when this was last asked.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Takes one sample of every source that is on and due.
     pub fn sample(&mut self, at: Time, disabled: &BTreeSet<String>) {
-        let mut sink = Sink { node: &self.node, at, series: &mut self.pending };
-        for source in self.sources.iter_mut().filter(|source| !disabled.contains(source.name())) {
-            match source.sample(&mut sink) {
-                Ok(()) => {
-                    self.failing.remove(source.name());
+        self.ask(at, disabled, GRACE);
+        self.latest.replace(&self.pending.series);
+    }
+
+    fn ask(&mut self, at: Time, disabled: &BTreeSet<String>, grace: Duration) {
+        // Those with threads of their own work while the others do.
+        for slot in &mut self.slots {
+            let (off, due) = (slot.is_off(disabled), slot.is_due(at));
+            match &mut slot.place {
+                Place::Here(source) if off => source.rest(),
+                Place::Here(_) => {}
+                Place::Apart(apart) if off => apart.rest(),
+                Place::Apart(apart) if due => {
+                    slot.last = Some(at);
+                    apart.ask(at);
                 }
-                Err(missing) if self.failing.insert(source.name()) => {
-                    warn!(source = source.name(), %missing, "a source of telemetry tells nothing; it is tried again");
-                }
-                Err(_) => {}
+                Place::Apart(_) => {}
             }
         }
-        self.latest.replace(&self.pending);
+        for slot in self.slots.iter_mut().filter(|slot| !slot.is_off(disabled) && slot.is_due(at)) {
+            if let Place::Here(source) = &mut slot.place {
+                slot.last = Some(at);
+                let result = source.sample(&mut Sink { node: &self.node, at, readings: &mut self.pending });
+                self.news |= slot.judge(result);
+            }
+        }
+        let watch = Stopwatch::start();
+        for slot in &mut self.slots {
+            let Place::Apart(apart) = &mut slot.place else { continue };
+            // One that owes since long is not waited for.
+            let within = if apart.is_fresh(grace) { grace.saturating_sub(watch.elapsed()) } else { Duration::ZERO };
+            if let Some(Answer { readings, result }) = apart.hear(within) {
+                self.pending.absorb(readings);
+                self.news |= slot.judge(result);
+            }
+        }
     }
 
     /// Puts a reading of the agent's own beside those of the sources.
     pub fn note(&mut self, at: Time, metric: &str, unit: &str, value: f64) {
-        Sink { node: &self.node, at, series: &mut self.pending }.node(metric, unit, &[], value);
+        Sink { node: &self.node, at, readings: &mut self.pending }.node(metric, unit, &[], value);
     }
 
-    /// What was sampled since the last call.
-    pub fn take(&mut self) -> Vec<SeriesSamples> {
-        std::mem::take(&mut self.pending).into_iter().map(|(key, samples)| SeriesSamples { key, samples }).collect()
+    /// What was sampled, and what happened, since the last call.
+    pub fn take(&mut self) -> (Vec<SeriesSamples>, Vec<DiscreteEvent>) {
+        let Readings { series, events } = std::mem::take(&mut self.pending);
+        (series.into_iter().map(|(key, samples)| SeriesSamples { key, samples }).collect(), events)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use aether_core::metric;
-
-    #[test]
-    fn this_machine_tells_what_the_catalogue_of_metrics_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Registry::open(&folder.path().join("workloads.json"), "boot".into()).unwrap());
-        let mut collector = Collector::new(NodeId::new("node-a"), folder.path(), Watched::only(registry));
-        collector.sample(Time(1_000), &BTreeSet::new());
-        crate::process::poll(std::time::Duration::from_millis(50), || None::<()>);
-        collector.sample(Time(2_000), &BTreeSet::from(["load".into()]));
-        let taken = collector.take();
-        let count = |name: &str| taken.iter().filter(|s| s.key.metric == name).map(|s| s.samples.len()).sum::<usize>();
-        // A share needs two readings of the counters.
-        assert_eq!(count(metric::CPU_UTILIZATION), 1);
-        assert_eq!(count(metric::LOAD_1M), 1);
-        for name in [metric::MEMORY_UTILIZATION, metric::MEMORY_AVAILABLE, metric::CPU_COUNT, metric::UPTIME] {
-            assert_eq!(count(name), 2, "{name}");
-        }
-        assert_eq!(count(metric::FILESYSTEM_UTILIZATION), 2);
-        let shares = [metric::CPU_UTILIZATION, metric::MEMORY_UTILIZATION, metric::FILESYSTEM_UTILIZATION];
-        for series in taken.iter().filter(|series| shares.contains(&series.key.metric.as_str())) {
-            assert!(series.samples.iter().all(|sample| (0.0..=1.0).contains(&sample.value)), "{series:?}");
-        }
-        assert!(collector.take().is_empty());
-    }
-
-    #[test]
-    fn what_is_switched_off_says_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Registry::open(&folder.path().join("workloads.json"), "boot".into()).unwrap());
-        let mut collector = Collector::new(NodeId::new("node-a"), folder.path(), Watched::only(registry));
-        let standing = collector.probe(&BTreeSet::from(["cpu".into()]));
-        let cpu = standing.iter().find(|standing| standing.source == "cpu").unwrap();
-        assert!(cpu.missing.as_deref().unwrap().contains("disabled_sources"));
-    }
-}
+mod tests;

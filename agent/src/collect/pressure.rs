@@ -13,7 +13,7 @@ impl Source for Pressure {
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let missing = |error: procfs::ProcError| {
-            Missing(format!("{error}; the kernel needs CONFIG_PSI, and no `psi=0` on its command line"))
+            Missing::new(format!("{error}; the kernel needs CONFIG_PSI, and no `psi=0` on its command line"))
         };
         let some = [
             ("cpu", CpuPressure::current().map_err(missing)?.some.avg10),

@@ -5,7 +5,7 @@ use crate::{
     act::control::cgroup::{Bounds, Cgroups},
     clock,
     process::ProcessRef,
-    workloads::{Body, Entry, Registry, State},
+    workloads::{Body, Entry, Registry, State, Tcp},
 };
 use aether_core::{
     drill::Kind,
@@ -102,7 +102,15 @@ impl Maker {
         self.stage.set(|set| set.workload = Some((id.clone(), record.kind)));
         let generation = self.registry.generation(&id).map_or(1, |generation| generation + 1);
         let body = Body::Process { root, namespace: None };
-        let entry = Entry { spec, generation, state: State::Running, since: clock::now(), body, adopted: false };
+        let entry = Entry {
+            spec,
+            generation,
+            state: State::Running,
+            since: clock::now(),
+            body,
+            adopted: false,
+            tcp: Tcp::Refuse,
+        };
         self.registry.put(entry).map_err(io::Error::other)
     }
 

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails a test")]
 
+pub mod wires;
+
 use aether_agent::{
     act::{criu::Criu, images::Images},
     capabilities::boot_id,
@@ -35,7 +37,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -127,6 +129,7 @@ pub struct Host {
     pub address: String,
     key: Arc<SigningKey>,
     world: Arc<watch::Sender<World>>,
+    tasks: tokio_util::task::TaskTracker,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -351,7 +354,7 @@ fn take(
                 node.workloads = report.workloads.into_iter().map(|w| (w.id.clone(), w)).collect();
             }
             Payload::DispatchState(state) => {
-                if matches!(state.state, Some(State::Outcome(_))) && !hold_acks {
+                if matches!(state.state, Some(State::Outcome(_) | State::Sleeping(_))) && !hold_acks {
                     answers.push(ServerPayload::DispatchStateAck(v1::DispatchStateAck { key: state.key.clone() }));
                 }
                 world.nodes.get_mut(name).unwrap().states.push(state);
@@ -440,7 +443,7 @@ impl Host {
         let server = tasks.spawn(async move {
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        Self { address, key, world, server }
+        Self { address, key, world, tasks, server }
     }
 
     pub fn change(&self, change: impl FnOnce(&mut World)) {
@@ -545,7 +548,7 @@ impl Host {
         let parse = |state: &State| match state {
             State::Outcome(outcome) => Some(serde_json::from_slice(&outcome.outcome).unwrap()),
             State::Refused(refused) => panic!("refused: {refused:?}"),
-            State::Accepted(_) | State::Progress(_) => None,
+            State::Accepted(_) | State::Progress(_) | State::Sleeping(_) => None,
         };
         self.state(node, key, parse).await
     }
@@ -554,7 +557,7 @@ impl Host {
         let parse = |state: &State| match state {
             State::Refused(refused) => Some(refused.clone()),
             State::Outcome(outcome) => panic!("not refused: {}", String::from_utf8_lossy(&outcome.outcome)),
-            State::Accepted(_) | State::Progress(_) => None,
+            State::Accepted(_) | State::Progress(_) | State::Sleeping(_) => None,
         };
         self.state(node, key, parse).await
     }
@@ -639,6 +642,8 @@ pub struct Agent {
     pub state: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// A network namespace that it runs in.
+    namespace: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -654,18 +659,29 @@ impl Agent {
         arguments: &[&str],
         environment: Vec<(String, String)>,
     ) -> Self {
+        Self::in_namespace(folder, node, host, arguments, environment, None)
+    }
+
+    pub fn in_namespace(
+        folder: &Path,
+        node: &str,
+        host: &str,
+        arguments: &[&str],
+        environment: Vec<(String, String)>,
+        namespace: Option<PathBuf>,
+    ) -> Self {
         let state = folder.join(node);
         let mut all: Vec<String> = ["run", "--node", node, "--host", host].map(String::from).to_vec();
         all.extend(["--state".into(), state.display().to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).into()));
-        let mut agent = Self { node: node.into(), state, arguments: all, environment, child: None };
+        let mut agent = Self { node: node.into(), state, arguments: all, environment, namespace, child: None };
         agent.start(Some(TOKEN));
         agent
     }
 
     pub fn start(&mut self, token: Option<&str>) {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aether-agent"));
+        let mut command = wires::command(env!("CARGO_BIN_EXE_aether-agent"), self.namespace.as_deref());
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(token) = token {

@@ -19,10 +19,62 @@ pub const DISK_IO_TIME: &str = "system.disk.io_time";
 pub const FILESYSTEM_UTILIZATION: &str = "system.filesystem.utilization";
 /// Bytes received and sent, attribute `network.io.direction`. Cumulative. Unit `By`. Subject: node.
 pub const NETWORK_IO: &str = "system.network.io";
+/// Packets that an interface received or sent with errors, attributes `network.interface.name` and
+/// `network.io.direction`. Cumulative. Unit `{error}`. Subject: node.
+pub const NETWORK_ERRORS: &str = "system.network.errors";
+/// Packets that an interface dropped, attributes as before. Cumulative. Unit `{packet}`. Subject: node.
+pub const NETWORK_DROPPED: &str = "system.network.packet.dropped";
+/// 1 while an interface has a link, attribute `network.interface.name`. Unit `1`. Subject: node.
+pub const LINK_UP: &str = "aether.network.link.up";
+/// How fast the link is, attribute as before. Unit `bit/s`. Subject: node.
+pub const LINK_SPEED: &str = "aether.network.link.speed";
+/// How often the link came or went, attribute as before. Cumulative. Unit `{change}`. Subject: node.
+pub const LINK_CHANGES: &str = "aether.network.link.changes";
+/// Sockets by state, attributes `network.connection.state` and `network.transport`. Unit `{connection}`. Subject: node.
+pub const NETWORK_CONNECTIONS: &str = "system.network.connection.count";
+/// TCP segments sent. Cumulative. Unit `{segment}`. Subject: node.
+pub const TCP_SENT: &str = "aether.tcp.segments.sent";
+/// TCP segments sent again. Cumulative. Unit `{segment}`. Subject: node.
+pub const TCP_RETRANSMITTED: &str = "aether.tcp.segments.retransmitted";
+/// TCP connections that wait for an answer and send again now. Unit `{connection}`. Subject: node.
+pub const TCP_RETRANSMITTING: &str = "aether.tcp.connections.retransmitting";
+/// How full the fullest accept queue is. Unit `1`. Subject: node.
+pub const TCP_LISTEN_BACKLOG: &str = "aether.tcp.listen.backlog.utilization";
+/// Connections that found an accept queue full. Cumulative. Unit `{connection}`. Subject: node.
+pub const TCP_LISTEN_OVERFLOWS: &str = "aether.tcp.listen.overflows";
+/// Connections that a listener dropped, for whatever reason. Cumulative. Unit `{connection}`. Subject: node.
+pub const TCP_LISTEN_DROPS: &str = "aether.tcp.listen.drops";
+/// Switches from one thread to another. Cumulative. Unit `{context_switch}`. Subject: node.
+pub const CONTEXT_SWITCHES: &str = "aether.system.context_switches";
+/// Threads moved to another processor. Cumulative. Unit `{migration}`. Subject: node.
+pub const CPU_MIGRATIONS: &str = "aether.system.cpu.migrations";
+/// Page faults, attribute `system.paging.fault.type` (minor, major). Cumulative. Unit `{fault}`. Subject: node.
+pub const PAGING_FAULTS: &str = "system.paging.faults";
+/// Cycles of all processors, where they count them. Cumulative. Unit `{cycle}`. Subject: node.
+pub const CPU_CYCLES: &str = "aether.system.cpu.cycles";
+/// Instructions of all processors, where they count them. Cumulative. Unit `{instruction}`. Subject: node.
+pub const CPU_INSTRUCTIONS: &str = "aether.system.cpu.instructions";
+/// Processes by state, attribute `process.state`. Unit `{process}`. Subject: node.
+pub const PROCESS_COUNT: &str = "system.process.count";
+/// Processors that a program keeps busy, attribute `process.executable.name`. Unit `{cpu}`. Subject: node.
+pub const PROGRAM_CPU: &str = "aether.program.cpu";
+/// Resident memory of a program's processes, attribute as before; shared memory counts for each. Unit `By`. Subject: node.
+pub const PROGRAM_MEMORY: &str = "aether.program.memory.usage";
+/// Memory of a program's processes, with what is shared shared out; attribute as before. Unit `By`. Subject: node.
+pub const PROGRAM_PSS: &str = "aether.program.memory.pss";
+/// Swapped out memory of a program's processes, attribute as before. Unit `By`. Subject: node.
+pub const PROGRAM_SWAP: &str = "aether.program.memory.swap";
+/// Open descriptors of a program's processes, attribute as before. Unit `{file_descriptor}`. Subject: node.
+pub const PROGRAM_FILES: &str = "aether.program.file_descriptors";
+/// What a program reads from and writes to disks, attribute as before. Unit `By/s`. Subject: node.
+pub const PROGRAM_IO: &str = "aether.program.disk.io";
 /// Share of time in which some task waited, attribute `resource` (cpu, io, memory), from PSI avg10. Unit `1`. Subject: node.
 pub const PRESSURE_SOME: &str = "aether.system.pressure.some";
 /// Seconds since boot. Unit `s`. Subject: node.
 pub const UPTIME: &str = "system.uptime";
+
+/// 1 while a node sleeps on order: silent since it announced that it goes. Told by the host. Unit `1`. Subject: node.
+pub const NODE_ASLEEP: &str = "aether.node.asleep";
 
 /// CPU seconds used, attribute `cpu.mode`. Cumulative. Unit `s`. Subject: workload.
 pub const PROCESS_CPU_TIME: &str = "process.cpu.time";
@@ -42,8 +94,71 @@ pub const WORKLOAD_CPU_DEMAND: &str = "aether.workload.cpu.demand";
 /// Share of the node's memory that its cgroup lets a workload have. Unit `1`. Subject: workload; and node, as before.
 pub const WORKLOAD_MEMORY_REACH: &str = "aether.workload.memory.reach";
 
+/// How long a workload's threads waited, attribute `resource` (cpu, io, swap, reclaim). Cumulative. Unit `s`. Subject:
+/// workload.
+pub const WORKLOAD_DELAY: &str = "aether.workload.delay";
+/// How often a workload's threads gave up a processor or were taken off it, attribute `process.context_switch.type`
+/// (voluntary, involuntary). Cumulative. Unit `{context_switch}`. Subject: workload.
+pub const PROCESS_CONTEXT_SWITCHES: &str = "process.context_switches";
+
+/// CPU seconds that a control group used. Cumulative. Unit `s`. Subject: workload, of its own group; and node, with the
+/// attribute `cgroup`. So are those that follow.
+pub const CGROUP_CPU_TIME: &str = "aether.cgroup.cpu.time";
+/// Seconds for which its quota held it back, once it did. Cumulative. Unit `s`.
+pub const CGROUP_THROTTLED_TIME: &str = "aether.cgroup.cpu.throttled.time";
+/// Memory that is charged to it. Unit `By`.
+pub const CGROUP_MEMORY_USAGE: &str = "aether.cgroup.memory.usage";
+/// The most memory that it may have, where there is a limit. Unit `By`.
+pub const CGROUP_MEMORY_LIMIT: &str = "aether.cgroup.memory.limit";
+/// Attribute `event`: `oom` (it was at its limit and nothing could be reclaimed), `oom_kill` (a process was killed).
+/// Cumulative. Unit `{event}`.
+pub const CGROUP_MEMORY_EVENTS: &str = "aether.cgroup.memory.events";
+/// Bytes read and written, attribute `disk.io.direction`. Cumulative. Unit `By`.
+pub const CGROUP_IO: &str = "aether.cgroup.io";
+/// Processes and threads in it. Unit `{process}`.
+pub const CGROUP_PIDS: &str = "aether.cgroup.pids";
+/// Share of time in which some task of it waited, attribute `resource`, from PSI avg10. Unit `1`.
+pub const CGROUP_PRESSURE: &str = "aether.cgroup.pressure.some";
+
 /// 1 while a GPU answers, 0 once it has fallen off the bus; attribute `gpu`. Unit `1`. Subject: node.
 pub const GPU_AVAILABLE: &str = "aether.gpu.available";
+/// Share of time in which some kernel ran on the GPU. Unit `1`. Subject: gpu.
+pub const GPU_UTILIZATION: &str = "hw.gpu.utilization";
+/// Device memory in use. Unit `By`. Subject: gpu.
+pub const GPU_MEMORY_USAGE: &str = "hw.gpu.memory.usage";
+/// Device memory that there is. Unit `By`. Subject: gpu.
+pub const GPU_MEMORY_LIMIT: &str = "hw.gpu.memory.limit";
+/// Share of device memory in use. Unit `1`. Subject: gpu.
+pub const GPU_MEMORY_UTILIZATION: &str = "hw.gpu.memory.utilization";
+/// Share of time in which device memory was read or written. Unit `1`. Subject: gpu.
+pub const GPU_MEMORY_BANDWIDTH: &str = "aether.gpu.memory.bandwidth.utilization";
+/// The power limit that is enforced. Unit `W`. Subject: gpu.
+pub const GPU_POWER_LIMIT: &str = "aether.gpu.power.limit";
+/// A clock, attribute `clock` (graphics, memory). Unit `Hz`. Subject: gpu.
+pub const GPU_CLOCK: &str = "aether.gpu.clock";
+/// 1 while the clocks are held back; attribute `reason` for one reason alone. Unit `1`. Subject: gpu.
+pub const GPU_THROTTLED: &str = "aether.gpu.throttled";
+/// NVLinks that are up. Unit `{link}`. Subject: gpu.
+pub const GPU_NVLINK_ACTIVE: &str = "aether.gpu.nvlink.active";
+/// Processes with a context on the GPU. Unit `{process}`. Subject: gpu.
+pub const GPU_PROCESSES: &str = "aether.gpu.process.count";
+/// Device memory of the programs that have most of it, attribute `process.executable.name`. Unit `By`. Subject: gpu.
+pub const GPU_PROCESS_MEMORY: &str = "aether.gpu.process.memory";
+/// MIG instances of the GPU. Unit `{instance}`. Subject: gpu.
+pub const GPU_MIG_INSTANCES: &str = "aether.gpu.mig.instances";
+/// Event: the driver reported an error of a GPU; attribute `xid` is its number. Subject: gpu.
+pub const GPU_XID: &str = "aether.gpu.xid";
+
+/// A temperature. Unit `Cel`. Subject: gpu; and node, with the attribute `hw.name`.
+pub const HW_TEMPERATURE: &str = "hw.temperature";
+/// Power drawn. Unit `W`. Subject: gpu; and node, with the attribute `hw.name`.
+pub const HW_POWER: &str = "hw.power";
+/// The slowest fan of a chip. Unit `rpm`. Subject: node, with the attribute `hw.name`.
+pub const HW_FAN_SPEED: &str = "hw.fan.speed";
+/// Energy used, since the agent's start. Cumulative. Unit `J`. Subject: node, with the attribute `hw.name`.
+pub const HW_ENERGY: &str = "hw.energy";
+/// Errors of hardware, attribute `error.type`. Cumulative. Unit `{error}`. Subject: gpu.
+pub const HW_ERRORS: &str = "hw.errors";
 
 /// Spot price of the node's instance type. Unit `{USD}/h`. Subject: node.
 pub const MARKET_PRICE: &str = "aether.market.price";
@@ -59,3 +174,53 @@ pub const IMPORTED_VALUE: &str = "aether.imported.value";
 pub const SPOOL_DEPTH: &str = "aether.agent.spool.depth";
 /// Batches that the agent's spool dropped, since its start. Cumulative. Unit `{batch}`. Subject: node.
 pub const SPOOL_LOST: &str = "aether.agent.spool.lost";
+
+/// How long tasks waited on a run queue before they ran, in the time since the last sample: half of them, and 99 of 100,
+/// at most so long. Unit `s`. Subject: node; node with the attribute `process.linux.cgroup`; workload.
+pub const RUN_QUEUE_P50: &str = "aether.system.run_queue.latency.p50";
+pub const RUN_QUEUE_P99: &str = "aether.system.run_queue.latency.p99";
+/// How often they waited. Cumulative. Unit `{wait}`. Subjects as before.
+pub const RUN_QUEUE_WAITS: &str = "aether.system.run_queue.waits";
+/// How long they waited in all. Cumulative. Unit `s`. Subjects as before.
+pub const RUN_QUEUE_TIME: &str = "aether.system.run_queue.time";
+/// How long threads were off the processor after they had blocked, of a sample of the threads. Unit `s`. Subjects as before.
+pub const OFF_CPU_P50: &str = "aether.system.off_cpu.duration.p50";
+pub const OFF_CPU_P99: &str = "aether.system.off_cpu.duration.p99";
+/// How often those were. Cumulative. Unit `{absence}`. Subjects as before.
+pub const OFF_CPU_COUNT: &str = "aether.system.off_cpu.absences";
+/// How long those were in all. Cumulative. Unit `s`. Subjects as before.
+pub const OFF_CPU_TIME: &str = "aether.system.off_cpu.time";
+/// How long requests to block devices took. Unit `s`. Subject: node; node with `system.device` and `disk.io.direction`
+/// (read, write, flush, discard, other).
+pub const BLOCK_P50: &str = "aether.system.disk.latency.p50";
+pub const BLOCK_P99: &str = "aether.system.disk.latency.p99";
+/// How many were completed. Cumulative. Unit `{operation}`. Subjects as before.
+pub const BLOCK_REQUESTS: &str = "aether.system.disk.requests";
+/// How long they took in all. Cumulative. Unit `s`. Subjects as before.
+pub const BLOCK_TIME: &str = "aether.system.disk.time";
+/// How long TCP connections that this machine asked for took to be made. Unit `s`. Subjects as of the run queue's.
+pub const TCP_CONNECT_P50: &str = "aether.system.tcp.connect.latency.p50";
+pub const TCP_CONNECT_P99: &str = "aether.system.tcp.connect.latency.p99";
+/// How many were made. Cumulative. Unit `{connection}`. Subjects as before.
+pub const TCP_CONNECTS: &str = "aether.system.tcp.connects";
+/// How long that took in all. Cumulative. Unit `s`. Subjects as before.
+pub const TCP_CONNECT_TIME: &str = "aether.system.tcp.connect.time";
+/// Connections that were asked for and not made. Cumulative. Unit `{connection}`. Subject: node.
+pub const TCP_CONNECT_FAILURES: &str = "aether.system.tcp.connect.failures";
+/// Segments that were sent again. Cumulative. Unit `{segment}`. Subject: node.
+pub const TCP_RETRANSMITS: &str = "aether.system.tcp.retransmits";
+/// Processes that ended, attribute `outcome` (ok, failed, killed). Cumulative. Unit `{process}`. Subject: node.
+pub const PROCESS_EXITS: &str = "aether.system.process.exits";
+/// Processes that were killed because memory ran out. Cumulative. Unit `{process}`. Subject: node.
+pub const OOM_KILLS: &str = "aether.system.oom_kills";
+/// Event: a process failed or was killed, or was a workload's first. Attributes `process.pid`, `process.parent_pid`,
+/// `process.executable.name`, `process.user.id`, `process.exit.code` or `process.exit.signal`, `process.linux.cgroup`, and
+/// `workload` where it was of one. Subject: node.
+pub const PROCESS_EXIT: &str = "aether.process.exit";
+/// Event: the kernel killed a process because memory ran out. Attributes as before, with `process.oom_score_adj` and
+/// `process.memory.virtual`. Subject as before.
+pub const PROCESS_OOM_KILL: &str = "aether.process.oom_kill";
+/// Share of the time that processors were busy that an eBPF source's programs took, attribute `source`. Unit `1`. Subject: node.
+pub const BPF_COST: &str = "aether.agent.bpf.cost";
+/// What an eBPF source found no room for, could not read or did not tell, attribute `source`. Cumulative. Unit `{record}`. Subject: node.
+pub const BPF_LOST: &str = "aether.agent.bpf.lost";

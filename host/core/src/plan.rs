@@ -10,7 +10,7 @@ pub mod forecast;
 mod resolve;
 
 pub use forecast::Forecast;
-pub use resolve::{KnownNode, KnownWorkload, Refusal, Resolved, World, resolve};
+pub use resolve::{KnownNode, KnownWorkload, Refusal, Resolved, WakeRoute, World, resolve};
 
 use crate::{
     catalogue::{SafetyClass, argument},

@@ -325,6 +325,7 @@ impl Machine {
             since: clock::now(),
             body: Body::Simulated { base: 0, since: clock::now() },
             adopted: false,
+            tcp: Default::default(),
         }
     }
 

@@ -379,6 +379,7 @@ pub(crate) fn client_kind(frame: &v1::ClientFrame) -> String {
                 Some(State::Accepted(_)) => "accepted".into(),
                 Some(State::Progress(_)) => "progress".into(),
                 Some(State::Outcome(_)) => "outcome".into(),
+                Some(State::Sleeping(_)) => "sleeping".into(),
                 None => "nothing".into(),
             };
             format!("{kind} {}", short(&state.key))

@@ -23,7 +23,7 @@ use aether_agent::{
     spool::Spool,
     state::StateFolder,
     uplink::{Inbound, Parts, Uplink},
-    workloads::{Registry, State},
+    workloads::{Registry, State, Tcp},
 };
 use aether_core::{
     catalogue::capability,
@@ -218,7 +218,7 @@ impl Node {
     }
 
     fn config(&self) -> Config {
-        let declared = |id: &String| Declared { spec: workload(id), adopt_pid: None };
+        let declared = |id: &String| Declared { spec: workload(id), adopt_pid: None, tcp: Tcp::Refuse };
         Config {
             node: id(self.number),
             host: "http://simulated".into(),
@@ -234,6 +234,9 @@ impl Node {
             sample_interval: Duration::from_secs(1),
             batch_interval: Duration::from_secs(1),
             disabled_sources: Default::default(),
+            intervals: Default::default(),
+            externals: vec![],
+            bpf_budget: 0.02,
             spool: SpoolLimits {
                 bytes: 1 << 20,
                 age: Duration::from_secs(3_600),
@@ -242,6 +245,7 @@ impl Node {
             },
             concurrent_maximum: 4,
             images_memory_bytes: 0,
+            power: Default::default(),
             drill: Default::default(),
             workloads: self.workloads.iter().map(declared).collect(),
         }

@@ -53,6 +53,8 @@ pub enum Error {
     Breaker(String),
     #[error("the cordon was not changed: {0}")]
     Cordon(String),
+    #[error("the request was not taken: {0}")]
+    Request(String),
     #[error("break-glass: {0}")]
     BreakGlass(String),
     #[error("{0}")]
@@ -111,6 +113,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0021", "Signals not taken"),
     ("AE0022", "Recorder full"),
     ("AE0023", "Changed meanwhile"),
+    ("AE0024", "Request not taken"),
     ("AE0030", "Not ready"),
     ("AE0031", "Internal error"),
     ("AE0040", "Configuration not right"),
@@ -178,6 +181,7 @@ impl Error {
             Error::BreakGlass(_) => "AE0091",
             Error::Breaker(_) => "AE0092",
             Error::Cordon(_) => "AE0095",
+            Error::Request(_) => "AE0024",
             Error::Drill(drills::Error::Running(_)) => "AE0111",
             Error::Drill(drills::Error::Over(_)) => "AE0112",
             Error::Drill(_) => "AE0110",
@@ -230,6 +234,7 @@ impl Error {
             | Error::BreakGlass(_)
             | Error::Breaker(_)
             | Error::Cordon(_)
+            | Error::Request(_)
             | Error::Conflict(_)
             | Error::Slot(_)
             | Error::SlotStale(_)

@@ -26,6 +26,7 @@ mod page;
 mod plane;
 mod plugins;
 mod registry;
+mod requests;
 mod session;
 mod signals;
 mod slots;

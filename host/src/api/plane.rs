@@ -3,6 +3,7 @@
 
 use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
 use crate::{
+    control::{Ask, NotAsked},
     drills::Drills,
     fabric::{Cordon, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
@@ -128,6 +129,10 @@ pub trait Plane: Send + Sync + 'static {
         _act: Act,
     ) -> Result<bool, crate::store::Error> {
         Ok(false)
+    }
+    /// Opens an incident for what a person asks for. Returns once it is in its journal and in the audit.
+    async fn request(&self, ask: Ask) -> Result<IncidentId, NotAsked> {
+        Err(NotAsked::UnknownTarget(ask.target))
     }
     /// A secret with which one node can join, once.
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, crate::store::Error>;

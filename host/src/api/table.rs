@@ -2,7 +2,7 @@
 
 use super::{
     App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, gates, incidents, plugins,
-    registry, session, signals, slots, snapshots,
+    registry, requests, session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -52,6 +52,7 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Approver), routes!(incidents::withdraw)),
         (Needs(Operator), routes!(incidents::call_off)),
         (Needs(Viewer), routes!(gates::list)),
+        (Needs(Operator), routes!(requests::request)),
         (Needs(Viewer), routes!(breakers::list)),
         (Needs(Operator), routes!(breakers::reset)),
         (Needs(Viewer), routes!(break_glass::list)),

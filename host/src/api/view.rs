@@ -25,8 +25,10 @@ use aether_core::{
     subject::SubjectRef,
     telemetry::{DiscreteEvent, SeriesKey},
     time::Time,
+    value::Value,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Backtests, the newest first.
@@ -377,6 +379,26 @@ pub struct ResetBreaker {
 #[serde(deny_unknown_fields)]
 pub struct CordonWord {
     pub reason: String,
+}
+
+/// What a person asks for: one verb on one target.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestPlan {
+    /// One that planners can propose; `GET /verbs` lists them.
+    pub verb: String,
+    /// `<kind>/<id>`, such as `node/node-a`.
+    pub target: String,
+    #[serde(default)]
+    pub arguments: BTreeMap<String, Value>,
+    /// Why; approvers and the audit see it.
+    pub reason: String,
+}
+
+/// The incident in which a request is judged, approved and done.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RequestedPlan {
+    pub incident: IncidentId,
 }
 
 /// Leave to approve alone, for a while.

@@ -22,6 +22,7 @@ mod plugins;
 mod policy;
 mod registry;
 mod replay;
+mod request;
 mod serve;
 mod show;
 mod slots;
@@ -80,6 +81,8 @@ enum Command {
     Nodes(nodes::Nodes),
     /// What can be done to the fleet; with a name, one verb with its arguments and bounds.
     Verbs(verbs::Verbs),
+    /// Ask for one verb on one target: the gates judge it, and somebody else approves it.
+    Request(request::Request),
     /// Incidents, newest first; with `show`, one of them.
     Incidents(incidents::Incidents),
     /// Approve a plan, after showing what it does.
@@ -218,6 +221,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Drill(drill) => return drill::run(drill, &client, json).await,
         Command::Nodes(nodes) => nodes::run(nodes, &client()?, json).await?,
         Command::Verbs(verbs) => verbs::run(verbs, &client()?, json).await?,
+        Command::Request(request) => request::run(request, &client()?, json).await?,
         Command::Incidents(incidents) => incidents::run(incidents, &client()?, json).await?,
         Command::Approve(approve) => incidents::decide(true, approve, &client()?, json).await?,
         Command::Deny(deny) => incidents::decide(false, deny, &client()?, json).await?,

@@ -96,7 +96,11 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<()> {
             [
                 node.id.0.clone(),
                 [
-                    if node.live { "live".into() } else { format!("away, seen {}", show::ago(node.last_seen)) },
+                    match &node.asleep {
+                        _ if node.live => "live".into(),
+                        Some(asleep) => format!("asleep, {}", show::ago(Some(asleep.since))),
+                        None => format!("away, seen {}", show::ago(node.last_seen)),
+                    },
                     if node.takes_work() { String::new() } else { ", takes no work".into() },
                 ]
                 .concat(),
@@ -147,8 +151,21 @@ async fn one(client: &Client, node: &str, json: bool) -> anyhow::Result<()> {
     if json {
         return show::json(&node);
     }
-    let state = if node.live { "live" } else { "away" };
+    let state = match &node.asleep {
+        _ if node.live => "live",
+        Some(_) => "asleep",
+        None => "away",
+    };
     say(&format!("{} (generation {}), {state}, seen {}", node.id, node.generation, show::ago(node.last_seen)));
+    if let Some(asleep) = &node.asleep {
+        let now = crate::clock::now();
+        let alarm = match (asleep.overdue_ms(now), asleep.wakes_at) {
+            (Some(late_ms), _) => format!("; its clock was to wake it {} ago: look at it", show::duration(late_ms)),
+            (None, Some(at)) => format!("; its clock wakes it in {}", show::duration(at.since_ms(now))),
+            (None, None) => String::new(),
+        };
+        say(&format!("sleeps on order {}, announced {}{alarm}", asleep.how(), show::ago(Some(asleep.since))));
+    }
     if let Some(why) = closed(&node) {
         say(&format!("takes no work, {why}"));
     }

@@ -33,6 +33,11 @@ fn leaves_at(incident: &Incident) -> Option<Time> {
 
 impl Control {
     pub(super) async fn plan(&self, incident: Incident) {
+        if let Some(requested) = &incident.opening.requested {
+            let event = self.as_requested(requested);
+            self.feed(&incident.id, event, vec![]).await;
+            return;
+        }
         let at = clock::now();
         let mut envelopes = Vec::new();
         let mut candidates = self.candidates(&incident, at, &mut envelopes).await;
@@ -129,7 +134,12 @@ impl Control {
         let mut world = self.0.fabric.world();
         let shown: BTreeSet<&str> =
             candidates.iter().map(|node| &*node.id).chain([&*incident.opening.subject.id]).collect();
-        world.nodes.retain(|node, _| shown.contains(node.as_str()));
+        let sleeps = |node: &aether_core::plan::KnownNode| !node.live && node.asleep.is_some();
+        let mut sleepers = 0;
+        world.nodes.retain(|id, node| {
+            sleepers += u32::from(sleeps(node));
+            shown.contains(id.as_str()) || (sleeps(node) && sleepers <= self.0.settings.candidates)
+        });
         world.workloads.retain(|_, workload| shown.contains(workload.node.as_str()));
         world.runbooks = self.0.panels.runbooks().known().clone();
         let node = NodeId(incident.opening.subject.id.clone());
@@ -242,7 +252,8 @@ impl Control {
             // A gate that could not be activated is not asked, and its silence denies.
             answers.extend(panel.silent().iter().map(silent_gate));
         }
-        let context = GateContext { blast, posture: self.0.posture.clone(), bundle, requester: None, parent };
+        let requester = incident.opening.requested.as_ref().map(|requested| requested.by.clone());
+        let context = GateContext { blast, posture: self.0.posture.clone(), bundle, requester, parent };
         let before = self.readings(&resolved.success);
         self.feed(&incident.id, Event::Judged { answers, context, before }, envelopes).await;
     }
@@ -321,6 +332,7 @@ mod tests {
             facts: pool.map(|pool| ("label.pool".to_owned(), pool.to_owned())).into_iter().collect(),
             workloads: vec![],
             cordon: None,
+            asleep: None,
             telemetry: TelemetryView::default(),
         }
     }

@@ -368,6 +368,9 @@ impl Control {
                 return reserved;
             }
             Effect::Dispatch { reservation, fence, execute_by } => {
+                if let Some(slept) = self.sleeps_by(&reservation) {
+                    return Some(slept);
+                }
                 live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
             }
             // The tick reads conditions of every incident in verification.
@@ -611,7 +614,8 @@ impl Control {
     async fn take_fabric_event(&self, event: FabricEvent) {
         match event {
             FabricEvent::Connected(node) => self.dispatch_again(&node).await,
-            FabricEvent::Lost { node, why } => tracing::warn!(%node, why, "session lost"),
+            FabricEvent::Lost { node, why: _, asleep: Some(asleep) } => self.fell_asleep(&node, &asleep).await,
+            FabricEvent::Lost { node, why, asleep: None } => tracing::warn!(%node, why, "session lost"),
             // The next tick looks at all of these anyway.
             FabricEvent::WorkloadsChanged(_) | FabricEvent::Telemetry(_) => {}
             // That the event's node is the one that was ordered is the fabric's to hold.
@@ -649,7 +653,7 @@ impl Control {
     }
 
     /// Feeds what an agent says of a step. True once it need not be said again.
-    async fn feed_key(&self, key: &IdempotencyKey, event: Event) -> bool {
+    pub(super) async fn feed_key(&self, key: &IdempotencyKey, event: Event) -> bool {
         for (id, live) in self.all() {
             let holds = live.lock().await.incident.steps.iter().any(|record| record.key == *key);
             if holds {

@@ -12,16 +12,19 @@
 //! back and nothing is called lost. The driver decides nothing: rules are in `aether-core`, judgement in components.
 
 mod ask;
+mod asleep;
 mod breakers;
 mod deliberate;
 mod incidents;
 pub mod lease;
 mod observe;
+mod requests;
 mod risks;
 
 pub use ask::{Asking, Components, Panel, Panels};
 pub use incidents::NotTaken;
 pub(crate) use observe::node_subject;
+pub use requests::{Ask, NotAsked};
 pub use risks::SubjectRisk;
 
 use crate::{fabric::Fabric, store::Store};
@@ -34,6 +37,7 @@ use aether_core::{
     policy::Posture,
 };
 use aether_recorder::Recorder;
+use asleep::Teller;
 use incidents::Live;
 use risks::Risks;
 use serde::{Deserialize, Serialize};
@@ -144,6 +148,7 @@ struct Inner {
     breakers: Mutex<Breakers>,
     live: RwLock<BTreeMap<IncidentId, Arc<tokio::sync::Mutex<Live>>>>,
     risks: Risks,
+    teller: Teller,
     tasks: TaskTracker,
     stop: CancellationToken,
     attempt_window_ms: u64,
@@ -209,6 +214,7 @@ impl Control {
             breakers: Mutex::new(breakers),
             live: RwLock::new(live),
             risks: Risks::default(),
+            teller: Teller::new(now),
             tasks: tasks.clone(),
             stop: stop.clone(),
             attempt_window_ms: window,
@@ -246,6 +252,7 @@ impl Control {
             }
             self.perform_again().await;
             self.fire_timers().await;
+            self.tell_sleepers();
             self.read_conditions().await;
             self.score_nodes().await;
         }

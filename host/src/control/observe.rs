@@ -32,7 +32,16 @@ impl Control {
             let subject = node_subject(&node);
             let now = clock::now();
             if !node.live {
-                let why = "the node's agent has no live session, so nothing fresh is known".to_string();
+                let why = match &node.asleep {
+                    Some(asleep) => match asleep.overdue_ms(now) {
+                        None => format!("it sleeps on order, {}, so nothing fresh is known", asleep.how()),
+                        Some(late_ms) => format!(
+                            "it was put to sleep on order, {}, and its alarm was to wake it {late_ms} ms ago: look at it",
+                            asleep.how()
+                        ),
+                    },
+                    None => "the node's agent has no live session, so nothing fresh is known".to_string(),
+                };
                 self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), vec![]);
                 continue;
             }
@@ -111,6 +120,7 @@ impl Control {
                 simulated: node.capabilities.iter().any(|capability| capability.simulated),
                 ..Flags::default()
             },
+            requested: None,
         };
         let relapsed = self.relapse(&opening, &envelopes, now).await;
         let begun = match relapsed {

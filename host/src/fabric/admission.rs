@@ -181,6 +181,8 @@ pub(crate) async fn admit(
     row.report.capabilities = capabilities;
     row.report.facts = facts;
     row.report.set_workloads(workloads);
+    // It is awake.
+    row.report.asleep = None;
     let join_token = match &proof {
         Proof::Credential => None,
         Proof::Token { token, .. } => {

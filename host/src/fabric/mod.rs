@@ -19,7 +19,7 @@ mod telemetry;
 mod view;
 
 pub use settings::{OutOfRange, Settings};
-pub use view::{CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView};
+pub use view::{Asleep, CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView};
 
 use crate::{
     blobs::{self, Blobs},
@@ -64,10 +64,11 @@ const DISPATCHED_MS: u64 = 86_400_000;
 pub enum FabricEvent {
     /// A node's session is up.
     Connected(NodeId),
-    /// A node's session has ended.
+    /// A node's session has ended. `asleep`: it announced that it goes to sleep on order, and fell silent.
     Lost {
         node: NodeId,
         why: String,
+        asleep: Option<Asleep>,
     },
     /// A node reported other workloads than before, or others in state or generation.
     WorkloadsChanged(NodeId),
@@ -203,8 +204,9 @@ impl Inner {
             let mut registry = self.registry();
             let held = registry.release(node, session);
             counters::sessions(registry.live());
+            let asleep = held.then(|| registry.fell_asleep(node, why.is_silence(), why.is_ours())).flatten();
             if held && let Ok(room) = room {
-                room.send(FabricEvent::Lost { node: node.clone(), why: why.to_string() });
+                room.send(FabricEvent::Lost { node: node.clone(), why: why.to_string(), asleep });
             }
             registry.nodes.get(node).filter(|_| held).map(|known| known.row.report.clone())
         };

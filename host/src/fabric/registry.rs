@@ -4,14 +4,14 @@
 use super::{
     FabricEvent, Settings,
     outgoing::Outgoing,
-    view::{CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView},
+    view::{Asleep, CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView},
 };
 use crate::store::nodes::{DispatchedRow, NodeRow};
 use aether_core::{
     catalogue::fact,
     id::{NodeId, WorkloadId},
     order::IdempotencyKey,
-    plan::{KnownNode, KnownWorkload, World},
+    plan::{KnownNode, KnownWorkload, WakeRoute, World},
     subject::{SubjectKind, SubjectRef},
     time::Time,
 };
@@ -38,6 +38,9 @@ pub(crate) struct Report {
     pub(crate) workloads: Vec<WorkloadView>,
     /// The newest last.
     pub(crate) past: VecDeque<WorkloadId>,
+    /// It announced that it goes to sleep on order, and has neither come back nor taken that back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asleep: Option<Asleep>,
 }
 
 impl Report {
@@ -227,6 +230,17 @@ impl Registry {
         Ok((node.pulse.clone(), pushed_aside))
     }
 
+    /// After a session of a node has ended: the order by which it sleeps, if the end shows that it does. A machine that
+    /// sleeps is silent. One whose stream ends otherwise does not sleep, whatever it announced; only a host that stops
+    /// itself saw nothing.
+    pub(crate) fn fell_asleep(&mut self, node: &NodeId, silent: bool, stopping: bool) -> Option<Asleep> {
+        let asleep = &mut self.nodes.get_mut(node)?.row.report.asleep;
+        if !silent && !stopping {
+            *asleep = None;
+        }
+        asleep.clone().filter(|_| silent)
+    }
+
     /// Gives an identity back if this session still holds it.
     pub(crate) fn release(&mut self, node: &NodeId, session: &str) -> bool {
         let Some(node) = self.nodes.get_mut(node) else { return false };
@@ -298,8 +312,18 @@ impl Registry {
             let gpus = facts.keys().filter_map(|name| name.strip_prefix(fact::GPU)).map(str::to_owned).collect();
             let person = self.cordons.get(id).map(|cordon| format!("cordoned by {}: {}", cordon.name, cordon.reason));
             let cordoned = person.or_else(|| facts.get(fact::DRAINED).cloned());
-            let known =
-                KnownNode { generation: node.row.generation, live, capabilities, gpus, cordoned, leaves_in_ms: None };
+            let told = |name: &str| facts.get(name).cloned();
+            let wake = told(fact::WAKE_MAC).zip(told(fact::WAKE_NETWORK));
+            let known = KnownNode {
+                generation: node.row.generation,
+                live,
+                capabilities,
+                gpus,
+                cordoned,
+                leaves_in_ms: None,
+                wake: wake.map(|(mac, network)| WakeRoute { mac, network }),
+                asleep: node.row.report.asleep.as_ref().filter(|_| !live).map(Asleep::how),
+            };
             world.nodes.insert(id.clone(), known);
             for workload in node.row.report.workloads.iter().filter(|w| w.state != WorkloadState::Exited) {
                 let rank = (workload.generation, workload.state == WorkloadState::Running, live);
@@ -315,7 +339,7 @@ impl Registry {
 
     pub(crate) fn view(&self, node: &Node, acknowledged: Option<aether_recorder::Position>) -> NodeView {
         let Node { row, live, pulse } = node;
-        let Report { software_version, capabilities, facts, workloads, past: _ } = row.report.clone();
+        let Report { software_version, capabilities, facts, workloads, past: _, asleep } = row.report.clone();
         let live = live.as_ref().filter(|live| live.ready);
         let last_seen = pulse.last_seen.load(Relaxed);
         NodeView {
@@ -332,6 +356,7 @@ impl Registry {
             facts,
             workloads,
             cordon: self.cordons.get(&row.id).cloned(),
+            asleep: asleep.filter(|_| live.is_none()),
             telemetry: TelemetryView {
                 epoch: acknowledged.map(|position| position.epoch),
                 acknowledged: acknowledged.map(|position| position.sequence),

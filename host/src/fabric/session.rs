@@ -13,11 +13,15 @@ use super::{
     registry::{Pulse, Report},
     snapshots::{self, Readable},
     telemetry::{Intake, Verdict},
+    view::Asleep,
 };
 use crate::clock;
 use aether_core::{
+    catalogue::verb,
     id::NodeId,
     order::{IdempotencyKey, Outcome},
+    plan::PlanHash,
+    time::Time,
 };
 use aether_proto::v1::{self, ClientFrame, client_frame, dispatch_state, server_frame::Payload};
 use aether_recorder::Position;
@@ -80,6 +84,16 @@ impl End {
             End::Ended(_) => "replaced",
             End::Stopping => "stopping",
         }
+    }
+
+    /// Nothing came any more, or nothing was taken: as of a machine that sleeps.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, End::Silent(_) | End::Slow(_))
+    }
+
+    /// This host ended it, and what the participant does is not to be seen from it.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, End::Stopping)
     }
 
     /// What the participant is told, unless it left by itself.
@@ -486,7 +500,11 @@ impl Session {
             }
             None => return Ok(()),
         }
+        if ends {
+            self.update(|report| report.asleep.take_if(|asleep| asleep.key == key).is_some()).await;
+        }
         let (name, event) = match state {
+            Some(dispatch_state::State::Sleeping(sleeping)) => return self.sleeping(sequence, key, sleeping).await,
             Some(dispatch_state::State::Refused(v1::OrderRefused { code, reason })) => {
                 ("refused", FabricEvent::OrderRefused { node, key, code: shown(&code), reason: shown(&reason) })
             }
@@ -539,6 +557,42 @@ impl Session {
             return Ok(());
         }
         self.tell(event).await
+    }
+
+    /// The node goes to sleep on order: kept on disk before it is answered, and it does not go before.
+    async fn sleeping(&mut self, sequence: u64, key: IdempotencyKey, told: v1::OrderSleeping) -> Result<(), End> {
+        let v1::OrderSleeping { plan, state, wakes_at_ms } = told;
+        let known = self.fabric.registry().orders.get(&key).is_some_and(|order| order.row.verb == verb::SLEEP);
+        if !known {
+            let reason = "the order of this key puts no node to sleep".to_owned();
+            return self.unsupported(sequence, "dispatch_state", reason).await;
+        }
+        let asleep = Asleep {
+            since: clock::now(),
+            plan: PlanHash(shown(&plan)),
+            state: shown(&state),
+            wakes_at: (wakes_at_ms > 0).then_some(Time(wakes_at_ms)),
+            key: key.clone(),
+        };
+        let report = {
+            let mut registry = self.fabric.registry();
+            let known = registry.nodes.get_mut(&self.node);
+            let known = known.filter(|known| known.live.as_ref().is_some_and(|live| live.session == self.id));
+            known.map(|known| {
+                known.row.report.asleep = Some(asleep);
+                known.row.report.clone()
+            })
+        };
+        let Some(report) = report else { return Ok(()) };
+        if let Err(error) = self.fabric.store.update_node_report(&self.node, &report, clock::now()).await {
+            tracing::error!(%error, source = ?std::error::Error::source(&error),
+                "that a node goes to sleep could not be kept, so it is not answered and the node stays awake");
+            self.update(|report| report.asleep.take().is_some()).await;
+            return Ok(());
+        }
+        counters::order("sleeping");
+        tracing::info!(state, "the node goes to sleep on order");
+        self.send(Payload::DispatchStateAck(v1::DispatchStateAck { key: key.0 })).await
     }
 
     /// Works on one part of a snapshot beside the loop, in the slot that is held; its answer gives the slot back as it

@@ -2,6 +2,8 @@
 
 use aether_core::{
     id::{NodeId, PrincipalId, WorkloadId},
+    order::IdempotencyKey,
+    plan::PlanHash,
     snapshot::Tier,
     time::Time,
 };
@@ -71,6 +73,8 @@ pub struct NodeView {
     pub workloads: Vec<WorkloadView>,
     /// Set by a person, and lifted by one.
     pub cordon: Option<Cordon>,
+    /// It sleeps on order: it is away on purpose, and not lost.
+    pub asleep: Option<Asleep>,
     pub telemetry: TelemetryView,
 }
 
@@ -83,6 +87,36 @@ impl NodeView {
     /// Whether something may be placed there: it is neither drained by a plan nor cordoned by a person.
     pub fn takes_work(&self) -> bool {
         self.cordon.is_none() && !self.facts.contains_key(aether_core::catalogue::fact::DRAINED)
+    }
+}
+
+/// A machine whose alarm went off is awake and its agent back within this; one that is not deserves a look.
+const COMES_UP_WITHIN_MS: u64 = 300_000;
+
+/// A sleep on order, as the node's agent announced it before it fell silent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Asleep {
+    /// When it was announced.
+    pub since: Time,
+    pub plan: PlanHash,
+    /// As `/sys/power/state` calls it.
+    pub state: String,
+    /// When the machine's own clock wakes it, if it was set to.
+    pub wakes_at: Option<Time>,
+    /// Of the order that put it to sleep.
+    pub key: IdempotencyKey,
+}
+
+impl Asleep {
+    /// In a few words, such as "in `mem` by the plan 1d05e3461c56".
+    pub fn how(&self) -> String {
+        format!("in `{}` by the plan {}", self.state, self.plan.short())
+    }
+
+    /// For how long it should have been awake by its own clock, beyond the time that a machine takes to come up.
+    pub fn overdue_ms(&self, now: Time) -> Option<u64> {
+        let late_ms = now.since_ms(self.wakes_at?);
+        (late_ms > COMES_UP_WITHIN_MS).then_some(late_ms)
     }
 }
 
@@ -107,4 +141,24 @@ pub struct TelemetryView {
     pub duplicates: u64,
     pub rejected: u64,
     pub lost: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeper_that_does_not_wake_by_its_alarm_is_overdue() {
+        let asleep = |wakes_at: Option<i64>| Asleep {
+            since: Time(0),
+            plan: PlanHash("1d05e3461c56046803fc".into()),
+            state: "mem".into(),
+            wakes_at: wakes_at.map(Time),
+            key: IdempotencyKey("k".into()),
+        };
+        assert_eq!(asleep(None).overdue_ms(Time(i64::MAX)), None);
+        assert_eq!(asleep(Some(1_000)).overdue_ms(Time(301_000)), None);
+        assert_eq!(asleep(Some(1_000)).overdue_ms(Time(301_001)), Some(300_001));
+        assert_eq!(asleep(None).how(), "in `mem` by the plan 1d05e3461c56");
+    }
 }

@@ -7,7 +7,7 @@ use crate::{
             BundleInfo, Figures, MissingEntry, Plugin, SlotEntry, SlotNews, SlotStatus, Slots as SlotsView, SubjectRisk,
         },
     },
-    control::{self, Control, NotTaken},
+    control::{self, Ask, Control, NotAsked, NotTaken},
     drills::Drills,
     fabric::{Cordon, Fabric, NodeView},
     plugins::{self, Added, By, Deed as SlotDeed, Generation, Live, Slots, Standing},
@@ -18,7 +18,7 @@ use aether_core::{
     audit::Act,
     breaker::{self, Scope},
     decision::{Envelope, Role},
-    id::{DecisionId, NodeId, SlotId},
+    id::{DecisionId, IncidentId, NodeId, SlotId},
     incident::Approval,
     time::Time,
 };
@@ -154,6 +154,10 @@ impl Plane for Running {
         act: Act,
     ) -> Result<bool, store::Error> {
         self.fabric.set_cordon(node, cordon, at, act).await
+    }
+
+    async fn request(&self, ask: Ask) -> Result<IncidentId, NotAsked> {
+        self.control.request(ask).await
     }
 
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, store::Error> {

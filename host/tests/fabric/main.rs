@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod orders;
+mod sleep;
 mod telemetry;
 
 use aether_core::{
@@ -91,7 +92,7 @@ impl Host {
 
     async fn await_lost(&mut self, node: &str) -> String {
         self.await_event(|event| match event {
-            FabricEvent::Lost { node: lost, why } if lost.as_str() == node => Some(why),
+            FabricEvent::Lost { node: lost, why, .. } if lost.as_str() == node => Some(why),
             _ => None,
         })
         .await

@@ -30,7 +30,7 @@ fn plan() -> Plan {
     }
 }
 
-fn order(plan: &Plan, step: u32, node: &str, inputs: BTreeMap<String, String>) -> Order {
+pub(crate) fn order(plan: &Plan, step: u32, node: &str, inputs: BTreeMap<String, String>) -> Order {
     Order {
         key: plan.key(step, Direction::Forward).unwrap(),
         plan: plan.hash(),
@@ -47,18 +47,18 @@ fn order(plan: &Plan, step: u32, node: &str, inputs: BTreeMap<String, String>) -
     }
 }
 
-async fn ordered(peer: &mut Peer) -> v1::Dispatch {
+pub(crate) async fn ordered(peer: &mut Peer) -> v1::Dispatch {
     match peer.next().await {
         Down::Dispatch(dispatch) => dispatch,
         other => panic!("an order wanted: {other:?}"),
     }
 }
 
-fn state(key: &IdempotencyKey, state: v1::dispatch_state::State) -> Up {
+pub(crate) fn state(key: &IdempotencyKey, state: v1::dispatch_state::State) -> Up {
     Up::DispatchState(v1::DispatchState { key: key.0.clone(), journal_position: 9, state: Some(state) })
 }
 
-fn outcome() -> Outcome {
+pub(crate) fn outcome() -> Outcome {
     Outcome {
         status: OutcomeStatus::Succeeded,
         code: "ok".into(),
@@ -71,7 +71,7 @@ fn outcome() -> Outcome {
     }
 }
 
-fn finished(key: &IdempotencyKey, outcome: &impl serde::Serialize) -> Up {
+pub(crate) fn finished(key: &IdempotencyKey, outcome: &impl serde::Serialize) -> Up {
     let outcome = serde_json::to_vec(outcome).unwrap();
     state(key, v1::dispatch_state::State::Outcome(v1::OrderOutcome { outcome }))
 }

@@ -20,18 +20,26 @@ loses="process.checkpoint, process.restore and process.migrate are refused on th
 # The first error of a CRIU log that is the reason; a refused RLIMIT_NOFILE is logged as one in every run, and harmless.
 first_error() { grep Error "$1" 2>/dev/null | grep -v RLIMIT_NOFILE | head -n 1 || true; }
 
-# proves BINARY: a detached process is dumped (and is gone), then restored (and is back under its pid).
+# proves BINARY: a detached process with a TCP socket is dumped (and is gone), then restored (and is back under its pid).
+# The socket, because CRIU before 4.2 fails at options that kernels since 6.16 refuse to tell of one.
 # The reason of a failure is left in $why.
 why=
 proves() {
   local binary=$1 dir pid code=1
   dir=$(mktemp -d)
   mkdir "$dir/images"
-  setsid sleep 300 </dev/null >/dev/null 2>&1 9>&- &
+  # perl-base is in every Debian; its process is called `ready` once the socket listens on a port of the kernel's choice.
+  setsid perl -e 'use Socket; socket(S, PF_INET, SOCK_STREAM, 0) && listen(S, 1) || die; $0 = "ready"; sleep 300' \
+    </dev/null >/dev/null 2>&1 9>&- &
   pid=$!
-  # setsid execs in place when it is no group leader, so the pid is the sleeper's; wait until it has become one.
-  until [ "$(cat "/proc/$pid/comm" 2>/dev/null || echo gone)" != setsid ] && [ -d "/proc/$pid" ]; do :; done
-  if ! "$binary" check >"$dir/check" 2>&1; then
+  # Bounded: one that died is a zombie, and still in /proc.
+  for ((tries = 0; tries < 500; tries++)); do
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != ready ] || break
+    sleep 0.02
+  done
+  if [ "$tries" = 500 ]; then
+    why="a process to try it on (perl with a TCP socket) could not be started"
+  elif ! "$binary" check >"$dir/check" 2>&1; then
     why=$(tail -n 1 "$dir/check")
   elif ! "$binary" dump -t "$pid" -D "$dir/images" -o dump.log >/dev/null 2>&1; then
     why=$(first_error "$dir/images/dump.log")
@@ -39,7 +47,7 @@ proves() {
     wait "$pid" 2>/dev/null || true
     if ! "$binary" restore -d -D "$dir/images" -o restore.log >/dev/null 2>&1; then
       why=$(first_error "$dir/images/restore.log")
-    elif [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != sleep ]; then
+    elif [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != ready ]; then
       why="the restored process did not come back under its pid"
     else
       code=0
@@ -108,7 +116,7 @@ if [ -n "${AETHER_CRIU:-}" ]; then
 fi
 
 if ! can_fetch; then
-  missing criu "install CRIU 4.1 or newer so that it is on PATH (it is fetched by itself only on Debian)." "$loses"
+  missing criu "install CRIU 4.2 or newer so that it is on PATH (it is fetched by itself only on Debian)." "$loses"
   exit
 fi
 for suite in "${suites[@]}"; do
@@ -117,4 +125,4 @@ for suite in "${suites[@]}"; do
     exit
   fi
 done
-missing criu "it could not be fetched or does not work here (${why:-see $cache/criu-fetch.log}); install CRIU 4.1 or newer so that it is on PATH." "$loses"
+missing criu "it could not be fetched or does not work here (${why:-see $cache/criu-fetch.log}); install CRIU 4.2 or newer so that it is on PATH." "$loses"

@@ -19,6 +19,7 @@ fi
 
 "$setup_dir/oci.sh"
 "$setup_dir/s3.sh"
+"$setup_dir/network.sh"
 
 # cargo_tool NAME VERSION LOSES [FLAGS...]
 cargo_tool() {

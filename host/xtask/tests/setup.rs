@@ -106,3 +106,24 @@ fn an_explicit_criu_is_the_one_that_is_named() {
     let output = Machine::new().run("criu.sh", &["--path"], &[("AETHER_CRIU", "/opt/criu")]);
     assert_eq!(stdout(&output), "/opt/criu\n");
 }
+
+/// `false` stands for a clang that is there and compiles nothing for the kernel.
+#[test]
+fn a_clang_that_cannot_compile_for_the_kernel_does_not_count() {
+    let machine = Machine::new();
+    let output = machine.run("bpf.sh", &[], &[("AETHER_CLANG", "/bin/false")]);
+    assert!(output.status.success(), "setup goes on without it");
+    let said = stderr(&output);
+    assert!(said.contains("missing") && said.contains("libbpf-dev") && said.contains("without its eBPF"), "{said}");
+    assert_eq!(machine.skips(), "bpf\n");
+
+    let output = machine.run("bpf.sh", &["--state"], &[("AETHER_CLANG", "/bin/false")]);
+    assert_eq!(stdout(&output), "off\n");
+    // So a step that builds is told to leave them out.
+    let output =
+        machine.run("step.sh", &["--tell", ".", "probe", "printenv", "AETHER_BPF"], &[("AETHER_CLANG", "/bin/false")]);
+    assert!(stdout(&output).contains("off"), "{}", stdout(&output));
+
+    let output = machine.run("bpf.sh", &[], &[("AETHER_CLANG", "/bin/false"), ("CI", "true")]);
+    assert_eq!(output.status.code(), Some(1));
+}

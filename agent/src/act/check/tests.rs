@@ -1,7 +1,10 @@
 //! Each way in which an order can be wrong, and the code that says so.
 
 use super::*;
-use crate::{process::ProcessRef, workloads::Body};
+use crate::{
+    process::ProcessRef,
+    workloads::{Body, Tcp},
+};
 use aether_core::{
     catalogue::SafetyClass,
     decision::OnFailure,
@@ -205,7 +208,7 @@ fn entry(generation: u64, state: State) -> Entry {
         progress_file: None,
     };
     let body = Body::Process { root: ProcessRef { pid: 1, start_time: 1 }, namespace: None };
-    Entry { spec, generation, state, since: Time(0), body, adopted: false }
+    Entry { spec, generation, state, since: Time(0), body, adopted: false, tcp: Tcp::Refuse }
 }
 
 struct Scene {

@@ -80,6 +80,57 @@ impl Cgroups {
         found
     }
 
+    /// Hierarchies that are mounted at these places: version 2, and version 1 by controller.
+    pub fn at(two: Option<&Path>, one: &[(&str, &Path)]) -> Self {
+        let mount = |point: &Path| Mount { point: point.to_owned(), root: "/".into() };
+        let one = one.iter().map(|(controller, point)| ((*controller).to_string(), mount(point))).collect();
+        Self { two: two.map(mount), one }
+    }
+
+    /// Where the hierarchy of version 2 (none) or of a controller of version 1 is mounted.
+    pub fn mounted(&self, controller: Option<&str>) -> Option<&Path> {
+        self.mount(controller).map(|mount| mount.point.as_path())
+    }
+
+    fn mount(&self, controller: Option<&str>) -> Option<&Mount> {
+        match controller {
+            None => self.two.as_ref(),
+            Some(controller) => self.one.get(controller),
+        }
+    }
+
+    /// The folder of a process's cgroup in such a hierarchy, unless it is the root with everybody in it.
+    pub fn folder_of(&self, process: &ProcessRef, controller: Option<&str>) -> Option<PathBuf> {
+        let mount = self.mount(controller)?;
+        let of = i32::try_from(process.pid).ok().and_then(|pid| Process::new(pid).ok()?.cgroups().ok())?;
+        let group = of.0.iter().find(|group| match controller {
+            None => group.hierarchy == 0,
+            Some(controller) => group.controllers.iter().any(|name| name == controller),
+        })?;
+        let inside = Path::new(&group.pathname).strip_prefix(&mount.root).ok()?;
+        (*inside != *Path::new("")).then(|| mount.point.join(inside))
+    }
+
+    /// Where the hierarchy with this controller is mounted, and whether it is of version 2: that one has it, or there is
+    /// no other.
+    pub fn hierarchy(&self, kind: Kind) -> Option<(&Path, bool)> {
+        let (controller, _) = kind.names();
+        let two = self.mounted(None);
+        let in_two = two.is_some_and(|point| {
+            let all = read(&point.join("cgroup.controllers")).unwrap_or_default();
+            all.split_whitespace().any(|one| one == controller)
+        });
+        let one = self.mounted(Some(controller)).map(|point| (point, false));
+        if in_two { None } else { one }.or(two.map(|point| (point, true)))
+    }
+
+    /// The folder of a process's cgroup in that hierarchy; none for the root, where everybody is.
+    pub fn home(&self, process: &ProcessRef, kind: Kind) -> Option<PathBuf> {
+        let (controller, _) = kind.names();
+        let (_, two) = self.hierarchy(kind)?;
+        self.folder_of(process, (!two).then_some(controller))
+    }
+
     /// Whether processor time and memory can be limited here.
     pub fn can_limit(&self) -> Result<(), Absent> {
         let two = self.two.as_ref().map(|mount| read(&mount.point.join("cgroup.controllers")).unwrap_or_default());

@@ -1,7 +1,10 @@
 //! GPUs, through NVML (the driver's own library) and, for a reset, `nvidia-smi`, since NVML offers none.
 //!
-//! NVML is opened for each deed and closed after it: a client that stays would itself keep a GPU from being reset, and a
-//! driver that was loaded anew is met as it is. Bounds come from the device; the catalogue's are only the outermost.
+//! NVML is opened for each deed and closed after it: a driver that was loaded anew is met as it is. The collector alone
+//! holds it open, and lets go for a reset ([`hold`]), since a client that stays would keep the GPU from it. Bounds come
+//! from the device; the catalogue's are only the outermost.
+
+pub mod hold;
 
 use super::{
     Absent,
@@ -15,6 +18,7 @@ use aether_core::{
     catalogue::{argument, verb},
     value::Value,
 };
+use hold::Hold;
 use nvml_wrapper::{
     Device, Nvml,
     enum_wrappers::device::{Clock, ComputeMode},
@@ -41,6 +45,10 @@ const CLOCK_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of the reset tool's words that are kept.
 const WORDS_MAXIMUM: u64 = 4_096;
 const RESETTING: &str = "resetting";
+/// How long the collector may take to close NVML for a reset.
+const LET_GO_WITHIN: Duration = Duration::from_secs(10);
+/// How long NVML may take to list the GPUs, when the agent starts.
+const LIST_WITHIN: Duration = Duration::from_secs(30);
 
 /// One GPU of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +65,7 @@ pub struct Gpus {
     /// The GPUs as they were found, or why there are none.
     pub found: Result<Vec<Gpu>, Absent>,
     smi: Option<PathBuf>,
+    hold: Hold,
 }
 
 impl Gpus {
@@ -64,13 +73,39 @@ impl Gpus {
     pub fn probe(asked: Option<&Path>) -> Self {
         let library = asked.map_or_else(|| PathBuf::from("libnvidia-ml.so.1"), Path::to_owned);
         let smi = on_path("nvidia-smi");
-        let found = Self::list(&library);
-        Self { library, found, smi }
+        let found = Self::list_within(&library);
+        Self { library, found, smi, hold: Hold::default() }
     }
 
     /// None, for this reason.
     pub fn absent(reason: String) -> Self {
-        Self { library: PathBuf::new(), found: Err(Absent::new(reason, "see the agent's log")), smi: None }
+        let found = Err(Absent::new(reason, "see the agent's log"));
+        Self { library: PathBuf::new(), found, smi: None, hold: Hold::default() }
+    }
+
+    /// Who holds NVML open.
+    pub fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// NVML, for whoever may keep it.
+    pub fn open(&self) -> Result<Nvml, NvmlError> {
+        open(&self.library)
+    }
+
+    /// A driver that hangs must not keep the agent from starting.
+    fn list_within(library: &Path) -> Result<Vec<Gpu>, Absent> {
+        let (listed, list) = std::sync::mpsc::channel();
+        let of = library.to_owned();
+        let begun = std::thread::Builder::new().name("nvml-list".into()).spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = listed.send(Self::list(&of));
+        });
+        begun.map_err(|error| Absent::new(format!("a thread cannot be started: {error}"), "see the agent's log"))?;
+        list.recv_timeout(LIST_WITHIN).unwrap_or_else(|_| {
+            let reason = format!("NVML did not list the GPUs within {} s", LIST_WITHIN.as_secs());
+            Err(Absent::new(reason, "look at `nvidia-smi` and at `dmesg`, then start the agent again"))
+        })
     }
 
     fn list(library: &Path) -> Result<Vec<Gpu>, Absent> {
@@ -124,12 +159,6 @@ impl Gpus {
         let nvml = open(&self.library).map_err(failure)?;
         let mut device = nvml.device_by_uuid(uuid).map_err(failure)?;
         deed(&mut device)
-    }
-
-    /// Whether a GPU that was found is out of reach now. What else NVML may say does not count.
-    pub fn is_lost(&self, uuid: &str) -> bool {
-        let asked = self.with(uuid, |device| device.power_management_limit().map_err(failure));
-        asked.is_err_and(|failure| ["gpu.lost", "target.missing"].contains(&failure.code.as_str()))
     }
 
     pub fn settings(&self, uuid: &str) -> GpuSettings {
@@ -241,6 +270,13 @@ impl Gpus {
         }
         let Some(smi) = &self.smi else {
             return nothing("capability.missing", "`nvidia-smi` is not on the PATH".into());
+        };
+        let Some(_away) = self.hold.away(LET_GO_WITHIN) else {
+            let why = format!(
+                "the agent's own collector holds NVML open and did not let go within {} s: the driver hangs",
+                LET_GO_WITHIN.as_secs()
+            );
+            return nothing("gpu.held", why);
         };
         if let Err(error) = run.phase(RESETTING) {
             return nothing("agent.journal", error.to_string());

@@ -1,15 +1,18 @@
-//! The verbs that change a setting of a process, a cgroup, a GPU or the node, rather than move a workload.
+//! The verbs that change a setting of a process, a cgroup, a GPU or the node, rather than move a workload; and the two
+//! that put a node to sleep and wake another.
 //!
-//! Each is a set of [`settings`]: read, journaled, written, read back; so one flow does, undoes, settles and foretells
+//! Most are a set of [`settings`]: read, journaled, written, read back; so one flow does, undoes, settles and foretells
 //! all of them, and what a verb has of its own is only how its settings are read and written.
 
 pub mod cgroup;
 pub mod freezer;
 pub mod gpu;
 pub mod node;
+pub mod power;
 pub mod runbook;
 pub mod settings;
 pub mod signal;
+pub mod wake;
 
 use super::{
     check::{Refusal, Task, refuse},
@@ -27,6 +30,7 @@ use aether_core::{
 use cgroup::Cgroups;
 use gpu::Gpus;
 use node::Drain;
+use power::Power;
 use settings::{Settings, Values};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -50,6 +54,7 @@ pub struct Control {
     pub cgroups: Cgroups,
     pub gpus: Gpus,
     pub drain: Drain,
+    pub power: Power,
     /// Whether scripts can be held to bounds here.
     pub bounded: Result<(), Absent>,
     /// Where a script lies while it runs.
@@ -64,6 +69,7 @@ impl Control {
         simulate: bool,
         cgroups: &Cgroups,
         gpus: &Gpus,
+        power: &Power,
         bounded: &Result<(), Absent>,
     ) -> Vec<(&'static str, Result<(), Absent>)> {
         if simulate {
@@ -77,6 +83,9 @@ impl Control {
                 capability::LIMIT,
                 capability::GPU,
                 capability::RESET_GPU,
+                capability::SLEEP,
+                capability::SLEEP_ALARM,
+                capability::WAKE,
                 capability::RUNBOOK,
             ];
             let mut all: Vec<_> = real.map(|name| (name, Err(pretends.clone()))).into();
@@ -90,6 +99,9 @@ impl Control {
             (capability::GPU, gpus.can_control()),
             (capability::RESET_GPU, gpus.can_reset()),
             (capability::DRAIN, Ok(())),
+            (capability::SLEEP, power.can_sleep()),
+            (capability::SLEEP_ALARM, power.has_alarm()),
+            (capability::WAKE, Ok(())),
             (capability::RUNBOOK, bounded.clone()),
         ]
     }
@@ -111,6 +123,8 @@ impl Control {
             verb::RESTORE_GPU,
             verb::DRAIN,
             verb::UNDRAIN,
+            verb::SLEEP,
+            verb::WAKE,
             verb::SCRIPT,
         ]
         .contains(&verb)
@@ -121,11 +135,16 @@ impl Control {
         self.available(&task.verb)?;
         let entry = self.registry.get(&task.workload);
         let checked = match (task.order.direction, task.verb.as_str()) {
+            // It also undoes the sleep of another node, and needs the same then.
+            (_, verb::WAKE) => wake::ready(task).map(|_| ()),
             // An undoing is judged by what was recorded, when it is done.
             (Direction::Compensate, _) => Ok(()),
             (Direction::Forward, verb::SIGNAL) => signal::targets(task, entry.as_ref()).map(|_| ()),
             (Direction::Forward, verb::TERMINATE) => signal::root(entry.as_ref()).map(|_| ()),
             (Direction::Forward, verb::SCRIPT) => runbook::ready(task),
+            (Direction::Forward, verb::SLEEP) => {
+                self.drain.read(node::DRAINED).and_then(|why| self.power.ready(task, !why.is_empty(), &self.registry))
+            }
             (Direction::Forward, verb::LOCK_CLOCKS | verb::RESET_CLOCKS | verb::RESET_GPU) => {
                 self.gpus.ready(gpu_of(task), task)
             }
@@ -136,7 +155,7 @@ impl Control {
 
     fn available(&self, verb: &str) -> Result<(), Refusal> {
         let needed = catalogue::find(verb).ok().and_then(|found| found.verb.capability);
-        let all = Self::capabilities(self.simulate, &self.cgroups, &self.gpus, &self.bounded);
+        let all = Self::capabilities(self.simulate, &self.cgroups, &self.gpus, &self.power, &self.bounded);
         let found = all.into_iter().find(|(name, _)| Some(*name) == needed.as_deref());
         match found {
             Some((_, Err(Absent { reason, advice }))) => {
@@ -195,6 +214,8 @@ impl Control {
         match (task.order.direction, task.verb.as_str()) {
             (_, verb::SIGNAL) => signal::send(run, self.registry.get(&task.workload).as_ref()),
             (_, verb::TERMINATE) => signal::terminate(run, self.registry.get(&task.workload).as_ref()),
+            (_, verb::SLEEP) => self.power.sleep(run),
+            (_, verb::WAKE) => wake::send(run, self.power.wake_port),
             (_, verb::SCRIPT) => runbook::carry_out(run, &self.cgroups, &self.runbooks),
             (_, verb::LOCK_CLOCKS) => self.gpus.lock_clocks(run, gpu_of(task)),
             (_, verb::RESET_CLOCKS) => self.gpus.reset_clocks(gpu_of(task)),
@@ -235,6 +256,9 @@ impl Control {
     pub fn settle(&self, task: &Task, phase: Option<&str>) -> Option<Done> {
         match (task.order.direction, task.verb.as_str()) {
             (_, verb::SIGNAL | verb::TERMINATE) => Some(signal::settle(phase)),
+            (_, verb::SLEEP) => Some(self.power.settle(task, phase)),
+            // Packets that come twice wake nobody twice.
+            (_, verb::WAKE) => None,
             (_, verb::SCRIPT) => Some(runbook::settle(task, phase, &self.cgroups, &self.runbooks)),
             (_, verb::LOCK_CLOCKS | verb::RESET_GPU) => Some(Gpus::settle(phase)),
             // Giving a clock back twice is giving it back.

@@ -3,19 +3,27 @@
 use super::{Failure, Hands, Still};
 use crate::{
     act::{
+        address::{self, Network},
         check::{Refusal, refuse},
-        criu::{Criu, Dumping, Missing, Progress, explain, tail},
+        criu::{Criu, Dumping, Given, MOVES_CONNECTIONS, Missing, Progress, explain, tail},
         cuda::{self, Cuda},
+        outside::Outside,
         preflight, rehearsal,
         run::Run,
     },
     clock::Stopwatch,
     process::{self, Condition, ProcessRef},
-    workloads::{Body, Entry, Namespace, Registry},
+    workloads::{Body, Entry, Moving, Namespace, Registry, Tcp, outputs},
 };
 use aether_core::{catalogue::verb, snapshot::Manifest};
 use rustix::process::Signal;
-use std::{fs, path::Path, process::Child, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Child,
+    sync::Arc,
+    time::Duration,
+};
 use tracing::warn;
 
 /// How long a workload may take to go on, or to be gone, once it was told.
@@ -32,11 +40,27 @@ pub struct Native {
     pub namespaces: Result<(), Missing>,
     pub cuda: Result<Cuda, Missing>,
     pub registry: Arc<Registry>,
+    /// What moves addresses.
+    pub network: Result<Network, Missing>,
+    /// Where the output of workloads goes.
+    pub output: PathBuf,
 }
 
 impl Native {
     fn criu(&self) -> Result<&Criu, Failure> {
         self.criu.as_ref().map_err(|missing| Failure::new(missing.code, &missing.reason))
+    }
+
+    /// What the workload's address is moved with; none if it has none.
+    fn moving<'a>(&'a self, tcp: &'a Tcp) -> Result<Option<(&'a Network, &'a Moving)>, Failure> {
+        let Tcp::Move(moving) = tcp else { return Ok(None) };
+        match &self.network {
+            Ok(network) => Ok(Some((network, moving))),
+            Err(missing) => {
+                let message = format!("TCP connections cannot move here: {missing}; {}", missing.advice);
+                Err(Failure::new(missing.code, message))
+            }
+        }
     }
 }
 
@@ -78,6 +102,43 @@ impl Native {
     }
 }
 
+impl Native {
+    /// Restores; at any failure nothing is left of the copy but its address.
+    fn restore_held(
+        &self,
+        criu: &Criu,
+        given: &Given,
+        images: &Path,
+        pid_file: &Path,
+        run: &Run,
+    ) -> Result<Body, Failure> {
+        let mut child = criu
+            .begin_restore(images, pid_file, given)
+            .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
+        let found = restored(&mut child, images, pid_file, run);
+        let found = found.and_then(|found| {
+            if given.is_left_stopped() {
+                let_begin(&found.0, given)?;
+            }
+            self.put_back_on_gpus(&found.0).map(|()| found)
+        });
+        match found {
+            Ok((root, init)) => {
+                self.registry.watch_over(child);
+                Ok(Body::Process { root, namespace: Some(Namespace { init }) })
+            }
+            Err(failure) => {
+                // Behind a shield, if it has connections; they must not stay behind and bar the way of another try.
+                if let (Tcp::Move(_), Some(init)) = (given.tcp(), init_of(child.id())) {
+                    address::hush(&init);
+                }
+                end_restore(child)?;
+                Err(failure)
+            }
+        }
+    }
+}
+
 impl Hands for Native {
     fn simulated(&self) -> bool {
         false
@@ -102,7 +163,13 @@ impl Hands for Native {
     }
 
     fn examine(&self, entry: &Entry) -> Result<(), Failure> {
-        entry.root().map_or(Ok(()), |root| preflight::examine(&root))
+        let Some(root) = entry.root() else { return Ok(()) };
+        preflight::examine(&root)?;
+        if let Some((network, moving)) = self.moving(&entry.tcp)? {
+            network.examine(moving, &root)?;
+        }
+        // What it will be told once it stands still; here for what cannot be left behind.
+        Outside::survey(&root, &entry.tcp, &outputs(&self.output, &entry.spec.id), None).map(|_| ())
     }
 
     fn holds(&self) -> bool {
@@ -114,7 +181,7 @@ impl Hands for Native {
         let root = entry.root().ok_or_else(|| Failure::new("workload.state", "it has no process"))?;
         self.take_off_gpus(&root, images, run)?;
         let mut dumping = criu
-            .begin_dump(&root, images)
+            .begin_dump(&root, images, &entry.tcp)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
         let log = images.join("dump.log");
         let dumped = run.poll(|| match dumping.look() {
@@ -125,11 +192,34 @@ impl Hands for Native {
         });
         match dumped {
             Ok(Ok(())) => {
-                let body = entry.body.clone();
-                Ok(Still { body, let_go: Box::new(move || left_stopped(dumping, &root, &log)) })
+                let criu = ProcessRef::find(dumping.child.id());
+                let outputs = outputs(&self.output, &entry.spec.id);
+                let outside = Outside::survey(&root, &entry.tcp, &outputs, criu.as_ref());
+                let outside = outside.and_then(|outside| {
+                    let written = outside.write(images).map(|()| outside);
+                    written
+                        .map_err(|error| Failure::new("agent.disk", format!("the images cannot be written: {error}")))
+                });
+                match outside {
+                    Ok(outside) => {
+                        let body = entry.body.clone();
+                        let (images, tcp) = (images.to_owned(), outside.tcp.clone());
+                        let quiet = outside.connections == 0;
+                        let let_go = move || {
+                            left_stopped(dumping, &root, &tcp, &log)?;
+                            let Some((network, moving)) = self.moving(&tcp)? else { return Ok(()) };
+                            if quiet {
+                                network.unlock_run(&images)?;
+                            }
+                            network.take_off(moving)
+                        };
+                        Ok(Still { body, outside, let_go: Box::new(let_go) })
+                    }
+                    Err(failure) => end_dump(dumping, &root, &entry.tcp).and(Err(failure)),
+                }
             }
-            Ok(Err(failure)) => end_dump(dumping).and(Err(failure)),
-            Err(interrupted) => end_dump(dumping).and(Err(interrupted.into())),
+            Ok(Err(failure)) => end_dump(dumping, &root, &entry.tcp).and(Err(failure)),
+            Err(interrupted) => end_dump(dumping, &root, &entry.tcp).and(Err(interrupted.into())),
         }
     }
 
@@ -140,7 +230,20 @@ impl Hands for Native {
     fn go_on(&self, entry: &Entry) -> Result<Body, Failure> {
         let lost = |why: &str| Failure::new("source.lost", format!("the source does not run: {why}"));
         let root = entry.root().ok_or_else(|| lost("it has ended"))?;
+        // It is told to go on whatever failed, before it was stopped as well.
+        let was_stopped = matches!(root.condition(), Condition::Stopped | Condition::Traced);
+        let moving = match self.moving(&entry.tcp) {
+            Ok(moving) => moving,
+            Err(_) if !was_stopped => None,
+            Err(failure) => return Err(lost(&failure.message)),
+        };
+        if let Some((network, moving)) = moving {
+            network.put_back(moving, &root, was_stopped).map_err(|failure| lost(&failure.message))?;
+        }
         process::continue_tree(&root).map_err(|error| lost(&error.to_string()))?;
+        if let Some((network, moving)) = moving {
+            network.announce(moving);
+        }
         match root
             .wait_until(|condition| condition != Condition::Stopped && condition != Condition::Traced, OBEY_WITHIN)
         {
@@ -175,36 +278,41 @@ impl Hands for Native {
         Ok(())
     }
 
-    fn restore(&self, _manifest: &Manifest, images: &Path, run: &Run) -> Result<Body, Failure> {
+    fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Body, Failure> {
         let criu = self.criu()?;
         if let (true, Err(missing)) = (images.join(cuda::MARK).exists(), &self.cuda) {
             let message = format!("the snapshot has GPU contexts, and here they cannot be put back: {missing}");
             return Err(Failure::new("cuda.missing", message));
         }
+        let given = Given::outputs(outside, &outputs(&self.output, &manifest.workload.id))
+            .map_err(|error| Failure::new("agent.disk", format!("its output files cannot be opened: {error}")))?;
         let pid_file = images.join("root.pid");
-        let mut child = criu
-            .begin_restore(images, &pid_file)
-            .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
-        let found = restored(&mut child, images, &pid_file, run);
-        let found = found.and_then(|found| self.put_back_on_gpus(&found.0).map(|()| found));
-        match found {
-            Ok((root, init)) => {
-                self.registry.watch_over(child);
-                Ok(Body::Process { root, namespace: Some(Namespace { init }) })
-            }
-            Err(failure) => {
-                end_restore(child)?;
+        let moving = self.moving(&outside.tcp)?;
+        if let Some((network, moving)) = moving {
+            network.hold(moving)?;
+        }
+        let body = self.restore_held(criu, &given, images, &pid_file, run);
+        match (body, moving) {
+            (Err(failure), Some((network, moving))) => {
+                network.release(moving).map_err(|left| Failure::new("restore.left", left.message))?;
                 Err(failure)
             }
+            (body, _) => body,
         }
+    }
+
+    fn reach(&self, entry: &Entry) -> Result<(), Failure> {
+        self.moving(&entry.tcp)?.map_or(Ok(()), |(network, moving)| network.reach(moving))
     }
 
     fn drill(&self, images: &Path, run: &Run) -> Result<usize, Failure> {
         let criu = self.criu()?;
         let stand_ins = rehearsal::stand_ins(images)?;
+        let given = Given::nothing(&Outside::read(images)?)
+            .map_err(|error| Failure::new("agent.disk", format!("/dev/null cannot be opened: {error}")))?;
         let pid_file = images.join("root.pid");
         let mut child = criu
-            .begin_drill(images, &pid_file, &stand_ins)
+            .begin_drill(images, &pid_file, &stand_ins, &given)
             .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
         let seen = restored(&mut child, images, &pid_file, run).and_then(|(root, _)| {
             match root.wait_until(|condition| matches!(condition, Condition::Stopped | Condition::Gone), OBEY_WITHIN) {
@@ -219,8 +327,15 @@ impl Hands for Native {
     }
 
     fn end(&self, entry: &Entry) -> Result<(), Failure> {
+        let moving = self.moving(&entry.tcp)?;
+        if let Some((network, moving)) = moving {
+            network.silence(moving, entry.root().as_ref())?;
+        }
         match entry.end(OBEY_WITHIN) {
-            Ok(true) => Ok(()),
+            Ok(true) => moving.map_or(Ok(()), |(network, moving)| {
+                network.unlock(moving)?;
+                network.release(moving)
+            }),
             Ok(false) => Err(Failure::new("process.left", "some of its processes do not end, though they were killed")),
             Err(error) => Err(Failure::new("process.left", format!("it cannot be killed: {error}"))),
         }
@@ -229,22 +344,37 @@ impl Hands for Native {
     fn clear_up(&self, images: &Path) -> Result<(), Failure> {
         let left = users_of(images);
         // A dump holds the workload by its innards: it is given the time to let go by itself. A restore is not.
-        let dump = |process: &ProcessRef| command_line(process.pid).iter().any(|word| word == "dump");
-        for process in left.iter().filter(|process| dump(process)) {
+        let says = |process: &ProcessRef, wanted: &str| command_line(process.pid).iter().any(|word| word == wanted);
+        for process in left.iter().filter(|process| says(process, "dump")) {
+            // Except one that holds connections: it waits to be killed. What it holds must do nothing of its own then,
+            // until its sockets are put back.
+            if says(process, MOVES_CONNECTIONS) {
+                process.traced().iter().for_each(address::stop);
+                continue;
+            }
             if process.wait_until(|condition| condition == Condition::Gone, LEFTOVER_WITHIN) != Condition::Gone {
                 warn!(pid = process.pid, "a dump that was left behind does not end by itself; it is killed");
             }
         }
+        // Nothing was begun with images that are not whole.
+        let outside = Outside::read(images).unwrap_or_default();
+        let moving = self.moving(&outside.tcp);
+        let held = matches!(&moving, Ok(Some((network, moving))) if network.is_held(moving).unwrap_or(false));
         for process in users_of(images) {
+            if held {
+                address::hush(&process);
+            }
             process.signal(Signal::KILL).map_err(|error| Failure::new("process.left", error.to_string()))?;
         }
         let gone = process::poll(OBEY_WITHIN, || users_of(images).is_empty().then_some(()));
-        gone.ok_or_else(|| Failure::new("process.left", "what was left of CRIU does not end, though it was killed"))
+        gone.ok_or_else(|| Failure::new("process.left", "what was left of CRIU does not end, though it was killed"))?;
+        let released = moving.and_then(|moving| moving.map_or(Ok(()), |(network, moving)| network.release(moving)));
+        released.map_err(|left| Failure::new("process.left", left.message))
     }
 }
 
 /// Has CRIU let go, and sees that what it held is stopped.
-fn left_stopped(mut dumping: Dumping, root: &ProcessRef, log: &Path) -> Result<(), Failure> {
+fn left_stopped(mut dumping: Dumping, root: &ProcessRef, tcp: &Tcp, log: &Path) -> Result<(), Failure> {
     let watch = Stopwatch::start();
     let mut ended = dumping.let_go().map(|()| Progress::Working);
     while matches!(ended, Ok(Progress::Working | Progress::Holding)) && watch.elapsed() < OBEY_WITHIN {
@@ -254,7 +384,7 @@ fn left_stopped(mut dumping: Dumping, root: &ProcessRef, log: &Path) -> Result<(
         Ok(Progress::Ended(true)) => {}
         Ok(Progress::Ended(false)) => return Err(Failure::new("criu.dump", explain(log))),
         Ok(Progress::Working | Progress::Holding) | Err(_) => {
-            end_dump(dumping)?;
+            end_dump(dumping, root, tcp)?;
             return Err(Failure::new("criu.dump", "CRIU did not let go of the source in time, and was killed"));
         }
     }
@@ -269,7 +399,11 @@ fn left_stopped(mut dumping: Dumping, root: &ProcessRef, log: &Path) -> Result<(
 
 /// Ends CRIU, if it has not ended. It lets go of what it holds when it is killed; the caller lets the workload go on. It
 /// may be behind a program that entered namespaces for it.
-fn end_dump(mut dumping: Dumping) -> Result<(), Failure> {
+fn end_dump(mut dumping: Dumping, root: &ProcessRef, tcp: &Tcp) -> Result<(), Failure> {
+    if matches!(tcp, Tcp::Move(_)) {
+        // Its sockets are CRIU's until they are put back, and would fail it if it ran.
+        address::stop(root);
+    }
     if !matches!(dumping.child.try_wait(), Ok(Some(_)))
         && let Some(criu) = ProcessRef::find(dumping.child.id())
     {
@@ -295,6 +429,21 @@ fn restored(child: &mut Child, images: &Path, pid_file: &Path, run: &Run) -> Res
         find_root(child, pid_file)
             .ok_or_else(|| Failure::new("criu.restore", "CRIU reported success, and yet no restored process is there"))
     })
+}
+
+/// Gives a copy that was left stopped its outputs, and lets it begin.
+fn let_begin(root: &ProcessRef, given: &Given) -> Result<(), Failure> {
+    let failed = |why: String| Failure::new("criu.restore", format!("the copy was restored and does not begin: {why}"));
+    let settled = |condition: Condition| matches!(condition, Condition::Stopped | Condition::Gone);
+    if root.wait_until(settled, OBEY_WITHIN) != Condition::Stopped {
+        return Err(failed("it is not stopped, as CRIU was to leave it".into()));
+    }
+    given.append(&tree(root)).map_err(|error| failed(format!("its output files are not its own: {error}")))?;
+    process::continue_tree(root).map_err(|error| failed(error.to_string()))?;
+    match root.wait_until(|condition| condition != Condition::Stopped, OBEY_WITHIN) {
+        Condition::Running => Ok(()),
+        Condition::Stopped | Condition::Traced | Condition::Gone => Err(failed("it does not go on".into())),
+    }
 }
 
 /// Ends CRIU with all that it restored: it is the init of their namespace.

@@ -4,7 +4,7 @@
 
 use super::{Failure, Hands, Still};
 use crate::{
-    act::{check::Refusal, run::Run},
+    act::{check::Refusal, outside::Outside, run::Run},
     clock,
     workloads::{Body, Entry},
 };
@@ -60,7 +60,7 @@ impl Hands for Simulated {
         let image = serde_json::to_vec(&Image { simulated: true, progress }).map_err(failure)?;
         fs::write(images.join(FILE), image).map_err(failure)?;
         let body = Body::Simulated { base: progress, since: clock::now() };
-        Ok(Still { body, let_go: Box::new(|| Ok(())) })
+        Ok(Still { body, outside: Outside::default(), let_go: Box::new(|| Ok(())) })
     }
 
     fn is_image(&self, name: &str) -> bool {
@@ -78,10 +78,14 @@ impl Hands for Simulated {
         Err(Failure::new("snapshot.version", "a simulating agent does not restore a real snapshot"))
     }
 
-    fn restore(&self, _manifest: &Manifest, images: &Path, _run: &Run) -> Result<Body, Failure> {
+    fn restore(&self, _manifest: &Manifest, _outside: &Outside, images: &Path, _run: &Run) -> Result<Body, Failure> {
         let image = fs::read(images.join(FILE)).map_err(failure)?;
         let image: Image = serde_json::from_slice(&image).map_err(failure)?;
         Ok(Body::Simulated { base: image.progress, since: clock::now() })
+    }
+
+    fn reach(&self, _entry: &Entry) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn drill(&self, _images: &Path, _run: &Run) -> Result<usize, Failure> {

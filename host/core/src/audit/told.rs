@@ -5,7 +5,7 @@ use super::{Act, ActOutcome};
 use crate::{
     decision::Verdict,
     id::PrincipalId,
-    incident::{Approval, Event, Incident, Phase, Rank, TimerKind},
+    incident::{Approval, Event, Incident, Phase, Rank, Requested, TimerKind},
     order::{Direction, IdempotencyKey, OutcomeStatus},
 };
 use std::collections::BTreeMap;
@@ -27,6 +27,16 @@ pub fn told(before: Option<&Incident>, event: &Event, after: &Incident) -> Vec<A
 fn first(before: Option<&Incident>, event: &Event, after: &Incident) -> Option<Act> {
     let plan = || after.hash.as_ref().map(|hash| hash.0.clone()).unwrap_or_default();
     Some(match event {
+        Event::Opened(opening) if opening.requested.is_some() => {
+            let Requested { by, name, rank, proposal } = opening.requested.as_ref()?;
+            let mut act = person(after, "plan.request", by, Some(*rank), opening.finding.shape.subject.to_string());
+            act.detail.extend([
+                ("name".to_owned(), name.clone()),
+                ("title".to_owned(), proposal.title.clone()),
+                ("reason".to_owned(), proposal.rationale.clone()),
+            ]);
+            act
+        }
         Event::Opened(opening) | Event::Relapsed(opening) => {
             let risk = &opening.finding.risk;
             let shape = &opening.finding.shape;

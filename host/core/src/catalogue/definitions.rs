@@ -17,6 +17,9 @@ const MIB: f64 = 1_048_576.0;
 /// 2^53 - 1 bytes, the most that canonical JSON carries exactly, is 8 PiB; no machine has a quarter of it.
 const MEMORY_MAXIMUM: f64 = 2_251_799_813_685_248.0;
 
+/// The longest alarm: thirty days.
+const ALARM_MAXIMUM_MS: f64 = 2_592_000_000.0;
+
 /// One row, before its defaults.
 struct Row(Definition);
 
@@ -372,6 +375,38 @@ fn node() -> Vec<Definition> {
         .dry(Simulated)
         .if_("The node is this one, in this boot.")
         .seen("The agent has forgotten the drain on disk and reports none."),
+        row(
+            verb::SLEEP,
+            Node,
+            Impactful,
+            Proposable,
+            "Put a drained node to sleep, `mem` unless `state` says otherwise. It is undone only where `via` names the node that wakes it.",
+        )
+        .needs(capability::SLEEP)
+        .undone_by(verb::WAKE)
+        .takes([
+            text(argument::STATE, &["mem", "standby", "freeze", "disk"]),
+            number(argument::WAKE_AFTER, ValueKind::Duration, 10_000.0, ALARM_MAXIMUM_MS),
+            text(argument::VIA, &[]),
+        ])
+        .within(300_000.0)
+        .if_("The node is drained, by an earlier plan or an earlier step of this one; no workload is there, and no other order is under way.")
+        .if_("The kernel offers the state.")
+        .if_("Something is known that wakes it: a network card that is armed for Wake-on-LAN, or an alarm (`wake-after`).")
+        .seen("The agent has announced the sleep, the host has written that down, and the node has been silent since. A sleep that the kernel refused has failed. The plan succeeds when the node stays asleep for its watch."),
+        row(
+            verb::WAKE,
+            Node,
+            Reversible,
+            Proposable,
+            "Wake a node that sleeps on order: the agent of `via` sends Wake-on-LAN's magic packet on the sleeper's network. The host fills in `mac` and `network`, as the node reported them.",
+        )
+        .needs(capability::WAKE)
+        .takes([text(argument::VIA, &[]), text(argument::MAC, &[]), text(argument::NETWORK, &[])])
+        .within(60_000.0)
+        .if_("The node sleeps on order, and reported the card that wakes it.")
+        .if_("The agent of `via` is on the card's network.")
+        .seen("The packets were sent; whether the node woke cannot be seen from there. The plan succeeds when the host has samples of the node that were taken after it."),
     ]
 }
 

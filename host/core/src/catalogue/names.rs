@@ -24,6 +24,8 @@ pub mod verb {
     pub const RESTORE_GPU: &str = "gpu.restore";
     pub const DRAIN: &str = "node.drain";
     pub const UNDRAIN: &str = "node.undrain";
+    pub const SLEEP: &str = "node.sleep";
+    pub const WAKE: &str = "node.wake";
     pub const RUNBOOK: &str = "runbook.run";
     pub const SCRIPT: &str = "runbook.script";
 }
@@ -40,6 +42,11 @@ pub mod capability {
     pub const GPU: &str = "gpu.control";
     pub const RESET_GPU: &str = "gpu.reset";
     pub const DRAIN: &str = "node.drain";
+    pub const SLEEP: &str = "node.sleep";
+    /// A clock of the machine can wake it.
+    pub const SLEEP_ALARM: &str = "node.sleep.alarm";
+    /// Others can be woken from here.
+    pub const WAKE: &str = "node.wake";
     pub const RUNBOOK: &str = "runbook.run";
     /// `drill.<name>`: the agent allows this drill, and can make its disturbance.
     pub const DRILL: &str = "drill.";
@@ -61,6 +68,10 @@ pub mod fact {
     pub const GPU: &str = "gpu.";
     /// Why the node takes no new work, as far as Aether itself asked for it.
     pub const DRAINED: &str = "node.drained";
+    /// The address of a network card that is armed for Wake-on-LAN, such as `02:00:5e:10:00:01`.
+    pub const WAKE_MAC: &str = "node.wake.mac";
+    /// The IPv4 network that this card is on, such as `192.0.2.0/24`.
+    pub const WAKE_NETWORK: &str = "node.wake.network";
 }
 
 /// Argument names.
@@ -90,6 +101,16 @@ pub mod argument {
     pub const MAX_MHZ: &str = "max-mhz";
     /// Text: which contexts a GPU admits.
     pub const MODE: &str = "mode";
+    /// Text: how deep a node sleeps, as `/sys/power/state` calls it.
+    pub const STATE: &str = "state";
+    /// Duration: after this the machine's own clock wakes it.
+    pub const WAKE_AFTER: &str = "wake-after";
+    /// Text: the node whose agent wakes another.
+    pub const VIA: &str = "via";
+    /// Text: the address of the network card that wakes a node. The host fills it in.
+    pub const MAC: &str = "mac";
+    /// Text: the IPv4 network that the card is on. The host fills it in.
+    pub const NETWORK: &str = "network";
     /// Text: a runbook of the policy bundle.
     pub const RUNBOOK: &str = "runbook";
     /// Text: BLAKE3 of the runbook's script.

@@ -38,6 +38,18 @@ pub struct Opening {
     pub decisions: Vec<Context>,
     pub unknown: Vec<String>,
     pub flags: Flags,
+    /// No component found anything: a person asks for this to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<Requested>,
+}
+
+/// A person's wish. It takes the planners' place and nobody else's: the gates judge it, and somebody else approves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Requested {
+    pub by: PrincipalId,
+    pub name: String,
+    pub rank: Rank,
+    pub proposal: Proposal,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

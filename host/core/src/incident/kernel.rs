@@ -292,7 +292,10 @@ impl Incident {
         let mut evidence = Vec::new();
         let mut all = Vec::new();
         for PlannerAnswer { by, outcome } in answers {
-            evidence.push(Evidence::Decision { id: by.decision.clone(), component: by.component.clone() });
+            // A person's wish is no component's decision.
+            if self.opening.requested.is_none() {
+                evidence.push(Evidence::Decision { id: by.decision.clone(), component: by.component.clone() });
+            }
             match outcome {
                 Ok(proposals) => all.extend(proposals.iter().map(|proposal| (by, proposal))),
                 Err(fault) => refused.push(Reason {

@@ -21,7 +21,8 @@ mod state;
 mod tests;
 
 pub use event::{
-    Context, Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, Reservation, Rung, TimerKind, Tried,
+    Context, Effect, Event, GateAnswer, GateContext, Opening, PlannerAnswer, Requested, Reservation, Rung, TimerKind,
+    Tried,
 };
 pub use kernel::{ApprovalRefused, step};
 pub use state::{Approval, CallOffRefused, Incident, Phase, Rank, Reading, Resolution, StepRecord, StepStage};

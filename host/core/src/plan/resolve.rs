@@ -1,5 +1,7 @@
 //! A proposal against the catalogue and the known world: refused whole, or expanded into primitive steps.
 
+mod power;
+
 use super::{Compensation, Forecast, STEPS_MAXIMUM, Step, WATCH_MAXIMUM_MS};
 use crate::{
     catalogue::{self, ArgumentError, Definition, SafetyClass, Standing, argument, verb},
@@ -41,6 +43,20 @@ pub struct KnownNode {
     /// How long it will still be there, if that is known: its provider takes it back then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaves_in_ms: Option<u64>,
+    /// What wakes it, as it reported when it was awake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<WakeRoute>,
+    /// It sleeps on order: by which plan, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<String>,
+}
+
+/// A network card that is armed for Wake-on-LAN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WakeRoute {
+    pub mac: String,
+    /// The IPv4 network that it is on, such as `192.0.2.0/24`.
+    pub network: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -91,6 +107,22 @@ pub enum Refusal {
     Watch,
     #[error("the target {0} appears twice")]
     TargetTwice(Target),
+    #[error("the node `{node}` is asleep, {how}; wake it first")]
+    Asleep { node: NodeId, how: String },
+    #[error("the node `{0}` takes work, so it must not sleep: drain it before, or by an earlier step of this plan")]
+    NotDrained(NodeId),
+    #[error("the node `{node}` must not sleep: {workload} is there")]
+    Occupied { node: NodeId, workload: crate::id::WorkloadId },
+    #[error(
+        "nothing is known that would wake `{0}`: it reports no network card that is armed for Wake-on-LAN, and no `wake-after` is given"
+    )]
+    NoWayBack(NodeId),
+    #[error("the node `{0}` does not sleep on order, so there is nothing to wake")]
+    NotAsleep(NodeId),
+    #[error("`{node}` reported no network card that wakes it, so `{via}` cannot")]
+    NoWakeRoute { node: NodeId, via: NodeId },
+    #[error("`{0}` cannot wake itself")]
+    OwnWaker(NodeId),
 }
 
 impl Refusal {
@@ -114,6 +146,13 @@ impl Refusal {
             Refusal::Condition(_) => "proposal.condition",
             Refusal::Watch => "proposal.watch",
             Refusal::TargetTwice(_) => "proposal.target-twice",
+            Refusal::Asleep { .. } => "proposal.asleep",
+            Refusal::NotDrained(_) => "proposal.not-drained",
+            Refusal::Occupied { .. } => "proposal.occupied",
+            Refusal::NoWayBack(_) => "proposal.no-way-back",
+            Refusal::NotAsleep(_) => "proposal.not-asleep",
+            Refusal::NoWakeRoute { .. } => "proposal.no-wake-route",
+            Refusal::OwnWaker(_) => "proposal.own-waker",
         }
     }
 }
@@ -141,7 +180,9 @@ pub fn resolve(proposal: &Proposal, world: &World) -> Result<Resolved, Refusal> 
         let found = catalogue::find(&proposed.verb)?;
         found.verb.check(&proposed.arguments)?;
         check_conditions(&proposed.preconditions)?;
-        if targets.contains(&proposed.target) {
+        // A node is drained first, and then put to sleep.
+        let drained = power::drained(&steps, proposed);
+        if targets.contains(&proposed.target) && !drained {
             return Err(Refusal::TargetTwice(proposed.target.clone()));
         }
         class = class.max(found.verb.class);
@@ -151,10 +192,14 @@ pub fn resolve(proposal: &Proposal, world: &World) -> Result<Resolved, Refusal> 
                 moved.push(proposed.target.clone());
             }
             (Standing::Composite, verb::RUNBOOK) => steps.push(runbook(proposed, world)?),
+            (Standing::Proposable, verb::SLEEP) => steps.push(power::sleep(proposed, &found, world, drained)?),
+            (Standing::Proposable, verb::WAKE) => steps.push(power::wake(proposed, &found, world)?),
             (Standing::Proposable, _) => steps.push(single(proposed, &found, world)?),
             (Standing::Composite | Standing::Internal, other) => return Err(Refusal::NotProposable(other.into())),
         }
-        targets.push(proposed.target.clone());
+        if !targets.contains(&proposed.target) {
+            targets.push(proposed.target.clone());
+        }
     }
     if steps.len() > STEPS_MAXIMUM {
         return Err(Refusal::TooManySteps);
@@ -163,15 +208,18 @@ pub fn resolve(proposal: &Proposal, world: &World) -> Result<Resolved, Refusal> 
     if proposal.watch_ms > WATCH_MAXIMUM_MS {
         return Err(Refusal::Watch);
     }
-    let nodes: BTreeSet<&NodeId> = steps.iter().map(|step| &step.node).collect();
+    let acting = steps.iter().map(|step| step.node.as_str());
+    let aimed_at = targets.iter().filter(|target| target.kind == SubjectKind::Node).map(|target| target.id.as_str());
+    let nodes: BTreeSet<&str> = acting.chain(aimed_at).collect();
     let count = |kind| targets.iter().filter(|target| target.kind == kind).count();
     let blast = BlastCount {
         nodes: saturating(nodes.len()),
         gpus: saturating(count(SubjectKind::Gpu)),
         workloads: saturating(count(SubjectKind::Workload)),
     };
-    let success = proposal.success.iter().map(|condition| after(condition, &moved)).collect();
-    Ok(Resolved { steps, success, watch_ms: proposal.watch_ms, class, blast })
+    let mut success: Vec<Condition> = proposal.success.iter().map(|condition| after(condition, &moved)).collect();
+    let watch_ms = power::must_be_seen(&steps, &mut success, proposal.watch_ms);
+    Ok(Resolved { steps, success, watch_ms, class, blast })
 }
 
 fn saturating(n: usize) -> u32 {
@@ -230,6 +278,9 @@ fn place(target: &Target, world: &World) -> Result<NodeId, Refusal> {
 /// The node, once it is known to have a live agent that has the capability.
 fn able<'a>(node: &NodeId, capability: Option<&str>, world: &'a World) -> Result<&'a KnownNode, Refusal> {
     let known = world.nodes.get(node).ok_or_else(|| Refusal::UnknownNode(node.clone()))?;
+    if let (false, Some(how)) = (known.live, &known.asleep) {
+        return Err(Refusal::Asleep { node: node.clone(), how: how.clone() });
+    }
     if !known.live {
         return Err(Refusal::NodeNotLive(node.clone()));
     }

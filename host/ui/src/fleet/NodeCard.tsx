@@ -21,6 +21,8 @@ import css from './Fleet.module.css';
 
 /** An agent sends each second; a live session that is silent for longer is worth a word. */
 const QUIET_MS = 6_000;
+/** As the host has it: a machine whose alarm went off is back within this. */
+const COMES_UP_WITHIN_MS = 300_000;
 
 export function NodeCard({ node, risk, workloads, window }: { node: NodeView; risk: SubjectRisk | undefined; workloads: Workload[]; window: Window }) {
   const subject = { kind: 'node' as const, id: node.id };
@@ -73,6 +75,21 @@ export function NodeCard({ node, risk, workloads, window }: { node: NodeView; ri
 
 function State({ node }: { node: NodeView }) {
   const now = useNow();
+  if (node.asleep) {
+    const { since, plan, state, wakes_at } = node.asleep;
+    const late = wakes_at ? now - wakes_at > COMES_UP_WITHIN_MS : false;
+    return (
+      <Hint text={`In "${state}" by the plan ${plan.slice(0, 12)}. It is silent on purpose, and nothing is placed there.`}>
+        <span tabIndex={0}>
+          <Chip tone={late ? 'critical' : 'idle'}>
+            Asleep on order, <Ago time={since} />
+            {wakes_at && late ? <>; its clock was to wake it <Ago time={wakes_at} /></> : null}
+            {wakes_at && !late ? <>; its clock wakes it in {duration(Math.max(0, wakes_at - now))}</> : null}
+          </Chip>
+        </span>
+      </Hint>
+    );
+  }
   if (!node.live) {
     return (
       <Hint text="Its agent has no session. Nothing is sent to it; its telemetry comes later from its spool.">

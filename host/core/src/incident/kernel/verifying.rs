@@ -6,6 +6,7 @@ use super::super::{
 };
 use crate::{
     artifact::{Body, Evidence, Status},
+    catalogue::verb,
     time::Time,
 };
 
@@ -17,7 +18,7 @@ impl Incident {
         let dry = self.flags.dry_run;
         let summary = if dry { "dry run: every step was checked, nothing was changed" } else { "every step was done" };
         self.record_execution(now, Status::Complete, summary.into(), out);
-        if self.success().is_empty() {
+        if self.success().is_empty() || self.is_moot() {
             return self.verified(now, now, true, &[], (0, 0), out);
         }
         let watch = self.plan.as_ref().map_or(0, |plan| plan.watch_ms);
@@ -26,6 +27,12 @@ impl Incident {
         self.phase = Phase::Verifying { since: now, until, held_since: None, read_at: None, samples: 0, gaps: 0 };
         out.push(Effect::Watch);
         out.push(Effect::Arm { timer: TimerKind::Watch, at: until });
+    }
+
+    /// A dry run puts nothing to sleep and wakes nothing, so that cannot be seen.
+    fn is_moot(&self) -> bool {
+        let power = |step: &crate::plan::Step| [verb::SLEEP, verb::WAKE].contains(&step.verb.as_str());
+        self.flags.dry_run && self.plan.as_ref().is_some_and(|plan| plan.steps.iter().any(power))
     }
 
     pub(super) fn verifying(&mut self, now: Time, readings: &[Reading], every_ms: Option<u64>, out: &mut Vec<Effect>) {

@@ -1,9 +1,10 @@
 //! What the audit is told of a story: each decision, each word of a person, each order and what became of it.
 
-use super::stories::Story;
+use super::{fixtures, stories::Story};
 use crate::{
     audit::{Act, told},
-    incident::{Event, Incident, step},
+    id::PrincipalId,
+    incident::{Effect, Event, Incident, Opening, Rank, Requested, step},
 };
 use expect_test::{Expect, expect};
 
@@ -152,4 +153,23 @@ fn what_changed_nothing_is_not_told() {
     let once = audited("propose; judge demand; approve ann");
     let repeated = audited("propose; judge demand; propose; approve ann; approve ann; judge deny");
     assert_eq!(once, repeated);
+}
+
+#[test]
+fn what_a_person_asks_for_is_told_as_theirs_and_is_no_components_decision() {
+    let requested = Requested {
+        by: PrincipalId::new("ann"),
+        name: "Ann".into(),
+        rank: Rank::Operator,
+        proposal: fixtures::proposal(),
+    };
+    let opening = Opening { requested: Some(requested), decisions: vec![], ..fixtures::opening() };
+    let (mut incident, _) = Incident::open(fixtures::START, opening.clone());
+    let [act] = &told(None, &Event::Opened(Box::new(opening)), &incident)[..] else { panic!("one act") };
+    assert_eq!((act.principal.as_str(), act.action.as_str(), act.rank), ("ann", "plan.request", Some(Rank::Operator)));
+    assert_eq!(act.detail["title"], "Move train to node-b");
+    let effects =
+        step(&mut incident, fixtures::START, &fixtures::proposed(Ok(vec![fixtures::proposal()]), fixtures::world()));
+    let Some(Effect::Record(artifact)) = effects.first() else { panic!("{effects:?}") };
+    assert_eq!(artifact.evidence, []);
 }

@@ -79,6 +79,7 @@ pub(super) fn opening() -> Opening {
         decisions: vec![context("spot-risk")],
         unknown: vec!["host-pressure: no sample of memory".into()],
         flags: Flags { drill: true, ..Flags::default() },
+        requested: None,
     }
 }
 

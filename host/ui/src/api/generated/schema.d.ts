@@ -777,6 +777,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/requests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ask for a verb to be carried out. It is judged by the gates like any plan, and whoever asks cannot approve it. */
+        post: operations["requestPlan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/risks": {
         parameters: {
             query?: never;
@@ -1249,6 +1266,17 @@ export interface components {
         ArtifactRole: "observer" | "analyzer" | "planner" | "policy_gate" | "executor" | "verifier" | "memory";
         /** @enum {string} */
         ArtifactStatus: "complete" | "pending" | "refused" | "failed" | "unknown";
+        /** @description A sleep on order, as the node's agent announced it before it fell silent. */
+        Asleep: {
+            /** @description When it was announced. */
+            since: components["schemas"]["Time"];
+            plan: components["schemas"]["PlanHash"];
+            /** @description As `/sys/power/state` calls it. */
+            state: string;
+            wakes_at?: components["schemas"]["Time"] | null;
+            /** @description Of the order that put it to sleep. */
+            key: components["schemas"]["IdempotencyKey"];
+        };
         AssetFile: {
             /** @description Below the set's folder, with `/`. */
             name: string;
@@ -2697,6 +2725,7 @@ export interface components {
             /** @description In order of id. */
             workloads: components["schemas"]["WorkloadView"][];
             cordon?: components["schemas"]["Cordon"] | null;
+            asleep?: components["schemas"]["Asleep"] | null;
             telemetry: components["schemas"]["TelemetryView"];
         };
         Notice: {
@@ -3130,6 +3159,22 @@ export interface components {
             engine: string;
             /** @description In the envelope's order, the first 20. Empty where it is identical. */
             differences: components["schemas"]["ReplayDifference"][];
+        };
+        /** @description What a person asks for: one verb on one target. */
+        RequestPlan: {
+            /** @description One that planners can propose; `GET /verbs` lists them. */
+            verb: string;
+            /** @description `<kind>/<id>`, such as `node/node-a`. */
+            target: string;
+            arguments?: {
+                [key: string]: unknown;
+            };
+            /** @description Why; approvers and the audit see it. */
+            reason: string;
+        };
+        /** @description The incident in which a request is judged, approved and done. */
+        RequestedPlan: {
+            incident: components["schemas"]["IncidentId"];
         };
         /** @description Which breaker is to be closed. */
         ResetBreaker: {
@@ -3927,6 +3972,7 @@ export type Artifact = components['schemas']['Artifact'];
 export type ArtifactId = components['schemas']['ArtifactId'];
 export type ArtifactRole = components['schemas']['ArtifactRole'];
 export type ArtifactStatus = components['schemas']['ArtifactStatus'];
+export type Asleep = components['schemas']['Asleep'];
 export type AssetFile = components['schemas']['AssetFile'];
 export type AssetsRecord = components['schemas']['AssetsRecord'];
 export type AssetsUpload = components['schemas']['AssetsUpload'];
@@ -4078,6 +4124,8 @@ export type RegisteredPlugin = components['schemas']['RegisteredPlugin'];
 export type ReplayDifference = components['schemas']['ReplayDifference'];
 export type ReplayVerdict = components['schemas']['ReplayVerdict'];
 export type Replayed = components['schemas']['Replayed'];
+export type RequestPlan = components['schemas']['RequestPlan'];
+export type RequestedPlan = components['schemas']['RequestedPlan'];
 export type ResetBreaker = components['schemas']['ResetBreaker'];
 export type Resolution = components['schemas']['Resolution'];
 export type Retirement = components['schemas']['Retirement'];
@@ -5754,6 +5802,38 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    requestPlan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RequestPlan"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RequestedPlan"];
+                };
             };
             /** @description A problem */
             default: {

@@ -1,0 +1,227 @@
+//! An object of `agent/bpf`, loaded into the kernel and attached; or why that cannot be.
+//!
+//! Only BTF tracepoints are used. They are the cheapest to pass, they are on kernels without kprobes, and they need no
+//! tracefs.
+
+use super::{
+    Missing,
+    cost::{Board, Ran},
+};
+use aether_core::time::Time;
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, ProgramError},
+};
+use procfs::process::Process;
+use std::{error::Error, fs, path::Path};
+
+/// What the kernel tells of its own types; every access of a program is relocated by it.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+/// Bits of a capability set.
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+/// Of a refusal by the verifier, so that a reason stays one that a person reads.
+const VERDICT_BYTES: usize = 200;
+
+/// What every object's counters begin with: what found no room in a map.
+pub(super) const LOST: usize = 0;
+/// The counters of each object.
+pub(super) const COUNTERS: usize = 8;
+
+/// One object, as it was built.
+pub(super) struct Object {
+    /// The source that it is of.
+    pub(super) source: &'static str,
+    pub(super) bytes: &'static [u8],
+    /// Its programs, named as the tracepoints that they are attached to.
+    pub(super) programs: &'static [&'static str],
+    /// The ring that it writes records to, if any.
+    pub(super) ring: Option<&'static str>,
+    /// What tells something of it where this cannot run.
+    pub(super) fallback: &'static str,
+}
+
+/// One that is loaded and attached. Dropped, nothing of it is left in the kernel.
+pub(super) struct Attached {
+    ebpf: Ebpf,
+    pub(super) ring: Option<RingBuf<MapData>>,
+}
+
+/// An object and how it stands: not loaded yet, attached, or refused for good.
+pub(super) struct Program {
+    object: &'static Object,
+    globals: Vec<(&'static str, u32)>,
+    board: Board,
+    attached: Option<Attached>,
+    refused: Option<String>,
+}
+
+impl Program {
+    pub(super) fn of(object: &'static Object, globals: Vec<(&'static str, u32)>, board: Board) -> Self {
+        Self { object, globals, board, attached: None, refused: None }
+    }
+
+    /// It, attached; loads it where that was not done yet. What was refused once is not tried again: nothing of what a
+    /// kernel or a privilege lacks comes while the agent runs.
+    pub(super) fn ready(&mut self, at: Time) -> Result<&mut Attached, Missing> {
+        let Object { source, fallback, .. } = *self.object;
+        let missing = |reason: &str| Missing::new(reason).instead(fallback);
+        if let Some(reason) = self.board.switched_off(source, at) {
+            self.attached = None;
+            return Err(missing(&reason));
+        }
+        if let Some(reason) = &self.refused {
+            return Err(missing(reason));
+        }
+        if self.attached.is_none() {
+            match attach(self.object, &self.globals) {
+                Ok(attached) => self.attached = Some(attached),
+                Err(reason) => return Err(missing(self.refused.insert(reason))),
+            }
+        }
+        let Some(attached) = &mut self.attached else { return Err(missing("it is not attached")) };
+        self.board.tell(source, attached.ran());
+        Ok(attached)
+    }
+
+    /// Takes it out of the kernel; the next sample loads it again.
+    pub(super) fn detach(&mut self) {
+        self.attached = None;
+    }
+}
+
+impl Attached {
+    pub(super) fn array<const N: usize>(&self, name: &str) -> Result<PerCpuArray<&MapData, [u64; N]>, Missing> {
+        let map = self.ebpf.map(name).ok_or_else(|| Missing::new(format!("the object has no map `{name}`")))?;
+        PerCpuArray::try_from(map).map_err(|error| Missing::new(tell(&error)))
+    }
+
+    /// The object's counters, over all processors.
+    pub(super) fn counters(&self) -> Result<[u64; COUNTERS], Missing> {
+        let map = self.array::<1>("counters")?;
+        let mut counters = [0; COUNTERS];
+        for (index, counter) in (0u32..).zip(&mut counters) {
+            let each = map.get(&index, 0).map_err(|error| Missing::new(tell(&error)))?;
+            *counter = each.iter().map(|[count]| count).sum();
+        }
+        Ok(counters)
+    }
+
+    /// How long its programs ran while the kernel measured that, and how often.
+    fn ran(&self) -> Ran {
+        let each = self.ebpf.programs().filter_map(|(_, program)| program.info().ok());
+        each.fold(Ran::default(), |ran, info| Ran {
+            time: ran.time + info.run_time(),
+            runs: ran.runs + info.run_count(),
+        })
+    }
+}
+
+fn attach(object: &Object, globals: &[(&'static str, u32)]) -> Result<Attached, String> {
+    permitted(object)?;
+    let btf = Btf::from_sys_fs().map_err(|error| format!("{BTF} cannot be read: {}", tell(&error)))?;
+    let mut loader = EbpfLoader::new();
+    for (name, value) in globals {
+        loader.override_global(name, value, true);
+    }
+    let mut ebpf = loader
+        .btf(Some(&btf))
+        .load(object.bytes)
+        .map_err(|error| format!("the kernel does not take the maps of its eBPF object: {}", tell(&error)))?;
+    for name in object.programs {
+        let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program `{name}`"))?;
+        let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| tell(&error))?;
+        program.load(name, &btf).map_err(|error| format!("the kernel does not take `{name}`: {}", verdict(&error)))?;
+        program.attach().map_err(|error| format!("`{name}` cannot be attached: {}", tell(&error)))?;
+    }
+    let ring = match object.ring {
+        None => None,
+        Some(name) => {
+            let map = ebpf.take_map(name).ok_or_else(|| format!("the object has no ring `{name}`"))?;
+            Some(RingBuf::try_from(map).map_err(|error| format!("its ring cannot be mapped: {}", tell(&error)))?)
+        }
+    };
+    Ok(Attached { ebpf, ring })
+}
+
+/// What is lacking, by name, before the kernel says no more than EPERM.
+fn permitted(object: &Object) -> Result<(), String> {
+    if object.bytes.is_empty() {
+        return Err(
+            "this agent was built with AETHER_BPF=off, and so without eBPF programs; build it with `clang` and \
+                    `libbpf-dev` installed"
+                .into(),
+        );
+    }
+    if !Path::new(BTF).exists() {
+        return Err(format!(
+            "the kernel tells nothing of its types: {BTF} is missing, which needs CONFIG_DEBUG_INFO_BTF"
+        ));
+    }
+    let held = Process::myself().and_then(|me| me.status()).map(|status| status.capeff);
+    lacking(held.map_err(|error| format!("the agent's capabilities cannot be read: {error}"))?)?;
+    match fs::read_to_string(LOCKDOWN) {
+        Ok(text) if text.contains("[confidentiality]") => {
+            Err(format!("the kernel is locked down for confidentiality ({LOCKDOWN}), which forbids reading its memory"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lacking(held: u64) -> Result<(), String> {
+    let has = |capability: u32| held >> capability & 1 == 1;
+    let wanted = [("CAP_BPF", CAP_BPF), ("CAP_PERFMON", CAP_PERFMON)];
+    let lacks: Vec<&str> = wanted.iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| *name).collect();
+    if lacks.is_empty() || has(CAP_SYS_ADMIN) {
+        return Ok(());
+    }
+    Err(format!("the agent lacks {}: run it as root, or give it these capabilities", lacks.join(" and ")))
+}
+
+/// An error with its causes, on one line.
+fn tell(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Why a program was refused: of the verifier's log, which is long, what it complains of.
+fn verdict(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return tell(error) };
+    let log = verifier_log.to_string();
+    let complaint = log.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("processed "));
+    let complaint: String = complaint.unwrap_or("the verifier says nothing").chars().take(VERDICT_BYTES).collect();
+    format!("{io_error} ({complaint})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        let all = u64::MAX;
+        assert_eq!(lacking(all), Ok(()));
+        assert_eq!(lacking(1 << CAP_SYS_ADMIN), Ok(()), "before Linux 5.8 this one was all of them");
+        assert_eq!(lacking(1 << CAP_BPF | 1 << CAP_PERFMON), Ok(()));
+        let lacks = lacking(1 << CAP_BPF).unwrap_err();
+        assert!(lacks.contains("CAP_PERFMON") && !lacks.contains("CAP_BPF"), "{lacks}");
+        assert!(lacking(0).unwrap_err().contains("CAP_BPF and CAP_PERFMON"));
+    }
+
+    #[test]
+    fn an_agent_that_was_built_without_programs_says_so() {
+        let object = Object { source: "x", bytes: &[], programs: &[], ring: None, fallback: "nothing" };
+        assert!(permitted(&object).unwrap_err().contains("AETHER_BPF=off"));
+    }
+}

@@ -1,0 +1,409 @@
+//! The process table: how many processes there are in which state, and the programs that take most of the processors, of
+//! memory, and of the disks.
+//!
+//! By program and not by process: pids come and go, and each would be a series. On the fast path only `/proc/<pid>/stat`
+//! is read; what costs more (`io` of all, `smaps_rollup` and descriptors of those on top) is on the slow path. On a thread
+//! of its own, since a process that holds its own memory map makes `smaps_rollup` wait.
+
+use super::{
+    names::{Names, plain},
+    source::{Missing, Sink, Source},
+};
+use aether_core::{metric, time::Time};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub(super) const NAME: &str = "programs";
+const EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what costs more.
+const SLOW_EVERY_MS: u64 = 15_000;
+/// Programs on top of each list.
+const TOP: usize = 5;
+/// Names of programs that may be series at a time.
+const NAMES_MAXIMUM: usize = 48;
+/// Processes that are looked at; more are only counted.
+const PROCESSES_MAXIMUM: usize = 16_384;
+/// Processes whose memory map and descriptors are looked at in one round.
+const MAPS_MAXIMUM: usize = 64;
+/// The share of one processor that looking may take: on a machine with very many processes it is done less often.
+const COST_MAXIMUM: f64 = 0.005;
+
+/// A thread of the kernel.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+pub(super) struct Programs {
+    proc: PathBuf,
+    names: Names,
+    /// Start time, ticks used, and bytes of I/O, by pid.
+    before: HashMap<u32, Before>,
+    looked: Option<Time>,
+    slow: Option<Time>,
+    cost: Duration,
+    buffer: String,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    start: u64,
+    ticks: u64,
+    io: Option<u64>,
+    seen: bool,
+}
+
+/// What `/proc/<pid>/stat` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stat {
+    comm: String,
+    state: char,
+    kernel: bool,
+    ticks: u64,
+    start: u64,
+    resident_pages: u64,
+}
+
+/// One program: all processes of that name.
+#[derive(Debug, Default)]
+struct Program {
+    pids: Vec<u32>,
+    ticks: u64,
+    resident: u64,
+    io: u64,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self::at("/proc")
+    }
+}
+
+impl Programs {
+    fn at(proc: impl Into<PathBuf>) -> Self {
+        Self {
+            proc: proc.into(),
+            names: Names::at_most(NAMES_MAXIMUM),
+            before: HashMap::new(),
+            looked: None,
+            slow: None,
+            cost: Duration::ZERO,
+            buffer: String::new(),
+        }
+    }
+
+    /// Reads a file into the one buffer.
+    fn read(&mut self, path: &Path) -> io::Result<&str> {
+        self.buffer.clear();
+        fs::File::open(path)?.read_to_string(&mut self.buffer)?;
+        Ok(&self.buffer)
+    }
+
+    fn pids(&self) -> Result<Vec<u32>, Missing> {
+        let entries = fs::read_dir(&self.proc)
+            .map_err(|error| Missing::new(format!("{} cannot be listed: {error}", self.proc.display())))?;
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Ok(pids.collect())
+    }
+
+    /// Bytes that a process read from and wrote to disks. None: not for us to know.
+    fn io(&mut self, pid: u32) -> io::Result<u64> {
+        let path = self.proc.join(format!("{pid}/io"));
+        let text = self.read(&path)?;
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or_default()
+        };
+        Ok(of("read_bytes:") + of("write_bytes:"))
+    }
+
+    /// What its memory takes if what is shared is shared out, and what of it is swapped out.
+    fn map(&mut self, pid: u32) -> Option<(u64, u64)> {
+        let path = self.proc.join(format!("{pid}/smaps_rollup"));
+        let text = self.read(&path).ok()?;
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1_024)
+        };
+        Some((of("Pss:")?, of("SwapPss:").or_else(|| of("Swap:")).unwrap_or_default()))
+    }
+
+    fn descriptors(&self, pid: u32) -> Option<u64> {
+        let folder = self.proc.join(format!("{pid}/fd"));
+        // Since 6.2 the kernel says how many there are without listing them.
+        match fs::metadata(&folder).ok()?.len() {
+            0 => fs::read_dir(&folder).ok().map(|entries| entries.count() as u64),
+            count => Some(count),
+        }
+    }
+}
+
+fn parse(text: &str) -> Option<Stat> {
+    // A name may have any character in it, a bracket too.
+    let (open, close) = (text.find('(')?, text.rfind(')')?);
+    let comm = text.get(open + 1..close)?.to_string();
+    let fields: Vec<&str> = text.get(close + 2..)?.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(Stat {
+        comm,
+        state: fields.first()?.chars().next()?,
+        kernel: number(6)? & PF_KTHREAD != 0,
+        ticks: number(11)? + number(12)?,
+        start: number(19)?,
+        resident_pages: number(21)?,
+    })
+}
+
+/// How long this thread has run: what it waited for a processor does not count.
+fn ran() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or_default())
+}
+
+/// OpenTelemetry's names, and one more for those that wait for a disk and count as load.
+fn state(letter: char) -> &'static str {
+    match letter {
+        'R' => "running",
+        'D' => "uninterruptible",
+        'T' | 't' => "stopped",
+        'Z' | 'X' | 'x' => "defunct",
+        _ => "sleeping",
+    }
+}
+
+/// Those with most of it, and what they have; none that has nothing.
+fn top(programs: &BTreeMap<String, Program>, of: impl Fn(&Program) -> u64) -> Vec<(&String, &Program)> {
+    let mut all: Vec<_> = programs.iter().filter(|(_, program)| of(program) > 0).collect();
+    all.sort_by_key(|(_, program)| std::cmp::Reverse(of(program)));
+    all.truncate(TOP);
+    all
+}
+
+impl Source for Programs {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(EVERY)
+    }
+
+    fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
+        let at = into.at;
+        let since_ms = self.looked.filter(|looked| at > *looked).map(|looked| at.since_ms(looked));
+        if since_ms.is_some_and(|ms| self.cost.as_secs_f64() > COST_MAXIMUM * ms as f64 / 1e3) {
+            return Ok(());
+        }
+        let before = ran();
+        let is_slow = self.slow.is_none_or(|slow| at < slow || at.since_ms(slow) >= SLOW_EVERY_MS);
+        let pids = self.pids()?;
+        let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut programs: BTreeMap<String, Program> = BTreeMap::new();
+        let mut denied = 0;
+        let mut path = PathBuf::new();
+        for pid in pids.iter().copied().take(PROCESSES_MAXIMUM) {
+            path.clone_from(&self.proc);
+            path.push(format!("{pid}/stat"));
+            // It may have ended meanwhile.
+            let Some(stat) = self.read(&path).ok().and_then(parse) else { continue };
+            *states.entry(state(stat.state)).or_default() += 1;
+            let program = programs.entry(if stat.kernel { "kernel".into() } else { plain(&stat.comm) }).or_default();
+            program.pids.push(pid);
+            program.resident += stat.resident_pages * procfs::page_size();
+            let io = if is_slow && !stat.kernel {
+                match self.io(pid) {
+                    Ok(io) => Some(io),
+                    Err(error) => {
+                        denied += u64::from(error.kind() == io::ErrorKind::PermissionDenied);
+                        None
+                    }
+                }
+            } else {
+                None
+            };
+            let known = self.before.entry(pid).or_default();
+            if known.start == stat.start {
+                program.ticks += stat.ticks.saturating_sub(known.ticks);
+                program.io += io.zip(known.io).map_or(0, |(now, before)| now.saturating_sub(before));
+            }
+            let io = io.or(known.io.filter(|_| known.start == stat.start));
+            *known = Before { start: stat.start, ticks: stat.ticks, io, seen: true };
+        }
+        self.before.retain(|_, before| std::mem::take(&mut before.seen));
+
+        for (state, count) in states {
+            into.node(metric::PROCESS_COUNT, "{process}", &[("process.state", state)], count as f64);
+        }
+        let mut tell = |names: &mut Names, metric: &str, unit: &str, name: &str, value: f64| {
+            let name = names.admit(name, at);
+            into.node(metric, unit, &[("process.executable.name", name)], value);
+        };
+        if let Some(ms) = since_ms {
+            let ticks = procfs::ticks_per_second() as f64 * ms as f64 / 1e3;
+            for (name, program) in top(&programs, |program| program.ticks) {
+                tell(&mut self.names, metric::PROGRAM_CPU, "{cpu}", name, program.ticks as f64 / ticks);
+            }
+        }
+        let largest = top(&programs, |program| program.resident);
+        for (name, program) in &largest {
+            tell(&mut self.names, metric::PROGRAM_MEMORY, "By", name, program.resident as f64);
+        }
+        if is_slow {
+            if let Some(ms) = self.slow.filter(|slow| at > *slow).map(|slow| at.since_ms(slow)) {
+                for (name, program) in top(&programs, |program| program.io) {
+                    let rate = program.io as f64 * 1e3 / ms as f64;
+                    tell(&mut self.names, metric::PROGRAM_IO, "By/s", name, rate);
+                }
+            }
+            let mut room = MAPS_MAXIMUM;
+            for (name, program) in &largest {
+                // One that is looked at in part would seem to shrink.
+                if program.pids.len() > room {
+                    continue;
+                }
+                room -= program.pids.len();
+                let maps: Vec<(u64, u64)> = program.pids.iter().filter_map(|pid| self.map(*pid)).collect();
+                let files: u64 = program.pids.iter().filter_map(|pid| self.descriptors(*pid)).sum();
+                if !maps.is_empty() {
+                    let (pss, swap) = maps.iter().fold((0, 0), |sum, map| (sum.0 + map.0, sum.1 + map.1));
+                    tell(&mut self.names, metric::PROGRAM_PSS, "By", name, pss as f64);
+                    tell(&mut self.names, metric::PROGRAM_SWAP, "By", name, swap as f64);
+                    tell(&mut self.names, metric::PROGRAM_FILES, "{file_descriptor}", name, files as f64);
+                }
+            }
+            self.slow = Some(at);
+        }
+        self.looked = Some(at);
+        self.cost = ran().saturating_sub(before);
+        if denied > 0 {
+            return Err(Missing::new(format!(
+                "I/O, memory maps and descriptors of {denied} processes of other users need the capability CAP_SYS_PTRACE"
+            ))
+            .instead("processor time and resident memory of all, and the rest of the agent's own user's"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::source::Readings;
+    use aether_core::id::NodeId;
+
+    struct Scene {
+        proc: tempfile::TempDir,
+        programs: Programs,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let proc = tempfile::tempdir().unwrap();
+            Self { programs: Programs::at(proc.path()), proc }
+        }
+
+        /// A process as the kernel tells of it.
+        fn process(&self, pid: u32, comm: &str, start: u64, ticks: u64, pages: u64, io: u64) {
+            let folder = self.proc.path().join(pid.to_string());
+            fs::create_dir_all(folder.join("fd")).unwrap();
+            let stat = format!(
+                "{pid} ({comm}) S 1 1 1 0 -1 4194560 0 0 0 0 {ticks} 0 0 0 20 0 1 0 {start} 1000 {pages} 18446744073709551615 0\n"
+            );
+            fs::write(folder.join("stat"), stat).unwrap();
+            fs::write(folder.join("io"), format!("rchar: 1\nread_bytes: {io}\nwrite_bytes: 0\n")).unwrap();
+            fs::write(
+                folder.join("smaps_rollup"),
+                "x ---p [rollup]\nRss: 8 kB\nPss: 4 kB\nSwap: 2 kB\nSwapPss: 1 kB\n",
+            )
+            .unwrap();
+        }
+
+        fn sample(&mut self, at: i64) -> BTreeMap<(String, String), f64> {
+            let mut readings = Readings::default();
+            let node = NodeId::new("node-a");
+            self.programs.cost = Duration::ZERO;
+            let result = self.programs.sample(&mut Sink { node: &node, at: Time(at), readings: &mut readings });
+            assert_eq!(result, Ok(()));
+            let named = readings.series.into_iter().map(|(key, samples)| {
+                ((key.metric, key.attributes.into_values().collect::<String>()), samples[0].value)
+            });
+            named.collect()
+        }
+    }
+
+    fn key(metric: &str, name: &str) -> (String, String) {
+        (metric.into(), name.into())
+    }
+
+    #[test]
+    fn processes_of_one_name_are_one_program() {
+        let mut scene = Scene::new();
+        scene.process(10, "trainer-1", 5, 100, 10, 1_000);
+        scene.process(11, "trainer-2", 6, 200, 20, 2_000);
+        scene.process(12, "shell (odd) name", 7, 0, 1, 0);
+        let first = scene.sample(0);
+        assert_eq!(first[&key(metric::PROGRAM_MEMORY, "trainer")], 30.0 * procfs::page_size() as f64);
+        assert_eq!(first[&key(metric::PROGRAM_PSS, "trainer")], 8_192.0);
+        assert_eq!(first[&key(metric::PROGRAM_SWAP, "trainer")], 2_048.0);
+        assert_eq!(first[&key(metric::PROCESS_COUNT, "sleeping")], 3.0);
+        // A share needs two readings.
+        assert!(!first.contains_key(&key(metric::PROGRAM_CPU, "trainer")));
+        scene.process(10, "trainer-1", 5, 150, 10, 16_000);
+        scene.process(11, "trainer-2", 6, 300, 20, 2_000);
+        let second = scene.sample(15_000);
+        let hertz = procfs::ticks_per_second() as f64;
+        assert_eq!(second[&key(metric::PROGRAM_CPU, "trainer")], 150.0 / hertz / 15.0);
+        assert_eq!(second[&key(metric::PROGRAM_IO, "trainer")], 1_000.0);
+    }
+
+    #[test]
+    fn a_pid_that_is_used_again_is_another_process() {
+        let mut scene = Scene::new();
+        scene.process(10, "old", 5, 100, 1, 0);
+        scene.sample(0);
+        scene.process(10, "new", 900, 5_000, 1, 9_000);
+        let second = scene.sample(15_000);
+        assert!(!second.contains_key(&key(metric::PROGRAM_CPU, "new")), "{second:?}");
+        assert!(!second.contains_key(&key(metric::PROGRAM_IO, "new")), "{second:?}");
+    }
+
+    #[test]
+    fn however_many_names_there_are_the_series_are_bounded() {
+        let mut scene = Scene::new();
+        let mut names = std::collections::BTreeSet::new();
+        for round in 0..100u32 {
+            let fresh: Vec<String> = (0..8).map(|index| format!("r{round}x{index}y")).collect();
+            for (index, name) in fresh.iter().enumerate() {
+                let pid = 10 + u32::try_from(index).unwrap();
+                scene.process(pid, name, u64::from(round), 0, 100 + u64::from(round), 0);
+            }
+            let told = scene.sample(i64::from(round) * 5_000);
+            assert!(told.len() <= 5 * TOP + 5, "{told:?}");
+            names.extend(told.into_keys().map(|(_, name)| name));
+        }
+        assert!(names.len() <= NAMES_MAXIMUM + 2 && names.contains(crate::collect::names::OTHER), "{}", names.len());
+    }
+
+    #[test]
+    fn what_is_not_a_process_is_left_out() {
+        for text in ["", "1", "1 (x", "1 (x) S", "1 (x) S 1 1 1 0 -1 notanumber 0 0 0 0 1 1"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        let kernel = parse("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 4 0 0 20 0 1 0 9 0 0 0").unwrap();
+        assert!(kernel.kernel && kernel.ticks == 4 && kernel.start == 9);
+    }
+
+    #[test]
+    fn this_machine_tells_of_this_very_program() {
+        let mut readings = Readings::default();
+        let node = NodeId::new("node-a");
+        // As root or not: what is not permitted is told, and the rest is there.
+        let _ = Programs::default().sample(&mut Sink { node: &node, at: Time(0), readings: &mut readings });
+        let told: Vec<&str> = readings.series.keys().map(|key| key.metric.as_str()).collect();
+        for metric in [metric::PROCESS_COUNT, metric::PROGRAM_MEMORY, metric::PROGRAM_PSS] {
+            assert!(told.contains(&metric), "{metric} is not in {told:?}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! TCP: connections by state, how full the accept queues are, and what is sent again.
+//!
+//! States and queues come from the kernel's socket diagnostics (`sock_diag`, CONFIG_INET_DIAG), retransmissions and
+//! overflows from the counters of `/proc/net/snmp` and `/proc/net/netstat`, which count for connections that are gone as
+//! well, as a sum over `tcp_info` would not. All of the agent's own network namespace.
+
+use super::{
+    netlink::{Socket, u32_at},
+    source::{Missing, Sink, Source},
+};
+use aether_core::metric;
+use rustix::net::netlink::SOCK_DIAG;
+use std::{fs, io, path::PathBuf, time::Duration};
+
+const EVERY: Duration = Duration::from_secs(5);
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const IPPROTO_TCP: u8 = 6;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+/// The kernel's timer of a socket that sends again.
+const TIMER_RETRANSMIT: u8 = 1;
+
+/// The kernel's numbers, and OpenTelemetry's names.
+const STATES: [(usize, &str); 12] = [
+    (1, "established"),
+    (2, "syn_sent"),
+    (3, "syn_received"),
+    (4, "fin_wait_1"),
+    (5, "fin_wait_2"),
+    (6, "time_wait"),
+    (7, "closed"),
+    (8, "close_wait"),
+    (9, "last_ack"),
+    (LISTEN, "listen"),
+    (11, "closing"),
+    // A request that the listener has not taken yet.
+    (12, "syn_received"),
+];
+const LISTEN: usize = 10;
+
+pub(super) struct Sockets {
+    proc: PathBuf,
+    socket: Option<Socket>,
+}
+
+/// What a dump of all sockets comes to.
+#[derive(Debug, Default, PartialEq)]
+struct Count {
+    states: [u64; 13],
+    retransmitting: u64,
+    /// How full the fullest accept queue is.
+    backlog: f64,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Self { proc: "/proc".into(), socket: None }
+    }
+}
+
+impl Sockets {
+    fn count(&mut self) -> io::Result<Count> {
+        let socket = match &mut self.socket {
+            Some(socket) => socket,
+            none => none.insert(Socket::open(Some(SOCK_DIAG))?),
+        };
+        let mut count = Count::default();
+        for family in [AF_INET, AF_INET6] {
+            // `struct inet_diag_req_v2`: family, protocol, no extension, all states, and no address.
+            let mut request = [0u8; 56];
+            request[..2].copy_from_slice(&[family, IPPROTO_TCP]);
+            request[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+            let asked = socket.dump(SOCK_DIAG_BY_FAMILY, &request, |message| count.take(message));
+            match asked {
+                // A kernel without IPv6.
+                Err(error) if family == AF_INET6 && error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(count)
+    }
+}
+
+impl Count {
+    /// `struct inet_diag_msg`: family, state, timer, retransmits; then 48 bytes of addresses, expires, receive queue, write
+    /// queue. Of a listener the queues are what waits to be accepted, and how much may.
+    fn take(&mut self, message: &[u8]) {
+        let (Some([_, state, timer, retransmits]), Some(waits), Some(may)) =
+            (message.get(..4), u32_at(message, 56), u32_at(message, 60))
+        else {
+            return;
+        };
+        let state = usize::from(*state);
+        if let Some(count) = self.states.get_mut(state) {
+            *count += 1;
+        }
+        if *timer == TIMER_RETRANSMIT && *retransmits > 0 {
+            self.retransmitting += 1;
+        }
+        if state == LISTEN && may > 0 {
+            self.backlog = self.backlog.max(f64::from(waits) / f64::from(may));
+        }
+    }
+}
+
+impl Source for Sockets {
+    fn name(&self) -> &str {
+        "sockets"
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        Some(EVERY)
+    }
+
+    fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
+        let read = |path: &str| {
+            fs::read_to_string(self.proc.join(path)).map_err(|error| Missing::new(format!("/proc/{path}: {error}")))
+        };
+        let snmp = read("net/snmp")?;
+        let netstat = read("net/netstat")?;
+        let sockstat = read("net/sockstat")?;
+        for (metric, unit, value) in [
+            (metric::TCP_SENT, "{segment}", counter(&snmp, "Tcp:", "OutSegs")),
+            (metric::TCP_RETRANSMITTED, "{segment}", counter(&snmp, "Tcp:", "RetransSegs")),
+            (metric::TCP_LISTEN_OVERFLOWS, "{connection}", counter(&netstat, "TcpExt:", "ListenOverflows")),
+            (metric::TCP_LISTEN_DROPS, "{connection}", counter(&netstat, "TcpExt:", "ListenDrops")),
+        ] {
+            if let Some(value) = value {
+                into.node(metric, unit, &[], value);
+            }
+        }
+        let mut state = |name: &str, count: f64| {
+            let attributes = [("network.connection.state", name), ("network.transport", "tcp")];
+            into.node(metric::NETWORK_CONNECTIONS, "{connection}", &attributes, count);
+        };
+        match self.count() {
+            Ok(count) => {
+                let of = |name: &str| {
+                    STATES.iter().filter(|(_, other)| *other == name).map(|(at, _)| count.states[*at]).sum::<u64>()
+                };
+                for (at, name) in STATES.iter().filter(|(at, _)| *at < 12) {
+                    // Those that are mostly empty are told while they are not.
+                    let always = [1, 6, 8, LISTEN].contains(at);
+                    if always || of(name) > 0 {
+                        state(name, of(name) as f64);
+                    }
+                }
+                into.node(metric::TCP_RETRANSMITTING, "{connection}", &[], count.retransmitting as f64);
+                into.node(metric::TCP_LISTEN_BACKLOG, "1", &[], count.backlog);
+                Ok(())
+            }
+            Err(error) => {
+                // A new socket for the next try: what came half is of no use.
+                self.socket = None;
+                let established = counter(&snmp, "Tcp:", "CurrEstab");
+                let time_wait = word_after(&sockstat, "TCP:", "tw");
+                for (name, count) in [("established", established), ("time_wait", time_wait)] {
+                    if let Some(count) = count {
+                        state(name, count);
+                    }
+                }
+                let reason = format!(
+                    "the kernel does not answer sock_diag: {error}; it needs CONFIG_INET_DIAG and CONFIG_INET_TCP_DIAG"
+                );
+                Err(Missing::new(reason).instead(
+                    "/proc/net/snmp and /proc/net/sockstat: only how many are established or in time-wait, no accept queues",
+                ))
+            }
+        }
+    }
+}
+
+/// A counter of a file that has, for each group, a line of names and a line of values.
+fn counter(text: &str, group: &str, name: &str) -> Option<f64> {
+    let mut lines = text.lines().filter(|line| line.starts_with(group));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let at = names.split_whitespace().position(|word| word == name)?;
+    // Negative ones are of another meaning.
+    values.split_whitespace().nth(at)?.parse::<u64>().ok().map(|value| value as f64)
+}
+
+/// The number behind a word, in the line that begins so.
+fn word_after(text: &str, line: &str, word: &str) -> Option<f64> {
+    let line = text.lines().find(|other| other.starts_with(line))?;
+    let mut words = line.split_whitespace().skip_while(|other| *other != word);
+    words.nth(1)?.parse::<u64>().ok().map(|value| value as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::source::Readings;
+    use aether_core::{id::NodeId, time::Time};
+    use std::{
+        collections::BTreeMap,
+        net::{TcpListener, TcpStream},
+    };
+
+    fn sample(sockets: &mut Sockets) -> (BTreeMap<String, f64>, Result<(), Missing>) {
+        let mut readings = Readings::default();
+        let node = NodeId::new("node-a");
+        let result = sockets.sample(&mut Sink { node: &node, at: Time(1), readings: &mut readings });
+        let named = readings.series.into_iter().map(|(key, samples)| {
+            let state = key.attributes.get("network.connection.state").map(|state| format!("/{state}"));
+            (format!("{}{}", key.metric, state.unwrap_or_default()), samples[0].value)
+        });
+        (named.collect(), result)
+    }
+
+    #[test]
+    fn a_queue_that_nobody_accepts_from_is_seen_and_so_are_its_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _clients: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let (seen, result) = sample(&mut Sockets::default());
+        assert_eq!(result, Ok(()), "this kernel has sock_diag");
+        assert!(seen[metric::TCP_LISTEN_BACKLOG] > 0.0, "{seen:?}");
+        // Both ends of each.
+        assert!(seen[&format!("{}/established", metric::NETWORK_CONNECTIONS)] >= 16.0, "{seen:?}");
+        assert!(seen[&format!("{}/listen", metric::NETWORK_CONNECTIONS)] >= 1.0, "{seen:?}");
+        assert!(seen[metric::TCP_SENT] > 0.0 && seen.contains_key(metric::TCP_RETRANSMITTED), "{seen:?}");
+        assert!(seen.contains_key(metric::TCP_LISTEN_OVERFLOWS), "{seen:?}");
+    }
+
+    #[test]
+    fn a_message_says_state_queue_and_what_is_sent_again() {
+        let message = |state: u8, timer: u8, retransmits: u8, waits: u32, may: u32| {
+            let mut message = vec![0u8; 72];
+            message[..4].copy_from_slice(&[AF_INET, state, timer, retransmits]);
+            message[56..60].copy_from_slice(&waits.to_ne_bytes());
+            message[60..64].copy_from_slice(&may.to_ne_bytes());
+            message
+        };
+        let mut count = Count::default();
+        count.take(&message(10, 0, 0, 64, 128));
+        count.take(&message(10, 0, 0, 1, 0));
+        count.take(&message(1, 1, 3, 9, 9));
+        count.take(&message(1, 1, 0, 0, 0));
+        count.take(&message(200, 0, 0, 0, 0));
+        count.take(&message(1, 1, 3, 9, 9)[..40]);
+        assert_eq!((count.states[10], count.states[1], count.retransmitting, count.backlog), (2, 2, 1, 0.5));
+    }
+
+    #[test]
+    fn without_socket_diagnostics_the_counters_take_over() {
+        let snmp = "Ip: Forwarding\nIp: 1\nTcp: MaxConn CurrEstab OutSegs RetransSegs\nTcp: -1 5 100 7\n";
+        assert_eq!(counter(snmp, "Tcp:", "RetransSegs"), Some(7.0));
+        assert_eq!(counter(snmp, "Tcp:", "MaxConn"), None);
+        assert_eq!(counter(snmp, "Udp:", "X"), None);
+        let sockstat = "sockets: used 9\nTCP: inuse 4 orphan 0 tw 3 alloc 5 mem 1\n";
+        assert_eq!(word_after(sockstat, "TCP:", "tw"), Some(3.0));
+        assert_eq!(word_after("TCP: tw", "TCP:", "tw"), None);
+    }
+}
