@@ -1,3 +1,5 @@
+//! All sources of this machine together: what they tell, how they stand, and that docs/metrics.md names each of it.
+
 use super::*;
 use aether_core::metric;
 

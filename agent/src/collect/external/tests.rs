@@ -1,3 +1,5 @@
+//! Externals that misbehave in every way that the bounds are for: slow, endless, wrong, many.
+
 use super::*;
 use crate::{
     collect::source::Readings,
