@@ -14,6 +14,7 @@
 mod ask;
 mod breakers;
 mod deliberate;
+pub(crate) mod evidence;
 mod incidents;
 pub mod lease;
 mod observe;
