@@ -256,7 +256,8 @@ async fn fleet(store: &Arc<Store>, settings: Settings, nodes: u32, metrics: u32)
                     .map(|i| {
                         let second = (n - 1) * 10 + i;
                         // As sensors are: near to each other, and no two alike.
-                        let noise = (second + u64::from(node * 97 + m) * 100_003).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
+                        let noise =
+                            (second + u64::from(node * 97 + m) * 100_003).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
                         let value = f64::from(m * 100) + f64::from(u32::try_from(noise).unwrap()) / 4_096.0;
                         Sample { at: NOW.plus_ms(second * 1_000), value }
                     })

@@ -32,15 +32,18 @@ def by_pandas(files):
 
 
 def by_duckdb(files):
-    table = duckdb.read_parquet([str(file) for file in files])
-    count = lambda where: duckdb.sql(f"select count(*) from table_ where {where}").fetchone()[0]
-    duckdb.sql("create or replace temp table table_ as select * from table")
+    recorded = duckdb.read_parquet([str(file) for file in files])
+
+    def count(where):
+        return duckdb.sql(f"select count(*) from rows_ where {where}").fetchall()[0][0]
+
+    duckdb.sql("create or replace temp table rows_ as select * from recorded")
     sums = duckdb.sql(
         """select subject_kind, subject_id, name, unit, attributes, origin, count(*), sum(value)
-           from table_ where kind = 'sample' group by all"""
+           from rows_ where kind = 'sample' group by all"""
     ).fetchall()
     first = duckdb.sql(
-        "select name, epoch_ms(min(timestamp)) from table_ where kind = 'sample' group by name"
+        "select name, epoch_ms(min(timestamp)) from rows_ where kind = 'sample' group by name"
     ).fetchall()
     return {
         "rows": count("true"),
@@ -49,7 +52,7 @@ def by_duckdb(files):
         "events_without_value": count("kind = 'event' and value is null"),
         "sums": {"|".join(row[:6]): [row[6], row[7]] for row in sums},
         "first_ms": dict(first),
-        "types": {name: str(kind) for name, kind in zip(table.columns, table.types)},
+        "types": {name: str(kind) for name, kind in zip(recorded.columns, recorded.types)},
     }
 
 
