@@ -172,6 +172,14 @@ recorder! {
     retain_ms: u64,
     ahead_limit_ms: u64,
     query_bytes_limit: u64,
+    footer_cache_bytes: usize,
+    compact_interval_ms: u64,
+    compact_share_percent: u32,
+    compact_after: usize,
+    compact_span_ms: u64,
+    compact_bytes: u64,
+    evidence_bytes: u64,
+    evidence_retain_ms: u64,
 }
 
 #[derive(Debug, Error)]

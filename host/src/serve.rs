@@ -206,6 +206,8 @@ impl Host {
         .await?;
         let lost = tasks.spawn(lease::keep(store.clone(), config.control.lease_ms, stop.clone()));
         tasks.spawn(seal(recorder.clone(), stop.clone()));
+        tasks.spawn(compact(recorder.clone(), stop.clone()));
+        tasks.spawn(control::evidence::keep(store.clone(), recorder.clone(), stop.clone()));
         tasks.spawn(collect(registry.clone(), stop.clone()));
         let snapshots = Desk::new(blobs, fabric.clone(), store.clone(), tasks.clone());
         tasks.spawn(snapshots.clone().keep(stop.clone()));
@@ -485,6 +487,44 @@ async fn seal(recorder: Recorder, stop: CancellationToken) {
                 error = &error as &dyn std::error::Error,
                 "telemetry could not be sealed; it is kept and tried again, and agents keep their copies"
             );
+        }
+    }
+}
+
+/// Merges segments that lie beside each other, in a bounded share of the time. A failure is tried again.
+async fn compact(recorder: Recorder, stop: CancellationToken) {
+    let settings = recorder.settings();
+    let interval = Duration::from_millis(settings.compact_interval_ms);
+    let share = settings.compact_share_percent.max(1);
+    let mut pause = interval;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let began = tokio::time::Instant::now();
+        pause = interval;
+        // Cut off by a stop it is as after a crash: the originals stand, or the merged one does.
+        let done = tokio::select! {
+            () = stop.cancelled() => return,
+            done = recorder.compact(clock::now()) => done,
+        };
+        match done {
+            Ok(done) if done.segments == 0 => {}
+            Ok(done) => {
+                tracing::debug!(
+                    segments = done.segments,
+                    bytes.before = done.bytes_before,
+                    bytes.after = done.bytes_after,
+                    "segments are merged"
+                );
+                // There may be more; what this one took is its share.
+                pause = began.elapsed() * (100 - share.min(100)) / share;
+            }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "segments could not be merged; they stay as they are"
+            ),
         }
     }
 }

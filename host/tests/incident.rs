@@ -10,6 +10,10 @@
 mod fleet;
 
 use fleet::Fleet;
+use parquet::{
+    file::reader::{FileReader, SerializedFileReader},
+    record::RowAccessor,
+};
 use serde_json::{Value, json};
 
 const KINDS: [&str; 8] = [
@@ -170,6 +174,71 @@ async fn a_host_killed_while_a_plan_waits_and_again_while_it_runs_goes_on() {
     runs_on(&fleet, "node-b").await;
     fleet.counts_on().await;
     assert!(!fleet.progress().1, "progress was lost");
+}
+
+/// Series, events and their rows of a Parquet file.
+fn rows(bytes: Vec<u8>) -> std::collections::BTreeMap<(String, String), usize> {
+    let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+    let mut rows = std::collections::BTreeMap::new();
+    for row in reader.get_row_iter(None).unwrap() {
+        let row = row.unwrap();
+        let subject = format!("{}/{}", row.get_string(0).unwrap(), row.get_string(1).unwrap());
+        *rows.entry((subject, row.get_string(3).unwrap().clone())).or_default() += 1;
+    }
+    rows
+}
+
+#[tokio::test]
+async fn the_evidence_of_an_incident_outlives_its_telemetry() {
+    let mut fleet = two_nodes().await;
+    let (id, _) = waiting_plan(&fleet).await;
+    let summary = fleet.incident(&id).await["artifacts"][0].clone();
+    let series: Vec<Value> =
+        summary["evidence"].as_array().unwrap().iter().filter_map(|of| of.get("series").cloned()).collect();
+    assert!(!series.is_empty(), "{summary:#}");
+    let url = format!("{}/api/v1/incidents/{id}/evidence", fleet.url);
+    let fetched = async |fleet: &Fleet| {
+        let answer = fleet.authorised(reqwest::Method::GET, &url).send().await.ok()?;
+        if !answer.status().is_success() {
+            return None;
+        }
+        assert_eq!(answer.headers()["content-type"], "application/vnd.apache.parquet");
+        Some(rows(answer.bytes().await.unwrap().to_vec()))
+    };
+    let frozen = fleet.until("the evidence is frozen", fetched).await;
+    // It holds what the recorder holds of the very windows that were looked at.
+    for of in &series {
+        let (kind, name) = (of["subject"]["kind"].as_str().unwrap(), of["subject"]["id"].as_str().unwrap());
+        let (subject, metric) = (format!("{kind}/{name}"), of["metric"].as_str().unwrap());
+        let window = format!(
+            "{}/api/v1/telemetry/export?subject={subject}&metric={metric}&from={}&to={}",
+            fleet.url, of["from"], of["to"]
+        );
+        let answer = fleet.authorised(reqwest::Method::GET, &window).send().await.unwrap();
+        assert!(answer.status().is_success(), "{window}");
+        let recorded = rows(answer.bytes().await.unwrap().to_vec());
+        let key = (subject, metric.to_owned());
+        assert!(recorded.get(&key).is_some_and(|rows| *rows > 0), "{key:?}");
+        assert_eq!(frozen.get(&key), recorded.get(&key), "{key:?}");
+    }
+    let file = fleet.folder().join("recorded.csv");
+    fleet.cli(&["history", "export", file.to_str().unwrap(), "--subject", "node/node-a", "--from", "1h"]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("timestamp,subject,metric,unit,value,origin"), "{}", text.lines().next().unwrap());
+    assert!(text.lines().count() > 20);
+    // What leaves can come back as a history to test candidates on.
+    fleet.cli(&["history", "put", "taken-from-here", file.to_str().unwrap()]);
+
+    // As retention does it, at last.
+    fleet.kill_host();
+    std::fs::remove_dir_all(fleet.data().join("telemetry/segments")).unwrap();
+    fleet.start_host().await;
+    let file = fleet.folder().join("evidence.parquet");
+    fleet.cli(&["history", "export", file.to_str().unwrap(), "--incident", &id]);
+    let kept = rows(std::fs::read(&file).unwrap());
+    for (key, rows) in &frozen {
+        assert!(kept.get(key).is_some_and(|kept| kept >= rows), "{key:?}");
+    }
 }
 
 #[tokio::test]

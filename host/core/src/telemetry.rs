@@ -28,7 +28,7 @@ pub struct SeriesSamples {
 }
 
 /// A discrete happening: an Xid error, a termination notice, a process that exited.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct DiscreteEvent {
     pub subject: SubjectRef,
     pub name: String,

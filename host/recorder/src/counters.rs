@@ -24,6 +24,18 @@ const SEAL_SECONDS: &str = "aether_recorder_seal_seconds";
 const REMOVED: &str = "aether_recorder_removed_segments_total";
 /// Files in the segments' folder that could not be read as segments.
 const UNREADABLE: &str = "aether_recorder_unreadable_segments_total";
+/// Rows of segments that could not be read because a page is damaged.
+const DAMAGED: &str = "aether_recorder_damaged_rows_total";
+/// Parts of history that were frozen as evidence.
+const FROZEN: &str = "aether_recorder_frozen_total";
+/// Bytes that were read from the store.
+const READ: &str = "aether_recorder_read_bytes_total";
+/// Merges of segments, by `outcome`.
+const COMPACTIONS: &str = "aether_recorder_compactions_total";
+/// Seconds that a merge took, reading and synced write together.
+const COMPACTION_SECONDS: &str = "aether_recorder_compaction_seconds";
+/// Segments that were merged into others.
+const COMPACTED: &str = "aether_recorder_compacted_segments_total";
 /// Queries that were cut at the byte limit.
 const CUT: &str = "aether_recorder_cut_queries_total";
 const HOT_SERIES: &str = "aether_recorder_hot_series";
@@ -64,6 +76,23 @@ pub(crate) fn removed(limit: &'static str) {
 }
 pub(crate) fn unreadable() {
     counter!(UNREADABLE).increment(1);
+}
+pub(crate) fn damaged(rows: u64) {
+    counter!(DAMAGED).increment(rows);
+}
+pub(crate) fn frozen() {
+    counter!(FROZEN).increment(1);
+}
+pub(crate) fn read(bytes: u64) {
+    counter!(READ).increment(bytes);
+}
+pub(crate) fn compacted(segments: u64, seconds: f64) {
+    counter!(COMPACTIONS, "outcome" => "succeeded").increment(1);
+    counter!(COMPACTED).increment(segments);
+    histogram!(COMPACTION_SECONDS).record(seconds);
+}
+pub(crate) fn not_compacted() {
+    counter!(COMPACTIONS, "outcome" => "failed").increment(1);
 }
 pub(crate) fn cut() {
     counter!(CUT).increment(1);

@@ -41,6 +41,13 @@ pub enum Error {
     Foreign(String),
     #[error("this file is not a readable Parquet file")]
     Parquet(#[source] parquet::errors::ParquetError),
+    /// For an operator: nothing is wrong but the question.
+    #[error(
+        "this is more than {limit} rows, or than one query may read: ask for fewer subjects, names or a shorter time"
+    )]
+    TooMuch { limit: usize },
+    #[error("`{0}` is no name for evidence: letters, digits, - and _, at most 128")]
+    Name(String),
     #[error("the recorder's worker was stopped")]
     Stopped,
 }

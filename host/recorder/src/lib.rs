@@ -10,8 +10,8 @@
 //! spool keeps it. A crash loses nothing: what was not sealed is sent again; what was is known as a duplicate, because
 //! each segment's footer says how far each origin's stream is settled.
 //!
-//! Deliberately absent: a clock (the caller passes `now`), tasks of its own (the driver calls [`Recorder::seal`] and
-//! [`Recorder::enforce_retention`]), any knowledge of what a metric means, and SQL.
+//! Deliberately absent: a clock (the caller passes `now`), tasks of its own (the driver calls [`Recorder::seal`],
+//! [`Recorder::compact`] and [`Recorder::enforce_retention`]), any knowledge of what a metric means, and SQL.
 
 mod admission;
 mod counters;
@@ -30,7 +30,9 @@ mod window;
 pub use error::{Error, Rejected};
 pub use positions::Position;
 pub use range::{Bucket, RangeAnswer, RangeQuery, RangeSeries};
-pub use recorder::{Appended, Excerpt, ExcerptQuery, Excerpts, Recorder, Sealed, SeriesInfo, Status};
+pub use recorder::{
+    Appended, Compacted, Excerpt, ExcerptQuery, Excerpts, Export, Frozen, Recorder, Sealed, SeriesInfo, Status,
+};
 pub use settings::Settings;
 
 use object_store::{ObjectStore, local::LocalFileSystem};

@@ -53,6 +53,15 @@ impl Ranges {
         (end - start).saturating_add(1).saturating_sub(had)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().copied()
+    }
+
+    /// Whether all of `start..=end` is in it.
+    pub(crate) fn holds(&self, start: u64, end: u64) -> bool {
+        self.end_of(start).is_some_and(|last| last >= end)
+    }
+
     /// The end of the range that holds `n`.
     fn end_of(&self, n: u64) -> Option<u64> {
         let i = self.0.partition_point(|&(_, end)| end < n);

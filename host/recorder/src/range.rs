@@ -1,4 +1,4 @@
-//! Series for charts: a stretch of time in at most so many buckets, each with its least, mean and greatest value.
+//! Series for charts: a stretch of time in at most so many buckets, each with its least, mean, greatest and last value.
 
 use aether_core::{
     subject::SubjectRef,
@@ -35,6 +35,7 @@ pub struct Bucket {
     pub min: f64,
     pub mean: f64,
     pub max: f64,
+    pub last: f64,
     pub samples: u32,
 }
 
@@ -91,7 +92,9 @@ pub(crate) fn downsample(samples: &[Sample], bucket_ms: u64) -> Vec<Bucket> {
         let samples = u32::try_from(part.len()).unwrap_or(u32::MAX);
         // Each divided first, so that no sum runs over.
         let mean = part.iter().map(|s| s.value / f64::from(samples)).sum();
-        Bucket { at: part.first().map(&at).unwrap_or_default(), min: of(f64::min), mean, max: of(f64::max), samples }
+        let last = part.last().map_or(f64::NAN, |sample| sample.value);
+        let at = part.first().map(&at).unwrap_or_default();
+        Bucket { at, min: of(f64::min), mean, max: of(f64::max), last, samples }
     };
     samples.chunk_by(|a, b| at(a) == at(b)).map(bucket).collect()
 }
@@ -132,6 +135,9 @@ mod tests {
             prop_assert!(buckets.windows(2).all(|w| w[0].at < w[1].at));
             for b in &buckets {
                 prop_assert!(b.min <= b.mean + 1e-9 && b.mean <= b.max + 1e-9);
+                let end = b.at.plus_ms(query.bucket_ms());
+                let newest = samples.iter().rev().find(|sample| sample.at < end).expect("one");
+                prop_assert_eq!(b.last.to_bits(), newest.value.to_bits());
                 prop_assert_eq!(b.at.0 % i64::try_from(query.bucket_ms()).expect("small"), 0);
             }
         }

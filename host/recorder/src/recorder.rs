@@ -1,18 +1,24 @@
 //! The recorder itself: takes batches, seals them, answers reads.
 //!
-//! Locks, in the order in which they may nest: `sealing` (held across awaits, one seal at a time), then `origins`,
-//! then `pending`. The window's shards are never locked together with these.
+//! Locks, in the order in which they may nest: `compacting` and `sealing` (held across awaits; neither waits for the
+//! other), then `origins`, then `pending`. The window's shards are never locked together with these.
 
+mod compact;
 mod excerpt;
+mod export;
+mod restore;
+mod seal;
 
+pub use compact::Compacted;
 pub use excerpt::{Excerpt, ExcerptQuery, Excerpts};
+pub use export::{Export, Frozen};
 
 use crate::{
     Error, Position, Rejected, Settings, admission, counters,
-    positions::{EpochRecord, Origin, Taken},
+    positions::{Origin, Taken},
     range::{RangeAnswer, RangeQuery, RangeSeries, downsample},
-    segment::{self, Content, Wanted},
-    shelf::{Entry, Shelf, path_of},
+    segment,
+    shelf::{Entry, Shelf},
     window::{Limits, Source, Window},
 };
 use aether_core::{
@@ -24,7 +30,7 @@ use aether_core::{
 use excerpt::Gathered;
 use object_store::ObjectStore;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -34,8 +40,6 @@ use tokio::sync::{Notify, watch};
 
 /// Origins that can be remembered.
 const ORIGINS_LIMIT: usize = 100_000;
-/// Every so many segments, one names the positions of all origins; a start reads footers back to that one.
-const COMPLETE_EVERY: u64 = 64;
 /// Segments that a query reads at a time.
 const READ_AHEAD: usize = 4;
 
@@ -116,8 +120,14 @@ struct Inner {
     unsealed_bytes: AtomicUsize,
     unsealed_batches: AtomicUsize,
     index: Mutex<Index>,
+    /// What the seal that is under way, or was cut off, is to hold.
+    attempt: Mutex<Option<seal::Attempt>>,
     /// One seal or one pass of retention at a time.
     sealing: tokio::sync::Mutex<()>,
+    /// One merge at a time.
+    compacting: tokio::sync::Mutex<()>,
+    /// One change of frozen evidence at a time.
+    freezing: tokio::sync::Mutex<()>,
     wanted: Notify,
     counts: Counts,
 }
@@ -137,6 +147,12 @@ struct Index {
     complete: Option<u64>,
     last_sealed: Option<Time>,
     seal_error: Option<String>,
+    /// Merged into others, and to be removed when nobody reads them.
+    superseded: Vec<Entry>,
+    /// Numbers that are being merged: retention leaves them alone.
+    merging: Option<(u64, u64)>,
+    /// Numbers of segments that cannot be merged, because they cannot be read whole.
+    unmergeable: BTreeSet<u64>,
 }
 
 impl Index {
@@ -166,8 +182,8 @@ impl Recorder {
     /// the segments that reach into it. A file that cannot be read is left out with a warning and counted.
     pub async fn open(settings: Settings, store: Arc<dyn ObjectStore>, now: Time) -> Result<Self, Error> {
         settings.check()?;
-        let shelf = Shelf::new(store);
-        let (entries, foreign) = shelf.list().await?;
+        let shelf = Shelf::new(store, settings.footer_cache_bytes);
+        let (all, foreign) = shelf.list().await?;
         let inner = Inner {
             window: Window::new(Limits {
                 window_ms: settings.hot_window_ms,
@@ -183,18 +199,25 @@ impl Recorder {
             unsealed_bytes: AtomicUsize::new(0),
             unsealed_batches: AtomicUsize::new(0),
             index: Mutex::default(),
+            attempt: Mutex::default(),
             sealing: tokio::sync::Mutex::default(),
+            compacting: tokio::sync::Mutex::default(),
+            freezing: tokio::sync::Mutex::default(),
             wanted: Notify::new(),
             counts: Counts::default(),
         };
         inner.counts.unreadable.store(foreign, Relaxed);
+        let (entries, superseded) = inner.standing(all).await;
         inner.restore_positions(&entries).await;
         inner.restore_window(&entries, now).await;
         {
             let mut index = lock(&inner.index);
             index.next = 1;
             entries.into_iter().for_each(|entry| index.push(entry));
+            index.superseded = superseded;
         }
+        // What cannot be removed now is tried again before the next merge.
+        drop(inner.remove_superseded().await);
         inner.report_levels();
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -327,7 +350,8 @@ impl Recorder {
         result
     }
 
-    /// Removes the oldest segments until the rest is within `retain_bytes` and `retain_ms`. Answers how many went.
+    /// Removes the oldest segments until the rest is within `retain_bytes` and `retain_ms`, and frozen evidence beyond its
+    /// own bounds. Answers how many segments went.
     pub async fn enforce_retention(&self, now: Time) -> Result<usize, Error> {
         let inner = &self.inner;
         let _one = inner.sealing.lock().await;
@@ -338,7 +362,10 @@ impl Recorder {
                 let mut index = lock(&inner.index);
                 let over = index.bytes > inner.settings.retain_bytes;
                 let oldest = |from: u64, index: &Index| {
-                    let due = index.segments.iter().filter(|e| e.number < from && (over || e.to < horizon));
+                    let due = index.segments.iter().filter(|e| {
+                        let merging = index.merging.is_some_and(|(first, last)| e.first >= first && e.number <= last);
+                        e.number < from && (over || e.to < horizon) && !merging
+                    });
                     due.min_by_key(|e| (e.to, e.number)).cloned()
                 };
                 match index.complete.and_then(|from| oldest(from, &index)) {
@@ -361,6 +388,7 @@ impl Recorder {
             removed += 1;
         }
         inner.report_levels();
+        inner.enforce_evidence(now).await?;
         Ok(removed)
     }
 
@@ -505,139 +533,20 @@ impl Inner {
         Err(Rejected::Malformed { code: "telemetry.too_many_series", text })
     }
 
-    async fn seal(&self, now: Time) -> Result<Sealed, Error> {
-        let number = lock(&self.index).next;
-        let (batches, content) = {
-            let origins = lock(&self.origins);
-            let batches = lock(&self.pending).clone();
-            if batches.is_empty() {
-                return Ok(Sealed::default());
-            }
-            let complete = {
-                let index = lock(&self.index);
-                index.complete.is_none_or(|at| number.saturating_sub(at) >= COMPLETE_EVERY)
-            };
-            let content = content(number, now, &batches, &origins, complete);
-            (batches, content)
-        };
-        let to_encode = batches.clone();
-        let mut content = content;
-        let (entry, content) = loop {
-            let (path, this, rows) =
-                (path_of(content.from, content.to, content.number), content.clone(), to_encode.clone());
-            let bytes = tokio::task::spawn_blocking(move || segment::encode(&rows, &this))
-                .await
-                .map_err(|_| Error::Stopped)??;
-            let size = count(bytes.len());
-            if self.shelf.put(&path, bytes).await? {
-                break (
-                    Entry { number: content.number, from: content.from, to: content.to, bytes: size, path },
-                    content,
-                );
-            }
-            // Left by a seal that was cut off after its write: take the next number, and leave that file alone.
-            content.number = content.number.saturating_add(1);
-        };
-
-        let mut by_epoch: BTreeMap<(&NodeId, u64), Vec<u64>> = BTreeMap::new();
-        for batch in &batches {
-            by_epoch.entry((&batch.origin, batch.epoch)).or_default().push(batch.sequence);
-        }
-        {
-            let mut origins = lock(&self.origins);
-            for ((origin, epoch), sequences) in by_epoch {
-                if let Some(known) = origins.get_mut(origin) {
-                    known.origin.settle(epoch, &sequences);
-                }
-            }
-            lock(&self.pending).drain(..batches.len());
-        }
-        self.unsealed_bytes.fetch_sub(batches.iter().map(|b| admission::weigh(b)).sum(), Relaxed);
-        self.unsealed_batches.fetch_sub(batches.len(), Relaxed);
-        let sealed = Sealed {
-            batches: batches.len(),
-            samples: content.samples,
-            events: content.events,
-            bytes: entry.bytes,
-            path: Some(entry.path.to_string()),
-        };
-        let mut index = lock(&self.index);
-        if content.complete {
-            index.complete = Some(entry.number);
-        }
-        index.last_sealed = Some(now);
-        index.push(entry);
-        Ok(sealed)
-    }
-
-    /// Rebuilds positions from footers, newest first, back to one that names every origin.
-    async fn restore_positions(&self, entries: &[Entry]) {
-        for entry in entries.iter().rev() {
-            let content = match self.shelf.content(entry).await {
-                Ok(content) => content,
-                Err(error) => {
-                    self.unreadable(entry, &error);
-                    continue;
-                }
-            };
-            let complete = content.complete;
-            let mut origins = lock(&self.origins);
-            for (id, records) in content.positions {
-                // A newer segment knows better.
-                if origins.contains_key(&id) || origins.len() >= ORIGINS_LIMIT {
-                    continue;
-                }
-                match Origin::restore(records) {
-                    Some(origin) => {
-                        let source = Arc::new(Source::new(id.clone()));
-                        origins.insert(id, Known { origin, source });
-                    }
-                    None => tracing::warn!(path = %entry.path, node.id = %id, "a damaged position is not used"),
-                }
-            }
-            drop(origins);
-            if complete {
-                lock(&self.index).complete = Some(entry.number);
-                break;
-            }
-        }
-    }
-
-    async fn restore_window(&self, entries: &[Entry], now: Time) {
-        let horizon = now.minus_ms(self.settings.hot_window_ms);
-        self.window.incomplete_before(horizon);
-        let recent: Vec<&Entry> = entries.iter().filter(|e| e.to >= horizon).collect();
-        for few in recent.chunks(READ_AHEAD) {
-            let wanted = Wanted::default();
-            let reads = futures::future::join_all(few.iter().map(|e| self.shelf.rows(e, &wanted))).await;
-            for (entry, rows) in few.iter().zip(reads) {
-                match rows {
-                    Ok(rows) => self.take_rows(rows, now),
-                    Err(error) => {
-                        self.unreadable(entry, &error);
-                        self.window.incomplete_before(entry.to.plus_ms(1));
-                    }
-                }
-            }
-        }
-    }
-
-    fn take_rows(&self, rows: segment::Rows, now: Time) {
-        for (key, origin, samples) in rows.series {
-            let source = self.known(&mut lock(&self.origins), &origin).map(|known| Arc::clone(&known.source));
-            if let Some(source) = source {
-                self.window.insert(&source, &key, &samples, now);
-            }
-        }
-        for event in &rows.events {
-            self.window.insert_event(event, now);
-        }
-    }
-
     fn unreadable(&self, entry: &Entry, error: &Error) {
         self.counts.unreadable.fetch_add(1, Relaxed);
         counters::unreadable();
         tracing::warn!(path = %entry.path, error = chain(error), "a segment cannot be read: it is left out");
+    }
+
+    /// Says it where a segment could be read in part only.
+    fn damaged(&self, entry: &Entry, rows: &segment::Rows) -> bool {
+        if rows.damaged > 0 {
+            counters::damaged(rows.damaged);
+            let why = rows.damage.as_deref().unwrap_or("damaged");
+            tracing::warn!(path = %entry.path, rows = rows.damaged, error = why, "pages of a segment are damaged: the rows in them are left out, the rest is read");
+        }
+        rows.damaged > 0
     }
 
     fn report_levels(&self) {
@@ -653,42 +562,6 @@ impl Inner {
             segments,
             bytes,
         );
-    }
-}
-
-/// What the footer of the segment of these batches says.
-fn content(
-    number: u64,
-    now: Time,
-    batches: &[Arc<Batch>],
-    origins: &HashMap<NodeId, Known>,
-    complete: bool,
-) -> Content {
-    let mut pending: BTreeMap<&NodeId, Vec<(u64, u64)>> = BTreeMap::new();
-    for batch in batches {
-        pending.entry(&batch.origin).or_default().push((batch.epoch, batch.sequence));
-    }
-    let mut positions: BTreeMap<NodeId, Vec<EpochRecord>> = BTreeMap::new();
-    for (id, known) in origins {
-        let of_origin = pending.get(id);
-        if complete || of_origin.is_some() {
-            let record = known.origin.record(of_origin.map_or(&[], Vec::as_slice));
-            if !record.is_empty() {
-                positions.insert(id.clone(), record);
-            }
-        }
-    }
-    let (from, to) = segment::span(batches).unwrap_or((now, now));
-    Content {
-        number,
-        sealed_at: now,
-        from,
-        to,
-        samples: count(batches.iter().flat_map(|b| &b.series).map(|s| s.samples.len()).sum()),
-        events: count(batches.iter().map(|b| b.events.len()).sum()),
-        covers: segment::covers(batches),
-        complete,
-        positions,
     }
 }
 

@@ -39,6 +39,26 @@ pub struct Settings {
     /// Bytes of segments that one query may read. Default 1 GiB, 1 MiB to 1 TiB. A query that needs more says that it
     /// was cut.
     pub query_bytes_limit: u64,
+    /// Footers and page indexes of segments kept in memory, in bytes. Default 64 MiB, 1 MiB to 16 GiB. With too few, each
+    /// query reads them anew.
+    pub footer_cache_bytes: usize,
+    /// How often is looked for segments to merge. Default 30 s, 1 s to 1 day.
+    pub compact_interval_ms: u64,
+    /// How much of the time merging may take, in percent. Default 10, 1 to 100. Too little and files pile up, which makes
+    /// queries and starts slow.
+    pub compact_share_percent: u32,
+    /// Segments of one size that are merged into one. Default 20, 2 to 64. Fewer: fewer files, and each row rewritten
+    /// more often.
+    pub compact_after: usize,
+    /// The span of time that one merged segment covers at most. Default 1 h, 1 min to 7 days.
+    pub compact_span_ms: u64,
+    /// Bytes of segments that become one. Default 64 MiB, 64 KiB to 1 GiB. Merging takes two to three times as much
+    /// memory; a segment that is larger is not merged.
+    pub compact_bytes: u64,
+    /// Bytes of frozen evidence. Default 256 MiB, 1 MiB to 1 TiB. What was frozen longest ago goes first.
+    pub evidence_bytes: u64,
+    /// Age at which frozen evidence goes. Default 1 year, 1 h to 10 years.
+    pub evidence_retain_ms: u64,
 }
 
 const MINUTE: u64 = 60_000;
@@ -64,6 +84,14 @@ impl Default for Settings {
             retain_ms: 30 * DAY,
             ahead_limit_ms: 10 * MINUTE,
             query_bytes_limit: GIB,
+            footer_cache_bytes: 64 << 20,
+            compact_interval_ms: 30_000,
+            compact_share_percent: 10,
+            compact_after: 20,
+            compact_span_ms: HOUR,
+            compact_bytes: 64 * MIB,
+            evidence_bytes: 256 * MIB,
+            evidence_retain_ms: 365 * DAY,
         }
     }
 }
@@ -86,6 +114,14 @@ impl Settings {
             ("retain_ms", self.retain_ms, HOUR, 3_650 * DAY),
             ("ahead_limit_ms", self.ahead_limit_ms, 0, DAY),
             ("query_bytes_limit", self.query_bytes_limit, MIB, TIB),
+            ("footer_cache_bytes", wide(self.footer_cache_bytes), MIB, 16 * GIB),
+            ("compact_interval_ms", self.compact_interval_ms, 1_000, DAY),
+            ("compact_share_percent", self.compact_share_percent.into(), 1, 100),
+            ("compact_after", wide(self.compact_after), 2, 64),
+            ("compact_span_ms", self.compact_span_ms, MINUTE, 7 * DAY),
+            ("compact_bytes", self.compact_bytes, 64 << 10, GIB),
+            ("evidence_bytes", self.evidence_bytes, MIB, TIB),
+            ("evidence_retain_ms", self.evidence_retain_ms, HOUR, 3_650 * DAY),
         ];
         for (name, value, least, most) in ranges {
             if !(least..=most).contains(&value) {

@@ -242,7 +242,8 @@ pub(super) async fn telemetry_range(
     };
     let answer = app.recorder().range_deep(&query).await.map_err(Error::internal)?;
     let series: Vec<RangeSeries> = answer.series.into_iter().map(Into::into).collect();
-    Ok(Json(RangeAnswer { from, to, series, cut: answer.cut }))
+    let unreadable = u32::try_from(answer.unreadable).unwrap_or(u32::MAX);
+    Ok(Json(RangeAnswer { from, to, series, cut: answer.cut, unreadable }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

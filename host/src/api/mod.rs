@@ -17,6 +17,7 @@ mod cordons;
 mod drills;
 mod error;
 mod events;
+mod exports;
 mod extract;
 mod fleet;
 mod gates;

@@ -1,8 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, gates, incidents, plugins,
-    registry, requests, session, signals, slots, snapshots,
+    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, exports, fleet, gates, incidents,
+    plugins, registry, requests, session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -44,8 +44,10 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Viewer), routes!(fleet::telemetry_series)),
         (Needs(Viewer), routes!(fleet::telemetry_range)),
         (Needs(Viewer), routes!(fleet::telemetry_events)),
+        (Needs(Viewer), routes!(exports::export)),
         (Needs(Viewer), routes!(incidents::incidents)),
         (Needs(Viewer), routes!(incidents::incident)),
+        (Needs(Viewer), routes!(exports::evidence)),
         (Needs(Viewer), routes!(incidents::plan)),
         (Needs(Approver), routes!(incidents::approve)),
         (Needs(Approver), routes!(incidents::deny)),

@@ -219,6 +219,8 @@ pub struct RangeAnswer {
     pub series: Vec<RangeSeries>,
     /// Older segments were left out, because the query reached its byte limit.
     pub cut: bool,
+    /// Segments that could not be read, or not wholly: what they held is missing.
+    pub unreadable: u32,
 }
 
 /// One series in buckets, as columns of equal length for charts: `at[i]` is the beginning of bucket i.
@@ -233,6 +235,9 @@ pub struct RangeSeries {
     pub mean: Vec<Option<f64>>,
     #[schema(value_type = Vec<Option<f64>>)]
     pub max: Vec<Option<f64>>,
+    /// The newest value in each.
+    #[schema(value_type = Vec<Option<f64>>)]
+    pub last: Vec<Option<f64>>,
 }
 
 impl From<aether_recorder::RangeSeries> for RangeSeries {
@@ -245,6 +250,7 @@ impl From<aether_recorder::RangeSeries> for RangeSeries {
             min: buckets.iter().map(|bucket| finite(bucket.min)).collect(),
             mean: buckets.iter().map(|bucket| finite(bucket.mean)).collect(),
             max: buckets.iter().map(|bucket| finite(bucket.max)).collect(),
+            last: buckets.iter().map(|bucket| finite(bucket.last)).collect(),
             key: series.key,
         }
     }

@@ -15,6 +15,7 @@ mod ask;
 mod asleep;
 mod breakers;
 mod deliberate;
+pub(crate) mod evidence;
 mod incidents;
 pub mod lease;
 mod observe;

@@ -18,6 +18,7 @@
 mod fleet;
 mod scene;
 mod table;
+mod telemetry;
 mod witness;
 
 use scene::Scene;

@@ -760,7 +760,7 @@ export function range(subject: string, metric: string, from: number, to: number,
     shapes['aether.market.price'] = ['{USD}/h', [[{}, (t) => (id === 'node-a' && t > BEGIN - 110_000 ? 1 + Math.min(2.1, (t - BEGIN + 110_000) / 20_000) : 1) + 0.05 * wave(seed, t)]]];
   }
   const shape = shapes[metric];
-  if (!shape || (kind === 'node' && metric.startsWith('aether.workload'))) return { from, to, series: [], cut: false };
+  if (!shape || (kind === 'node' && metric.startsWith('aether.workload'))) return { from, to, series: [], cut: false, unreadable: 0 };
   const end = id === 'node-c' ? now - 312_000 : now - 500;
   const at: number[] = [];
   for (let t = from; t < to; t += bucket) {
@@ -772,9 +772,10 @@ export function range(subject: string, metric: string, from: number, to: number,
     from,
     to,
     cut: false,
+    unreadable: 0,
     series: shape[1].map(([attributes, value]) => {
       const values = at.map(value);
-      return { key: { subject: { kind, id }, metric, unit: shape[0], attributes }, bucket_ms: bucket, at, min: values, mean: values, max: values };
+      return { key: { subject: { kind, id }, metric, unit: shape[0], attributes }, bucket_ms: bucket, at, min: values, mean: values, max: values, last: values };
     }),
   };
 }

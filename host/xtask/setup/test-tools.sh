@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only the tests need: a browser, an OCI registry, an S3 server, the test runner and the dependency checker. The two cargo tools go into the
+# What only the tests need: a browser, an OCI registry, an S3 server, readers of Parquet, the test runner and the dependency checker. The two cargo tools go into the
 # cache folder, not among the user's own; the Makefile puts that folder on PATH.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -20,6 +20,7 @@ fi
 "$setup_dir/oci.sh"
 "$setup_dir/s3.sh"
 "$setup_dir/network.sh"
+"$setup_dir/readers.sh"
 
 # cargo_tool NAME VERSION LOSES [FLAGS...]
 cargo_tool() {

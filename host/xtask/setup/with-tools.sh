@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER, AETHER_MODELS_PYTHON, AETHER_OCI_REGISTRY and
-# AETHER_S3_SERVER naming what setup found. What was not found stays unset, so that the program says itself what is missing.
+# with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER, AETHER_MODELS_PYTHON, AETHER_OCI_REGISTRY,
+# AETHER_READERS_PYTHON and AETHER_S3_SERVER naming what setup found. What was not found stays unset, so that the program says itself what is missing.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -9,6 +9,8 @@ browser=$("$setup_dir/browser.sh" || true)
 models=$("$setup_dir/models.sh" --path)
 registry=$("$setup_dir/oci.sh" --path)
 s3=$("$setup_dir/s3.sh" --path)
+readers=$("$setup_dir/readers.sh" --path)
+[ -z "$readers" ] || export AETHER_READERS_PYTHON=$readers
 [ -z "$registry" ] || export AETHER_OCI_REGISTRY=$registry
 [ -z "$s3" ] || export AETHER_S3_SERVER=$s3
 [ -z "$criu" ] || export AETHER_CRIU=$criu

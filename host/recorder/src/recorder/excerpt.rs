@@ -19,7 +19,10 @@ use aether_core::{
     telemetry::{DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Which part of history is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,30 +247,21 @@ impl Inner {
             let events = self.window.events(Some(subject), after, until);
             hot_events.extend(events.into_iter().filter(|event| names.contains(&event.name)));
         }
-        let (entries, cut) = self.reaching_into(*from, *to);
+        let wanted =
+            Wanted { subjects: subjects.clone().map(Arc::new), names: Arc::new(names.clone()), from: *from, to: *to };
+        let (entries, cut) = self.reaching_into(&wanted).await;
         gathered.cut = cut;
-        let wanted = Wanted {
-            subject: subjects.as_ref().filter(|subjects| subjects.len() == 1).and_then(|one| one.first().cloned()),
-            names: names.clone(),
-        };
         let mut add = |key: SeriesKey, origin: NodeId, samples: Vec<Sample>| {
-            if subjects.as_ref().is_some_and(|subjects| !subjects.contains(&key.subject)) {
-                return;
-            }
-            let inside = samples.into_iter().filter(|sample| (*from..=*to).contains(&sample.at));
-            gathered.runs.entry(key).or_default().entry(origin).or_default().extend(inside);
+            gathered.runs.entry(key).or_default().entry(origin).or_default().extend(samples);
         };
         for few in entries.chunks(READ_AHEAD) {
             let reads = futures::future::join_all(few.iter().map(|entry| self.shelf.rows(entry, &wanted))).await;
             for (entry, rows) in few.iter().zip(reads) {
                 match rows {
                     Ok(rows) => {
+                        gathered.unreadable += usize::from(self.damaged(entry, &rows));
                         rows.series.into_iter().for_each(|(key, origin, samples)| add(key, origin, samples));
-                        let inside = rows.events.into_iter().filter(|event| {
-                            (*from..=*to).contains(&event.at)
-                                && subjects.as_ref().is_none_or(|subjects| subjects.contains(&event.subject))
-                        });
-                        gathered.events.extend(inside);
+                        gathered.events.extend(rows.events.into_iter().map(|(_, event)| event));
                     }
                     // Retention came first.
                     Err(Error::Read { source: object_store::Error::NotFound { .. }, .. }) => {}
@@ -279,7 +273,7 @@ impl Inner {
             }
         }
         for (key, origin, samples) in hot {
-            add(key, origin, samples);
+            add(key, origin, samples.into_iter().filter(|sample| (*from..=*to).contains(&sample.at)).collect());
         }
         gathered.events.extend(hot_events);
         gathered
@@ -287,21 +281,29 @@ impl Inner {
 
     /// The segments that are needed beside the hot window, oldest batch first, so that the later word for one time
     /// stands; and whether the byte limit cut off the oldest.
-    fn reaching_into(&self, from: Time, to: Time) -> (Vec<Entry>, bool) {
+    async fn reaching_into(&self, wanted: &Wanted) -> (Vec<Entry>, bool) {
         let complete_from = self.window.complete_from();
-        if from >= complete_from {
+        if wanted.from >= complete_from {
             return (Vec::new(), false);
         }
-        let inside = |entry: &&Entry| entry.to >= from && entry.from <= to && entry.from < complete_from;
+        let inside = |entry: &&Entry| entry.to >= wanted.from && entry.from <= wanted.to && entry.from < complete_from;
         let mut entries: Vec<Entry> = lock(&self.index).segments.iter().filter(inside).cloned().collect();
         entries.sort_by_key(|entry| std::cmp::Reverse((entry.to, entry.number)));
-        let (mut bytes, mut cut) = (0u64, false);
-        entries.retain(|entry| {
-            bytes = bytes.saturating_add(entry.bytes);
-            cut |= bytes > self.settings.query_bytes_limit;
-            !cut
-        });
+        let (mut bytes, mut within) = (0u64, 0);
+        for few in entries.chunks(READ_AHEAD) {
+            let weights = futures::future::join_all(few.iter().map(|entry| self.shelf.weigh(entry, wanted))).await;
+            for weight in weights {
+                // What cannot be read weighs nothing, and is told by whoever reads it.
+                bytes = bytes.saturating_add(weight.unwrap_or(0));
+                within += usize::from(bytes <= self.settings.query_bytes_limit);
+            }
+            if bytes > self.settings.query_bytes_limit {
+                break;
+            }
+        }
+        let cut = bytes > self.settings.query_bytes_limit;
         if cut {
+            entries.truncate(within);
             counters::cut();
         }
         entries.sort_by_key(|entry| entry.number);

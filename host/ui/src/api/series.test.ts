@@ -9,6 +9,7 @@ const came = (at: number[], values: number[], attributes: Record<string, string>
   min: values,
   mean: values,
   max: values,
+  last: values,
 });
 const line = (at: number[], values: (number | null)[]): Line => ({ attributes: {}, unit: 'By', at, mean: values, max: values });
 

@@ -4,31 +4,28 @@
 //! The footer carries which batches the rows are of and how far each origin's stream is settled, so that a start needs
 //! no rows for deduplication. Written and read without Arrow: eleven flat columns do not need it.
 
-use crate::{Error, positions::EpochRecord};
+mod merge;
+mod read;
+mod write;
+
+pub(crate) use merge::merge;
+pub(crate) use read::{Parts, Step, decode, footer, plan};
+pub(crate) use write::{encode, encode_parts};
+
+use crate::{
+    Error,
+    positions::{EpochRecord, Ranges},
+};
 use aether_core::{
     id::NodeId,
     subject::{SubjectKind, SubjectRef},
     telemetry::{Batch, DiscreteEvent, Sample, SeriesKey},
     time::Time,
 };
-use bytes::Bytes;
-use parquet::{
-    basic::{Compression, Encoding, ZstdLevel},
-    column::reader::get_typed_column_reader,
-    data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type},
-    errors::ParquetError,
-    file::{
-        metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader, SortingColumn},
-        properties::{EnabledStatistics, WriterProperties},
-        reader::{FileReader, RowGroupReader},
-        serialized_reader::{ReadOptionsBuilder, SerializedFileReader},
-        writer::{SerializedFileWriter, SerializedRowGroupWriter},
-    },
-    schema::{parser::parse_message_type, types::ColumnPath},
-};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -36,7 +33,6 @@ use std::{
 const FORMAT: &str = "1";
 const FORMAT_KEY: &str = "aether.recorder.format";
 const CONTENT_KEY: &str = "aether.recorder.content";
-const ROWS_PER_GROUP: usize = 262_144;
 /// What a footer may take, before it is not believed.
 const FOOTER_LIMIT: usize = 64 << 20;
 
@@ -55,6 +51,7 @@ message aether_telemetry {
   optional double value;
 }";
 /// The columns by place. The first seven are texts.
+const TEXTS: usize = 7;
 const SUBJECT_KIND: usize = 0;
 const SUBJECT_ID: usize = 1;
 const KIND: usize = 2;
@@ -63,6 +60,8 @@ const UNIT: usize = 4;
 const ATTRIBUTES: usize = 5;
 const ORIGIN: usize = 6;
 const AT: usize = 7;
+const EPOCH: usize = 8;
+const SEQUENCE: usize = 9;
 const VALUE: usize = 10;
 const SAMPLE: &str = "sample";
 const EVENT: &str = "event";
@@ -71,6 +70,9 @@ const EVENT: &str = "event";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Content {
     pub(crate) number: u64,
+    /// Of a merged segment: it holds the rows of all that have numbers from here to its own, and stands for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<u64>,
     pub(crate) sealed_at: Time,
     /// Of the oldest and the newest row.
     pub(crate) from: Time,
@@ -85,25 +87,57 @@ pub(crate) struct Content {
     pub(crate) positions: BTreeMap<NodeId, Vec<EpochRecord>>,
 }
 
+impl Content {
+    /// Of a file that is no segment: an export, or evidence.
+    pub(crate) fn apart(now: Time, from: Time, to: Time, samples: u64, events: u64) -> Self {
+        Self {
+            number: 0,
+            first: None,
+            sealed_at: now,
+            from,
+            to,
+            samples,
+            events,
+            covers: Vec::new(),
+            complete: false,
+            positions: BTreeMap::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Covered {
     pub(crate) origin: NodeId,
     pub(crate) epoch: u64,
-    pub(crate) ranges: crate::positions::Ranges,
+    pub(crate) ranges: Ranges,
 }
 
 /// One series' samples, or nothing but events, as read back.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Rows {
     pub(crate) series: Vec<(SeriesKey, NodeId, Vec<Sample>)>,
-    pub(crate) events: Vec<DiscreteEvent>,
+    pub(crate) events: Vec<(NodeId, DiscreteEvent)>,
+    /// Rows that could not be read, because a page that holds them or lies next to them is damaged; and how.
+    pub(crate) damaged: u64,
+    pub(crate) damage: Option<String>,
 }
 
-/// Which rows are wanted. Nothing set means all.
-#[derive(Clone, Debug, Default)]
+/// Which rows are wanted; by default all.
+#[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    pub(crate) subject: Option<SubjectRef>,
-    pub(crate) names: BTreeSet<String>,
+    /// None: all.
+    pub(crate) subjects: Option<Arc<BTreeSet<SubjectRef>>>,
+    /// None named: all.
+    pub(crate) names: Arc<BTreeSet<String>>,
+    /// Both inclusive.
+    pub(crate) from: Time,
+    pub(crate) to: Time,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { subjects: None, names: Arc::default(), from: Time(i64::MIN), to: Time(i64::MAX) }
+    }
 }
 
 fn kind_text(kind: SubjectKind) -> &'static str {
@@ -127,142 +161,12 @@ fn kind_of(text: &[u8]) -> Option<SubjectKind> {
     })
 }
 
-/// Everything of a row but its time, value and batch, ordered as rows are.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Group<'a> {
-    subject_kind: &'static str,
-    subject_id: &'a str,
-    kind: &'static str,
-    name: &'a str,
-    unit: &'a str,
-    attributes: String,
-    origin: &'a str,
-}
-
-struct Row {
-    group: u32,
-    at: i64,
-    epoch: u64,
-    sequence: u64,
-    value: Option<f64>,
-}
-
 /// The span of time that the batches' rows cover; `None` without rows.
 pub(crate) fn span(batches: &[Arc<Batch>]) -> Option<(Time, Time)> {
     let samples =
         batches.iter().flat_map(|b| &b.series).filter_map(|s| Some((s.samples.first()?.at, s.samples.last()?.at)));
     let events = batches.iter().flat_map(|b| &b.events).map(|e| (e.at, e.at));
     samples.chain(events).reduce(|(a, b), (from, to)| (a.min(from), b.max(to)))
-}
-
-/// A segment as bytes.
-pub(crate) fn encode(batches: &[Arc<Batch>], content: &Content) -> Result<Bytes, Error> {
-    encode_rows(batches, content).map(Bytes::from).map_err(Error::Encode)
-}
-
-fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, ParquetError> {
-    // Compare texts once per series, and integers for the rows.
-    let mut groups: BTreeMap<Group<'_>, Vec<Row>> = BTreeMap::new();
-    let json =
-        |map: &BTreeMap<String, String>| serde_json::to_string(map).map_err(|e| ParquetError::External(Box::new(e)));
-    for batch in batches {
-        let (origin, epoch, sequence) = (batch.origin.as_str(), batch.epoch, batch.sequence);
-        for series in &batch.series {
-            let key = &series.key;
-            let group = Group {
-                subject_kind: kind_text(key.subject.kind),
-                subject_id: &key.subject.id,
-                kind: SAMPLE,
-                name: &key.metric,
-                unit: &key.unit,
-                attributes: json(&key.attributes)?,
-                origin,
-            };
-            let row = |s: &Sample| Row { group: 0, at: s.at.0, epoch, sequence, value: Some(s.value) };
-            groups.entry(group).or_default().extend(series.samples.iter().map(row));
-        }
-        for event in &batch.events {
-            let group = Group {
-                subject_kind: kind_text(event.subject.kind),
-                subject_id: &event.subject.id,
-                kind: EVENT,
-                name: &event.name,
-                unit: "",
-                attributes: json(&event.attributes)?,
-                origin,
-            };
-            groups.entry(group).or_default().push(Row { group: 0, at: event.at.0, epoch, sequence, value: None });
-        }
-    }
-    let mut texts: Vec<[ByteArray; 7]> = Vec::with_capacity(groups.len());
-    let mut rows = Vec::new();
-    for (i, (group, mut of_group)) in groups.into_iter().enumerate() {
-        let i = u32::try_from(i).map_err(|_| ParquetError::General("more than 2^32 series".to_owned()))?;
-        of_group.sort_unstable_by_key(|r| (r.at, r.epoch, r.sequence));
-        rows.extend(of_group.into_iter().map(|row| Row { group: i, ..row }));
-        let Group { subject_kind, subject_id, kind, name, unit, attributes, origin } = group;
-        texts.push([subject_kind, subject_id, kind, name, unit, &attributes, origin].map(ByteArray::from));
-    }
-
-    let schema = Arc::new(parse_message_type(SCHEMA)?);
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties(content)?))?;
-    for chunk in rows.chunks(ROWS_PER_GROUP) {
-        let mut group = writer.next_row_group()?;
-        for column in [SUBJECT_KIND, SUBJECT_ID, KIND, NAME, UNIT, ATTRIBUTES, ORIGIN] {
-            let values: Vec<ByteArray> = chunk.iter().map(|r| texts[index(r.group)][column].clone()).collect();
-            write::<ByteArrayType>(&mut group, &values, None)?;
-        }
-        write::<Int64Type>(&mut group, &chunk.iter().map(|r| r.at).collect::<Vec<_>>(), None)?;
-        write::<Int64Type>(&mut group, &chunk.iter().map(|r| r.epoch.cast_signed()).collect::<Vec<_>>(), None)?;
-        write::<Int64Type>(&mut group, &chunk.iter().map(|r| r.sequence.cast_signed()).collect::<Vec<_>>(), None)?;
-        let levels: Vec<i16> = chunk.iter().map(|r| i16::from(r.value.is_some())).collect();
-        write::<DoubleType>(&mut group, &chunk.iter().filter_map(|r| r.value).collect::<Vec<_>>(), Some(&levels))?;
-        group.close()?;
-    }
-    writer.into_inner()
-}
-
-fn index(n: u32) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
-}
-
-fn write<T: DataType>(
-    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
-    values: &[T::T],
-    levels: Option<&[i16]>,
-) -> Result<(), ParquetError> {
-    let mut column =
-        group.next_column()?.ok_or_else(|| ParquetError::General("the schema has fewer columns".to_owned()))?;
-    column.typed::<T>().write_batch(values, levels, None)?;
-    column.close()
-}
-
-fn properties(content: &Content) -> Result<WriterProperties, ParquetError> {
-    let text = serde_json::to_string(content).map_err(|e| ParquetError::External(Box::new(e)))?;
-    let sorting = [SUBJECT_KIND, SUBJECT_ID, KIND, NAME, UNIT, ATTRIBUTES, ORIGIN, AT].map(|i| SortingColumn {
-        column_idx: i32::try_from(i).unwrap_or(i32::MAX),
-        descending: false,
-        nulls_first: false,
-    });
-    let mut builder = WriterProperties::builder()
-        .set_created_by(format!("aether-recorder {}", env!("CARGO_PKG_VERSION")))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_sorting_columns(Some(sorting.to_vec()))
-        .set_key_value_metadata(Some(vec![
-            KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_owned()),
-            KeyValue::new(CONTENT_KEY.to_owned(), text),
-        ]));
-    for (column, encoding) in [
-        ("timestamp", Encoding::DELTA_BINARY_PACKED),
-        ("epoch", Encoding::DELTA_BINARY_PACKED),
-        ("sequence", Encoding::DELTA_BINARY_PACKED),
-        ("value", Encoding::BYTE_STREAM_SPLIT),
-    ] {
-        let path = ColumnPath::from(column);
-        builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, encoding);
-    }
-    Ok(builder.build())
 }
 
 /// Bytes of the footer, told by the last eight bytes of a file. `None` when they are not of a Parquet file.
@@ -293,143 +197,13 @@ fn content_of(metadata: &ParquetMetaData) -> Result<Content, Error> {
         .map_err(|e| Error::Foreign(format!("what it says of its content is not understood ({e})")))
 }
 
-/// The wanted rows. Pages in which there are none are skipped.
-pub(crate) fn decode(bytes: Bytes, wanted: &Wanted) -> Result<Rows, Error> {
-    let options = ReadOptionsBuilder::new().with_page_index().build();
-    let reader = SerializedFileReader::new_with_options(bytes, options).map_err(Error::Parquet)?;
-    content_of(reader.metadata())?;
-    let expected = parse_message_type(SCHEMA).map_err(Error::Parquet)?;
-    if reader.metadata().file_metadata().schema() != &expected {
-        return Err(Error::Foreign("its columns are not those of a segment".to_owned()));
+/// The wanted rows of a whole file.
+pub(crate) fn decode_whole(bytes: bytes::Bytes, wanted: &Wanted) -> Result<Rows, Error> {
+    let parts = Parts::whole(bytes);
+    match footer(&parts)? {
+        Step::Done(metadata) => decode(&metadata, parts, &plan(&metadata, wanted), wanted),
+        Step::Wants(_) => Err(Error::Foreign("its footer is not where it should be".to_owned())),
     }
-    let mut rows = Rows::default();
-    for i in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(i).map_err(Error::Parquet)?;
-        decode_group(group.as_ref(), wanted, &mut rows)?;
-    }
-    Ok(rows)
-}
-
-fn decode_group(group: &dyn RowGroupReader, wanted: &Wanted, out: &mut Rows) -> Result<(), Error> {
-    let total = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-    let mut picks: Vec<std::ops::Range<usize>> = std::iter::once(0..total).collect();
-    // Each filter narrows what the next one has to read.
-    let mut narrow = |column: usize, wanted: &dyn Fn(&[u8]) -> bool| -> Result<(), Error> {
-        let values = read::<ByteArrayType>(group, column, &picks)?.0;
-        let rows = picks.iter().cloned().flatten();
-        let mut next: Vec<std::ops::Range<usize>> = Vec::new();
-        for (row, _) in rows.zip(&values).filter(|(_, value)| wanted(value.data())) {
-            match next.last_mut().filter(|last| last.end == row) {
-                Some(last) => last.end += 1,
-                None => next.push(row..row + 1),
-            }
-        }
-        picks = next;
-        Ok(())
-    };
-    if let Some(subject) = &wanted.subject {
-        narrow(SUBJECT_ID, &|text| text == subject.id.as_bytes())?;
-        narrow(SUBJECT_KIND, &|text| text == kind_text(subject.kind).as_bytes())?;
-    }
-    if !wanted.names.is_empty() {
-        narrow(NAME, &|text| std::str::from_utf8(text).is_ok_and(|text| wanted.names.contains(text)))?;
-    }
-    if picks.is_empty() {
-        return Ok(());
-    }
-    let text = |column| read::<ByteArrayType>(group, column, &picks).map(|(values, _)| values);
-    let texts: [Vec<ByteArray>; 7] = [
-        text(SUBJECT_KIND)?,
-        text(SUBJECT_ID)?,
-        text(KIND)?,
-        text(NAME)?,
-        text(UNIT)?,
-        text(ATTRIBUTES)?,
-        text(ORIGIN)?,
-    ];
-    let (times, _) = read::<Int64Type>(group, AT, &picks)?;
-    let (values, levels) = read::<DoubleType>(group, VALUE, &picks)?;
-    let mut values = values.into_iter();
-    let mut intern = Interner::default();
-    let foreign = |what: &str| Error::Foreign(format!("it holds {what}"));
-    let mut last: Option<usize> = None;
-    for row in 0..times.len() {
-        let has_value = levels.get(row).is_some_and(|level| *level > 0);
-        let value = if has_value { values.next() } else { None };
-        let at = Time(times[row]);
-        let same = last.is_some_and(|l| texts.iter().all(|column| column[l] == column[row]));
-        let is_sample = texts[KIND][row].data() == SAMPLE.as_bytes();
-        if !same {
-            let kind =
-                kind_of(texts[SUBJECT_KIND][row].data()).ok_or_else(|| foreign("a subject of a kind not known"))?;
-            let mut get =
-                |column: usize| intern.text(&texts[column][row]).ok_or_else(|| foreign("a text that is not UTF-8"));
-            let subject = SubjectRef { kind, id: get(SUBJECT_ID)? };
-            let (name, unit, json, origin) = (get(NAME)?, get(UNIT)?, get(ATTRIBUTES)?, get(ORIGIN)?);
-            let attributes: BTreeMap<String, String> =
-                serde_json::from_str(&json).map_err(|_| foreign("attributes that are not a JSON object of texts"))?;
-            if is_sample {
-                out.series.push((SeriesKey { subject, metric: name, unit, attributes }, NodeId(origin), Vec::new()));
-            } else {
-                out.events.push(DiscreteEvent { subject, name, at, attributes });
-            }
-        } else if !is_sample && let Some(event) = out.events.last().cloned() {
-            out.events.push(DiscreteEvent { at, ..event });
-        }
-        last = Some(row);
-        if is_sample && let (Some((_, _, samples)), Some(value)) = (out.series.last_mut(), value) {
-            match samples.last_mut().filter(|s| s.at == at) {
-                // Sorted by batch: the later word stands.
-                Some(same) => same.value = value,
-                None => samples.push(Sample { at, value }),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Texts of a segment repeat; validating each once is enough.
-#[derive(Default)]
-struct Interner(HashMap<Vec<u8>, String>);
-
-impl Interner {
-    fn text(&mut self, bytes: &ByteArray) -> Option<String> {
-        if let Some(text) = self.0.get(bytes.data()) {
-            return Some(text.clone());
-        }
-        let text = bytes.as_utf8().ok()?.to_owned();
-        self.0.insert(bytes.data().to_vec(), text.clone());
-        Some(text)
-    }
-}
-
-/// The picked rows of one column: its values, and for a column with gaps which rows have one.
-fn read<T: DataType>(
-    group: &dyn RowGroupReader,
-    column: usize,
-    picks: &[std::ops::Range<usize>],
-) -> Result<(Vec<T::T>, Vec<i16>), Error> {
-    let optional = group.metadata().column(column).column_descr().max_def_level() > 0;
-    let mut reader = get_typed_column_reader::<T>(group.get_column_reader(column).map_err(Error::Parquet)?);
-    let (mut values, mut levels, mut at) = (Vec::new(), Vec::new(), 0);
-    for pick in picks {
-        let short = || Error::Foreign("a column has fewer rows than the file says".to_owned());
-        if reader.skip_records(pick.start - at).map_err(Error::Parquet)? != pick.start - at {
-            return Err(short());
-        }
-        let mut left = pick.len();
-        while left > 0 {
-            let (records, _, _) = reader
-                .read_records(left, optional.then_some(&mut levels), None, &mut values)
-                .map_err(Error::Parquet)?;
-            if records == 0 {
-                return Err(short());
-            }
-            left -= records;
-        }
-        at = pick.end;
-    }
-    Ok((values, levels))
 }
 
 /// Which batches these are, for the footer.
@@ -438,7 +212,7 @@ pub(crate) fn covers(batches: &[Arc<Batch>]) -> Vec<Covered> {
     let mut out: Vec<Covered> = Vec::new();
     for (origin, epoch, sequence) in all {
         if out.last().is_none_or(|c| c.origin != *origin || c.epoch != epoch) {
-            out.push(Covered { origin: origin.clone(), epoch, ranges: crate::positions::Ranges::default() });
+            out.push(Covered { origin: origin.clone(), epoch, ranges: Ranges::default() });
         }
         if let Some(last) = out.last_mut() {
             last.ranges.insert(sequence, sequence);
@@ -455,8 +229,16 @@ mod tests {
         testing::{NOW, batch, key, sample},
     };
     use aether_core::telemetry::SeriesSamples;
+    use bytes::Bytes;
     use expect_test::expect;
-    use parquet::schema::printer::print_schema;
+    use parquet::{
+        file::{
+            reader::FileReader,
+            serialized_reader::{ReadOptionsBuilder, SerializedFileReader},
+            writer::SerializedFileWriter,
+        },
+        schema::{parser::parse_message_type, printer::print_schema},
+    };
     use proptest::prelude::*;
 
     fn content(batches: &[Arc<Batch>]) -> Content {
@@ -466,6 +248,7 @@ mod tests {
         let record = EpochRecord { epoch: 1, base: 1, settled };
         Content {
             number: 7,
+            first: None,
             sealed_at: NOW,
             from,
             to,
@@ -563,11 +346,11 @@ mod tests {
         let schema = Arc::new(parse_message_type("message other { required int64 n; }").expect("schema"));
         let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).expect("writer");
         let other = Bytes::from(writer.into_inner().expect("closes"));
-        assert!(matches!(decode(other, &Wanted::default()), Err(Error::Foreign(_))));
+        assert!(matches!(decode_whole(other, &Wanted::default()), Err(Error::Foreign(_))));
         let batches = two_batches();
         let bytes = encode(&batches, &content(&batches)).expect("encodes");
         for cut in [0, 3, 8, bytes.len() / 2, bytes.len() - 1] {
-            assert!(decode(bytes.slice(..cut), &Wanted::default()).is_err(), "cut to {cut}");
+            assert!(decode_whole(bytes.slice(..cut), &Wanted::default()).is_err(), "cut to {cut}");
         }
     }
 
@@ -614,14 +397,14 @@ mod tests {
             prop_assume!(!twice);
             let bytes = encode(&batches, &content(&batches)).expect("encodes");
             let read = |wanted: &Wanted| {
-                let rows = decode(bytes.clone(), wanted).expect("decodes");
+                let rows = decode_whole(bytes.clone(), wanted).expect("decodes");
                 let bits = |samples: Vec<Sample>| samples.into_iter().map(|s| (s.at, s.value.to_bits())).collect::<BTreeMap<_, _>>();
                 rows.series.into_iter().map(|(key, origin, samples)| ((key, origin), bits(samples))).collect::<BTreeMap<_, _>>()
             };
             prop_assert_eq!(read(&Wanted::default()), expected.clone());
             for id in ["a", "b", "c"] {
                 for name in ["x", "y"] {
-                    let wanted = Wanted { subject: Some(SubjectRef::workload(id)), names: BTreeSet::from([name.to_owned()]) };
+                    let wanted = Wanted { subjects: Some(Arc::new(BTreeSet::from([SubjectRef::workload(id)]))), names: Arc::new(BTreeSet::from([name.to_owned()])), ..Wanted::default() };
                     let part = expected.clone().into_iter().filter(|((key, _), _)| key.subject.id == id && key.metric == name).collect();
                     prop_assert_eq!(read(&wanted), part);
                 }
@@ -635,7 +418,7 @@ mod tests {
             let mut bytes = encode(&batches, &content(&batches)).expect("encodes").to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= mask;
-            let outcome = std::panic::catch_unwind(|| decode(Bytes::from(bytes), &Wanted::default()).is_ok());
+            let outcome = std::panic::catch_unwind(|| decode_whole(Bytes::from(bytes), &Wanted::default()).is_ok());
             // A panic of the decoder is taken for an unreadable file (it runs on a blocking thread); what must not happen
             // is an abort, such as for an absurd allocation, or a hang. Either fails this test.
             let _ = outcome;
