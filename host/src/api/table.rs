@@ -1,8 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, fleet, incidents, plugins, registry,
-    session, signals, slots, snapshots,
+    App, access, admin, backtests, break_glass, breakers, cordons, dead_letters, drills, events, fleet, incidents,
+    plugins, registry, session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -44,6 +44,10 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Viewer), routes!(fleet::telemetry_series)),
         (Needs(Viewer), routes!(fleet::telemetry_range)),
         (Needs(Viewer), routes!(fleet::telemetry_events)),
+        (Needs(Viewer), routes!(dead_letters::list)),
+        (Needs(Viewer), routes!(dead_letters::show)),
+        (Needs(Operator), routes!(dead_letters::replay)),
+        (Needs(Operator), routes!(dead_letters::remove)),
         (Needs(Viewer), routes!(incidents::incidents)),
         (Needs(Viewer), routes!(incidents::incident)),
         (Needs(Viewer), routes!(incidents::plan)),
