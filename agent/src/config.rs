@@ -3,7 +3,7 @@
 //! A flag goes before the environment, the environment before the file, the file before the default. A field that
 //! is not known is an error that names it: a setting that was meant and not read is worse than none.
 
-use crate::drill;
+use crate::{drill, signals};
 use aether_core::{
     id::{NodeId, is_name},
     snapshot::{Tier, WorkloadSpec},
@@ -11,6 +11,7 @@ use aether_core::{
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -57,6 +58,7 @@ struct File {
     spool: SpoolFile,
     act: ActFile,
     drill: DrillFile,
+    signals: SignalsFile,
     workloads: Vec<WorkloadFile>,
 }
 
@@ -104,6 +106,20 @@ impl Default for ActFile {
 struct DrillFile {
     allowed: bool,
     nvml_stand_in: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SignalsFile {
+    cloud: Option<signals::Cloud>,
+    address: String,
+    poll_ms: u64,
+    timeout_ms: u64,
+}
+impl Default for SignalsFile {
+    fn default() -> Self {
+        Self { cloud: None, address: "169.254.169.254:80".into(), poll_ms: 5_000, timeout_ms: 5_000 }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -160,6 +176,7 @@ pub struct Config {
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
     pub drill: drill::Settings,
+    pub signals: signals::Settings,
     pub workloads: Vec<Declared>,
 }
 
@@ -190,7 +207,8 @@ pub struct Declared {
 }
 
 /// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
-const SECTIONS: [(&str, &[&str]); 3] = [
+const SECTIONS: [(&str, &[&str]); 4] = [
+    ("signals", &["poll_ms", "timeout_ms"]),
     ("collect", &["sample_interval_ms", "batch_interval_ms"]),
     ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
     ("act", &["concurrent_maximum", "images_memory_bytes"]),
@@ -256,6 +274,7 @@ impl Config {
             spool,
             act,
             drill,
+            signals,
             workloads,
         } = file;
         let node = flags.node.or(node).ok_or_else(|| invalid("node", "is missing: the name of this node"))?;
@@ -292,6 +311,8 @@ impl Config {
         within("spool.limit_age_s", spool.limit_age_s, 60, 30 * 24 * 3_600)?;
         within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
         within("spool.sync_interval_ms", spool.sync_interval_ms, 0, 600_000)?;
+        within("signals.poll_ms", signals.poll_ms, 1_000, 60_000)?;
+        within("signals.timeout_ms", signals.timeout_ms, 100, 180_000)?;
         within("act.concurrent_maximum", act.concurrent_maximum as u64, 1, 64)?;
         within("act.images_memory_bytes", act.images_memory_bytes, 0, 1 << 44)?;
         Ok(Self {
@@ -318,6 +339,12 @@ impl Config {
             concurrent_maximum: act.concurrent_maximum,
             images_memory_bytes: act.images_memory_bytes,
             drill: drill::Settings { allowed: drill.allowed, nvml_stand_in: drill.nvml_stand_in },
+            signals: signals::Settings {
+                cloud: signals.cloud,
+                address: metadata_service(&signals.address)?,
+                poll: Duration::from_millis(signals.poll_ms),
+                timeout: Duration::from_millis(signals.timeout_ms),
+            },
             workloads: declared(workloads)?,
         })
     }
@@ -330,12 +357,25 @@ fn within(field: &str, value: u64, minimum: u64, maximum: u64) -> Result<(), Err
     Err(invalid(field, format!("{value} is not from {minimum} to {maximum}")))
 }
 
+/// A metadata service is on the machine or beside it; what else answers plain HTTP is not for this agent to fetch.
+fn metadata_service(address: &str) -> Result<SocketAddr, Error> {
+    let wrong = |problem: &str| invalid("signals.address", format!("`{address}` {problem}"));
+    let parsed: SocketAddr =
+        address.parse().map_err(|_| wrong("is no address and port, such as 169.254.169.254:80"))?;
+    let near = match parsed.ip() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+        // fd00:ec2::254 is Amazon's.
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.segments()[..2] == [0xfd00, 0x0ec2],
+    };
+    if near { Ok(parsed) } else { Err(wrong("is neither a loopback nor a link-local address")) }
+}
+
 /// Secrets travel to the host, so plain HTTP is for this machine alone.
 fn check_host(host: &str) -> Result<(), Error> {
     let uri: tonic::transport::Uri =
         host.parse().map_err(|_| invalid("host", format!("`{host}` is no address such as http://127.0.0.1:7700")))?;
     let name = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let loopback = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let loopback = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if loopback => Ok(()),
@@ -413,6 +453,8 @@ mod tests {
             ("node = 'a'\nstate = '/x'\nhost = 'http://10.0.0.1:7700'", "https"),
             ("node = 'a'\nstate = '/x'\nhost = 'somewhere'", "host"),
             ("node = 'a'\nstate = '/x'\n[collect]\nsample_interval_ms = 1", "collect.sample_interval_ms"),
+            ("node = 'a'\nstate = '/x'\n[signals]\naddress = '8.8.8.8:80'", "signals.address"),
+            ("node = 'a'\nstate = '/x'\n[signals]\ncloud = 'home'", "home"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'", "workloads[w].command"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['sh']", "absolute"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['/bin/sh']\nadopt_pid = 3", "adopt_pid"),
