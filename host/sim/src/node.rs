@@ -243,6 +243,7 @@ impl Node {
             concurrent_maximum: 4,
             images_memory_bytes: 0,
             drill: Default::default(),
+            signals: Default::default(),
             workloads: self.workloads.iter().map(declared).collect(),
         }
     }
