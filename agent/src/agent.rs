@@ -19,7 +19,7 @@ use crate::{
     collect::{Collector, Watched, inventory},
     config::Config,
     drill::{self, Drills, Stage},
-    durable,
+    durable, signals,
     spool::{self, Spool},
     state::{self, StateFolder},
     uplink::{self, Parts, Uplink, Wishes},
@@ -191,6 +191,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
 
     let tasks = TaskTracker::new();
     tasks.spawn(collect(collector, spool.clone(), ends.wishes, report, shutdown.clone()));
+    tasks.spawn(signals::run(config.signals.clone(), config.node.clone(), spool.clone(), shutdown.clone()));
     tasks.spawn(uplink.run(shutdown.clone()));
     tasks.spawn(desk.run(orders, shutdown.clone()));
     tasks.spawn(drills.run(drills_asked, shutdown.clone()));

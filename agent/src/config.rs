@@ -5,7 +5,7 @@
 
 use crate::{
     collect::external::{External, Origin},
-    drill,
+    drill, signals,
     workloads::{Moving, Tcp},
 };
 use aether_core::{
@@ -15,7 +15,7 @@ use aether_core::{
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -66,6 +66,7 @@ struct File {
     power: PowerFile,
     drill: DrillFile,
     external: Vec<ExternalFile>,
+    signals: SignalsFile,
     workloads: Vec<WorkloadFile>,
 }
 
@@ -133,6 +134,20 @@ impl Default for PowerFile {
 struct DrillFile {
     allowed: bool,
     nvml_stand_in: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SignalsFile {
+    cloud: Option<signals::Cloud>,
+    address: String,
+    poll_ms: u64,
+    timeout_ms: u64,
+}
+impl Default for SignalsFile {
+    fn default() -> Self {
+        Self { cloud: None, address: "169.254.169.254:80".into(), poll_ms: 5_000, timeout_ms: 5_000 }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -222,6 +237,7 @@ pub struct Config {
     pub drill: drill::Settings,
     /// Commands and endpoints of this node whose metrics are taken.
     pub externals: Vec<External>,
+    pub signals: signals::Settings,
     pub workloads: Vec<Declared>,
 }
 
@@ -270,8 +286,9 @@ pub struct Declared {
 }
 
 /// Sections whose settings can be overridden by `AETHER_<SECTION>_<SETTING>`.
-const SECTIONS: [(&str, &[&str]); 4] = [
+const SECTIONS: [(&str, &[&str]); 5] = [
     ("collect", &["sample_interval_ms", "batch_interval_ms", "bpf_budget_permille"]),
+    ("signals", &["poll_ms", "timeout_ms"]),
     ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
     ("act", &["concurrent_maximum", "images_memory_bytes"]),
     ("power", &["wake_port"]),
@@ -339,6 +356,7 @@ impl Config {
             power,
             drill,
             external,
+            signals,
             workloads,
         } = file;
         let node = flags.node.or(node).ok_or_else(|| invalid("node", "is missing: the name of this node"))?;
@@ -380,6 +398,8 @@ impl Config {
         within("spool.limit_age_s", spool.limit_age_s, 60, 30 * 24 * 3_600)?;
         within("spool.memory_batches", spool.memory_batches as u64, 1, 100_000)?;
         within("spool.sync_interval_ms", spool.sync_interval_ms, 0, 600_000)?;
+        within("signals.poll_ms", signals.poll_ms, 1_000, 60_000)?;
+        within("signals.timeout_ms", signals.timeout_ms, 100, 180_000)?;
         within("act.concurrent_maximum", act.concurrent_maximum as u64, 1, 64)?;
         within("act.images_memory_bytes", act.images_memory_bytes, 0, 1 << 44)?;
         within("power.wake_port", power.wake_port.into(), 1, 65_535)?;
@@ -414,6 +434,12 @@ impl Config {
             power: Power { sys: power.sys, wake_port: power.wake_port },
             drill: drill::Settings { allowed: drill.allowed, nvml_stand_in: drill.nvml_stand_in },
             externals: externals(external)?,
+            signals: signals::Settings {
+                cloud: signals.cloud,
+                address: metadata_service(&signals.address)?,
+                poll: Duration::from_millis(signals.poll_ms),
+                timeout: Duration::from_millis(signals.timeout_ms),
+            },
             workloads: declared(workloads)?,
         })
     }
@@ -426,12 +452,25 @@ fn within(field: &str, value: u64, minimum: u64, maximum: u64) -> Result<(), Err
     Err(invalid(field, format!("{value} is not from {minimum} to {maximum}")))
 }
 
+/// A metadata service is on the machine or beside it; what else answers plain HTTP is not for this agent to fetch.
+fn metadata_service(address: &str) -> Result<SocketAddr, Error> {
+    let wrong = |problem: &str| invalid("signals.address", format!("`{address}` {problem}"));
+    let parsed: SocketAddr =
+        address.parse().map_err(|_| wrong("is no address and port, such as 169.254.169.254:80"))?;
+    let near = match parsed.ip() {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
+        // fd00:ec2::254 is Amazon's.
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.segments()[..2] == [0xfd00, 0x0ec2],
+    };
+    if near { Ok(parsed) } else { Err(wrong("is neither a loopback nor a link-local address")) }
+}
+
 /// Secrets travel to the host, so plain HTTP is for this machine alone.
 fn check_host(host: &str) -> Result<(), Error> {
     let uri: tonic::transport::Uri =
         host.parse().map_err(|_| invalid("host", format!("`{host}` is no address such as http://127.0.0.1:7700")))?;
     let name = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let loopback = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let loopback = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if loopback => Ok(()),
@@ -603,6 +642,8 @@ mod tests {
                 "node = 'a'\nstate = '/x'\n[[external]]\nname = 'x'\nurl = 'http://a/'\ntimeout_ms = 1",
                 "external[x].timeout_ms",
             ),
+            ("node = 'a'\nstate = '/x'\n[signals]\naddress = '8.8.8.8:80'", "signals.address"),
+            ("node = 'a'\nstate = '/x'\n[signals]\ncloud = 'home'", "home"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'", "workloads[w].command"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['sh']", "absolute"),
             ("node = 'a'\nstate = '/x'\n[[workloads]]\nid = 'w'\ncommand = ['/bin/sh']\nadopt_pid = 3", "adopt_pid"),

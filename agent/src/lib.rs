@@ -24,6 +24,7 @@ pub mod config;
 pub mod drill;
 mod durable;
 pub mod process;
+pub mod signals;
 pub mod spool;
 pub mod state;
 pub mod uplink;

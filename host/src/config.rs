@@ -4,7 +4,7 @@
 //! names work as environment variables: `AETHER_<SECTION>_<KEY>`, such as `AETHER_SERVER_LISTEN`; they go before the
 //! file. A name that is not known is an error in both, so that a typing mistake never passes for a setting.
 
-use crate::{blobs, cli::COMPILE_COMPONENT, control, fabric, plugins::registry};
+use crate::{blobs, cli::COMPILE_COMPONENT, control, fabric, forward, ingest, plugins::registry, signals};
 use aether_core::{breaker, finding::Hysteresis, guard::GuardLimits, policy::Posture};
 use aether_runtime::{CacheKey, CacheSettings, CompileLimits, Compiler, EngineSettings};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct Config {
     pub plugins: registry::Settings,
     pub recorder: Recorder,
     pub fabric: fabric::Settings,
+    pub otlp: ingest::Settings,
+    pub telemetry: forward::Settings,
+    pub signals: signals::Settings,
     pub snapshots: blobs::Settings,
 }
 
@@ -233,6 +236,9 @@ impl Config {
         let said = |error: &dyn std::error::Error| Error::Setting(error.to_string());
         aether_recorder::Settings::from(&self.recorder).check().map_err(|error| said(&error))?;
         self.fabric.check().map_err(|error| said(&error))?;
+        self.otlp.check().map_err(|error| said(&error))?;
+        self.telemetry.check().map_err(|error| said(&error))?;
+        self.signals.check().map_err(|error| said(&error))?;
         self.control.check().map_err(|error| said(&error))?;
         self.snapshots.check().map_err(|error| said(&error))?;
         self.plugins.check().map_err(|error| said(&error))?;

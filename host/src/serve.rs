@@ -11,12 +11,15 @@ use crate::{
     control::{self, Control, lease},
     drills::{self, Drills},
     fabric::{self, Fabric},
+    forward,
+    ingest::Otlp,
     plugins::{
         self, Opening, Slots,
         backtest::{self, Backtests, Histories},
         registry::{self, Registry},
         replay::Replays,
     },
+    signals,
     snapshots::Desk,
     store::{self, Store},
 };
@@ -85,6 +88,10 @@ pub enum Error {
     #[error(transparent)]
     Fabric(#[from] fabric::Error),
     #[error(transparent)]
+    Forward(#[from] forward::Error),
+    #[error("no HTTP client can be made for the feeds of signals")]
+    Signals(#[source] reqwest::Error),
+    #[error(transparent)]
     Control(#[from] control::Error),
     #[error("something else in this process counts already, so the host cannot")]
     Metrics,
@@ -113,6 +120,8 @@ impl Error {
             | Error::Slots(_)
             | Error::Registry(_)
             | Error::Fabric(_)
+            | Error::Forward(_)
+            | Error::Signals(_)
             | Error::Control(_)
             | Error::Metrics
             | Error::Serving(_) => "AE0044",
@@ -205,6 +214,8 @@ impl Host {
         )
         .await?;
         let lost = tasks.spawn(lease::keep(store.clone(), config.control.lease_ms, stop.clone()));
+        forward::start(&config.telemetry, &recorder, &tasks, &stop)?;
+        signals::start(&config.signals, &recorder, &tasks, &stop).map_err(Error::Signals)?;
         tasks.spawn(seal(recorder.clone(), stop.clone()));
         tasks.spawn(compact(recorder.clone(), stop.clone()));
         tasks.spawn(control::evidence::keep(store.clone(), recorder.clone(), stop.clone()));
@@ -258,8 +269,11 @@ impl Host {
             tasks: tasks.clone(),
         });
         // A session's stream lasts: no time or body limit of the API lies before it.
-        let router =
-            Router::new().route_service("/aether.v1.Fabric/{*method}", fabric.service()).fallback_service(app.router());
+        let otlp = Otlp::new(config.otlp.clone(), store.clone(), recorder.clone());
+        let router = Router::new()
+            .route_service("/aether.v1.Fabric/{*method}", fabric.service())
+            .merge(otlp.router())
+            .fallback_service(app.router());
         let handle = Handle::new();
         let serving = serve(config, listener, handle.clone(), router).await?;
         let url = config.url(address);

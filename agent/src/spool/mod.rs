@@ -450,7 +450,7 @@ fn scan(bytes: &[u8]) -> (VecDeque<Record>, u64) {
 fn decode(node: &NodeId, payload: &[u8]) -> Option<Batch> {
     let wire = zstd::bulk::decompress(payload, RECORD_BYTES_MAXIMUM).ok()?;
     let wire = v1::TelemetryBatch::decode(wire.as_slice()).ok()?;
-    Decoder::default().decode(node, wire).ok()
+    Decoder::default().decode(node, &wire).ok()
 }
 
 #[cfg(test)]

@@ -171,6 +171,7 @@ impl<'a> Session<'a> {
             agent_config,
             telemetry_ack,
             lease,
+            telemetry_schema,
         } = welcome;
         if !PROTOCOL_VERSIONS.contains(&protocol_version.as_str()) {
             return Err(lost(format!(
@@ -187,6 +188,7 @@ impl<'a> Session<'a> {
             self.configure(config);
         }
         let v1::TelemetryAck { epoch, sequence } = telemetry_ack.unwrap_or_default();
+        self.telemetry.encoder = Encoder::for_reader(telemetry_schema);
         self.telemetry.after = self.uplink.spool.resume(epoch, sequence);
         self.outbox.extend(self.uplink.pending.again());
         self.uplink.generation.send_replace(Some(generation));
@@ -459,7 +461,7 @@ impl<'a> Session<'a> {
         let before = self.outbox.len();
         self.outbox.retain(|payload| !matches!(payload, Payload::Telemetry(_)));
         if self.outbox.len() < before {
-            self.telemetry.encoder = Encoder::default();
+            self.telemetry.encoder = self.telemetry.encoder.anew();
         }
     }
 }

@@ -239,6 +239,7 @@ async fn welcome(
                 }),
                 agent_config: None,
                 telemetry_ack: acknowledged,
+                telemetry_schema: aether_proto::telemetry::SCHEMA_ID,
                 lease: world.borrow().lease,
             })
         }
@@ -319,7 +320,7 @@ fn take(
         match payload {
             Payload::Telemetry(batch) => {
                 let (epoch, sequence, lost_before) = (batch.epoch, batch.sequence, batch.lost_before);
-                let batch = decoder.decode(&NodeId::new(name), batch).expect("a batch that can be read");
+                let batch = decoder.decode(&NodeId::new(name), &batch).expect("a batch that can be read");
                 let reject = |code: &str, expected| {
                     ServerPayload::TelemetryRejected(v1::TelemetryRejected {
                         epoch,

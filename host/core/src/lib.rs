@@ -23,6 +23,7 @@ pub mod observation;
 pub mod order;
 pub mod plan;
 pub mod policy;
+pub mod signal;
 pub mod slot;
 pub mod snapshot;
 pub mod subject;

@@ -167,8 +167,22 @@ pub const MARKET_REBALANCE: &str = "aether.market.rebalance";
 /// Event: the provider will reclaim this node. Attribute `deadline` is a time in UTC milliseconds.
 pub const MARKET_TERMINATION: &str = "aether.market.termination";
 
+/// Carbon intensity of the grid, attributes `zone` and whence it comes. Unit `g/kW.h`, or `%` for a percentile. Subject:
+/// participant `grid/<zone>`, and each node that is said to draw from it.
+pub const CARBON_INTENSITY: &str = "aether.carbon.intensity";
+/// What is foretold of it, attribute `ahead` (`1h`, `6h`, `24h`). Unit and subject: as before.
+pub const CARBON_FORECAST: &str = "aether.carbon.forecast";
+
+/// Whether the metric only rises, but for a beginning from zero.
+pub fn is_cumulative(metric: &str) -> bool {
+    [DISK_IO, DISK_IO_TIME, NETWORK_IO, PROCESS_CPU_TIME, SPOOL_LOST].contains(&metric)
+}
+
 /// A series that has no name here, as it was imported from a file: a gauge of any unit, taken as a number. Unit `1`. Subject: node.
 pub const IMPORTED_VALUE: &str = "aether.imported.value";
+
+/// 1 while the cloud's metadata service answers, 0 while it does not; attribute `cloud`. Unit `1`. Subject: node.
+pub const SIGNALS_AVAILABLE: &str = "aether.agent.signals.available";
 
 /// Batches waiting in the agent's spool. Unit `{batch}`. Subject: node.
 pub const SPOOL_DEPTH: &str = "aether.agent.spool.depth";

@@ -24,7 +24,7 @@ use crate::{
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
-    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey},
+    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
 use excerpt::Gathered;
@@ -36,10 +36,12 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// Origins that can be remembered.
 const ORIGINS_LIMIT: usize = 100_000;
+/// Batches that one who listens in may be behind.
+const TAP_BATCHES: usize = 4_096;
 /// Segments that a query reads at a time.
 const READ_AHEAD: usize = 4;
 
@@ -129,6 +131,7 @@ struct Inner {
     /// One change of frozen evidence at a time.
     freezing: tokio::sync::Mutex<()>,
     wanted: Notify,
+    tap: broadcast::Sender<Arc<Batch>>,
     counts: Counts,
 }
 
@@ -204,6 +207,7 @@ impl Recorder {
             compacting: tokio::sync::Mutex::default(),
             freezing: tokio::sync::Mutex::default(),
             wanted: Notify::new(),
+            tap: broadcast::Sender::new(TAP_BATCHES),
             counts: Counts::default(),
         };
         inner.counts.unreadable.store(foreign, Relaxed);
@@ -224,6 +228,15 @@ impl Recorder {
 
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// Whether a sample of this series and time would be taken, but for what only a whole batch shows: for a caller
+    /// that would rather leave one out than have all refused.
+    pub fn check(&self, key: &SeriesKey, at: Time, now: Time) -> Result<(), Rejected> {
+        let (origin, samples) = (NodeId::new("check"), vec![Sample { at, value: 0.0 }]);
+        let series = vec![SeriesSamples { key: key.clone(), samples }];
+        let mut batch = Batch { origin, epoch: 0, sequence: 0, series, events: vec![] };
+        admission::admit(&mut batch, &self.inner.settings, now).map(|_| ())
     }
 
     /// Takes a batch: visible in the hot window at once, safe when [`Recorder::safe`] says so.
@@ -289,8 +302,17 @@ impl Recorder {
         if dropped > 0 {
             counters::dropped(dropped);
         }
+        if inner.tap.receiver_count() > 0 {
+            // That nobody listens any more is no matter.
+            drop(inner.tap.send(Arc::clone(&batch)));
+        }
         counters::samples(count(batch.series.iter().map(|s| s.samples.len()).sum()));
         Ok(Appended::New)
+    }
+
+    /// Every batch that is taken from now on, once. Who is more than 4,096 batches behind is told how many it missed.
+    pub fn tap(&self) -> broadcast::Receiver<Arc<Batch>> {
+        self.inner.tap.subscribe()
     }
 
     /// The sender holds nothing below `oldest` in this epoch. What is missing below is lost, and no longer holds up

@@ -247,6 +247,7 @@ impl Node {
             images_memory_bytes: 0,
             power: Default::default(),
             drill: Default::default(),
+            signals: Default::default(),
             workloads: self.workloads.iter().map(declared).collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{App, Error};
 use crate::{
-    auth::{Credential, Principal},
+    auth::{Credential, Principal, Scope},
     clock,
     store::audit::{Act, ActOutcome},
 };
@@ -21,6 +21,9 @@ pub(super) async fn check(
     next: Next,
 ) -> Result<Response, Error> {
     let principal = authenticate(&app, request.headers()).await?;
+    if principal.scope != Scope::Full {
+        return Err(Error::Scope);
+    }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if changes && principal.by_cookie && !same_site(request.headers()) {
         return Err(Error::CrossSite);

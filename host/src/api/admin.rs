@@ -70,7 +70,8 @@ pub(super) async fn create_token(
         Some(ms) => Some(now.plus_ms(within(ms, TOKEN_MAXIMUM_MS)?)),
         None => None,
     };
-    let issued = auth::issue(app.store(), name, new.rank, principal.id.as_str(), now, expires_at).await;
+    let by = principal.id.as_str();
+    let issued = auth::issue_for(app.store(), name, new.rank, new.scope, by, now, expires_at).await;
     let (token, info) = issued.map_err(|error| match error {
         IssueError::Store(error) => Error::from(error),
         IssueError::Random(error) => Error::internal(error),
@@ -78,6 +79,7 @@ pub(super) async fn create_token(
     let detail = BTreeMap::from([
         ("token-name".to_owned(), info.name.clone()),
         ("token-rank".to_owned(), info.rank.name().to_owned()),
+        ("token-scope".to_owned(), info.scope.name().to_owned()),
     ]);
     app.audit(&principal, "token.create", info.id.0.clone(), ActOutcome::Done, detail).await?;
     Ok((StatusCode::CREATED, Json(CreatedToken { token, info })))

@@ -29,6 +29,8 @@ pub enum Error {
     BadToken,
     #[error("this needs the rank {}, and you have {}", needed.name(), given.name())]
     Rank { needed: Rank, given: Rank },
+    #[error("this token is for writing metrics by OTLP alone; take one of a rank")]
+    Scope,
     #[error("there is no {what} `{id}`")]
     NotFound { what: &'static str, id: String },
     #[error("there is no such endpoint; GET /api/v1/openapi.json lists those that there are")]
@@ -63,6 +65,8 @@ pub enum Error {
     Signals(String),
     #[error("the recorder has no room just now; nothing of the request was taken, so send it again in a few seconds")]
     Full,
+    #[error("the dead letter was not replayed, and stays as it is: {0}")]
+    DeadLetter(String),
     #[error("what was to be changed has changed meanwhile: {0}")]
     Conflict(String),
     #[error("the slot was not changed: {0}")]
@@ -114,6 +118,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("AE0022", "Recorder full"),
     ("AE0023", "Changed meanwhile"),
     ("AE0024", "Request not taken"),
+    ("AE0025", "Dead letter not replayed"),
     ("AE0030", "Not ready"),
     ("AE0031", "Internal error"),
     ("AE0040", "Configuration not right"),
@@ -167,7 +172,7 @@ impl Error {
         match self {
             Error::Unauthenticated => "AE0001",
             Error::BadToken => "AE0002",
-            Error::Rank { .. } => "AE0003",
+            Error::Rank { .. } | Error::Scope => "AE0003",
             Error::NotFound { .. } => "AE0004",
             Error::NoEndpoint => "AE0005",
             Error::Method => "AE0006",
@@ -188,6 +193,7 @@ impl Error {
             Error::Signals(_) => "AE0021",
             Error::Full => "AE0022",
             Error::Conflict(_) => "AE0023",
+            Error::DeadLetter(_) => "AE0025",
             Error::NotReady(_) => "AE0030",
             Error::NotInCharge => "AE0088",
             Error::DecisionNotKept { .. } => "AE0075",
@@ -216,7 +222,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Error::Unauthenticated | Error::BadToken => StatusCode::UNAUTHORIZED,
-            Error::Rank { .. } | Error::CrossSite => StatusCode::FORBIDDEN,
+            Error::Rank { .. } | Error::Scope | Error::CrossSite => StatusCode::FORBIDDEN,
             Error::NotFound { .. } | Error::NoEndpoint | Error::DecisionNotKept { .. } => StatusCode::NOT_FOUND,
             Error::Backtest(backtest::Error::Unknown { .. }) => StatusCode::NOT_FOUND,
             Error::Backtest(backtest::Error::Busy { .. }) => StatusCode::SERVICE_UNAVAILABLE,
@@ -236,6 +242,7 @@ impl Error {
             | Error::Cordon(_)
             | Error::Request(_)
             | Error::Conflict(_)
+            | Error::DeadLetter(_)
             | Error::Slot(_)
             | Error::SlotStale(_)
             | Error::Quarantined(_)

@@ -14,6 +14,7 @@ mod backtests;
 mod break_glass;
 mod breakers;
 mod cordons;
+mod dead_letters;
 mod drills;
 mod error;
 mod events;

@@ -5,9 +5,10 @@ use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
 use crate::{
     control::{Ask, NotAsked},
     drills::Drills,
-    fabric::{Cordon, NodeView},
+    fabric::{Cordon, NodeView, NotReplayed, Replayed},
     plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
     snapshots::Desk,
+    store::dead_letters::DeadLetter,
 };
 use aether_core::{
     audit::Act,
@@ -16,6 +17,7 @@ use aether_core::{
     id::{BreakGlassId, DecisionId, IncidentId, NodeId, PrincipalId, SlotId},
     incident::{ApprovalRefused, CallOffRefused, Rank},
     plan::PlanHash,
+    telemetry::Batch,
     time::Time,
 };
 use async_trait::async_trait;
@@ -133,6 +135,17 @@ pub trait Plane: Send + Sync + 'static {
     /// Opens an incident for what a person asks for. Returns once it is in its journal and in the audit.
     async fn request(&self, ask: Ask) -> Result<IncidentId, NotAsked> {
         Err(NotAsked::UnknownTarget(ask.target))
+    }
+    /// A refused batch, and what it says as far as it can be read now.
+    async fn read_dead_letter(
+        &self,
+        _number: u64,
+    ) -> Result<Option<(DeadLetter, Result<Batch, NotReplayed>)>, crate::store::Error> {
+        Ok(None)
+    }
+    /// Returns once what it holds is safe on disk and in the audit.
+    async fn replay_dead_letter(&self, number: u64, _act: Act) -> Result<Replayed, NotReplayed> {
+        Err(NotReplayed::Unknown(number))
     }
     /// A secret with which one node can join, once.
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, crate::store::Error>;

@@ -7,7 +7,7 @@ use super::{
     view::{Session, SignIn},
 };
 use crate::{
-    auth::{self, COOKIE, Credential, Principal, SESSION_MS},
+    auth::{self, COOKIE, Credential, Principal, SESSION_MS, Scope},
     clock,
     store::audit::{Act, ActOutcome},
 };
@@ -46,7 +46,7 @@ impl FailedSignIns {
 }
 
 fn shown(principal: Principal) -> Session {
-    let Principal { id, name, rank, expires_at, by_cookie: _ } = principal;
+    let Principal { id, name, rank, expires_at, scope: _, by_cookie: _ } = principal;
     Session { principal: id, name, rank, expires_at }
 }
 
@@ -85,6 +85,9 @@ pub(super) async fn sign_in(
         }
         return Err(Error::BadToken);
     };
+    if principal.scope != Scope::Full {
+        return Err(Error::Scope);
+    }
     let ends = now.plus_ms(SESSION_MS);
     let ends = principal.expires_at.map_or(ends, |expires_at| ends.min(expires_at));
     let secret = auth::new_session().map_err(Error::internal)?;

@@ -1,8 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, cordons, drills, events, exports, fleet, gates, incidents,
-    plugins, registry, requests, session, signals, slots, snapshots,
+    App, access, admin, backtests, break_glass, breakers, cordons, dead_letters, drills, events, exports, fleet, gates,
+    incidents, plugins, registry, requests, session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -45,6 +45,10 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Viewer), routes!(fleet::telemetry_range)),
         (Needs(Viewer), routes!(fleet::telemetry_events)),
         (Needs(Viewer), routes!(exports::export)),
+        (Needs(Viewer), routes!(dead_letters::list)),
+        (Needs(Viewer), routes!(dead_letters::show)),
+        (Needs(Operator), routes!(dead_letters::replay)),
+        (Needs(Operator), routes!(dead_letters::remove)),
         (Needs(Viewer), routes!(incidents::incidents)),
         (Needs(Viewer), routes!(incidents::incident)),
         (Needs(Viewer), routes!(exports::evidence)),

@@ -11,7 +11,7 @@ pub use slots::{
 
 use crate::fabric::WorkloadState;
 use crate::plugins::registry;
-use crate::store::{IncidentSummary, audit, break_glass::BreakGlass, drills::Drill, tokens};
+use crate::store::{IncidentSummary, audit, break_glass::BreakGlass, dead_letters::DeadLetter, drills::Drill, tokens};
 use aether_core::{
     artifact::{Artifact, TimelineEntry},
     breaker::Standing,
@@ -598,6 +598,47 @@ pub struct SignalsTaken {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetterList {
+    /// Newest first.
+    pub letters: Vec<DeadLetter>,
+    /// For the next page; none: there is no other.
+    pub next_before: Option<u64>,
+}
+
+/// A refused batch, and what it says.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetterDetail {
+    pub letter: DeadLetter,
+    pub samples: u32,
+    pub events: u32,
+    pub parts: Vec<DeadLetterPart>,
+    /// Further parts were left out.
+    pub cut: bool,
+    /// Why it could not be taken now either. None: nothing is seen that stands in the way; the recorder has the last word.
+    pub obstacle: Option<String>,
+}
+
+/// A series of a refused batch, or an event.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetterPart {
+    pub subject: SubjectRef,
+    pub name: String,
+    pub attributes: BTreeMap<String, String>,
+    /// 0: it is an event.
+    pub samples: u32,
+    pub first: Option<Time>,
+    pub last: Option<Time>,
+}
+
+/// A replay that is safe on disk.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetterReplay {
+    pub number: u64,
+    /// An earlier replay had been taken already.
+    pub doubled_nothing: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventList {
     /// Newest last.
     pub events: Vec<DiscreteEvent>,
@@ -611,6 +652,9 @@ pub struct NewToken {
     /// For people: who or what uses it. 1 to 64 characters.
     pub name: String,
     pub rank: Rank,
+    /// What it is for. `telemetry`: writing metrics by OTLP, and nothing else, whatever the rank.
+    #[serde(default)]
+    pub scope: tokens::Scope,
     /// How long it is good for. None: until it is deleted. At most ten years.
     #[serde(default)]
     pub valid_for_ms: Option<u64>,

@@ -6,6 +6,7 @@
 //!
 //! Node agents are not here: they join through the fabric, with credentials of their own.
 
+pub use crate::store::tokens::Scope;
 use crate::{
     clock,
     store::{self, Store, tokens::TokenInfo},
@@ -30,6 +31,7 @@ pub struct Principal {
     pub id: PrincipalId,
     pub name: String,
     pub rank: Rank,
+    pub scope: Scope,
     pub expires_at: Option<Time>,
     /// Signed in by cookie: a request that changes something must come from our own page.
     pub by_cookie: bool,
@@ -71,8 +73,8 @@ impl Credential {
             Credential::Cookie(_) => store.session(&hash, now).await?.map(|(info, ends)| (Some(ends), info, true)),
         };
         Ok(found.map(|(expires_at, info, by_cookie)| {
-            let TokenInfo { id, name, rank, .. } = info;
-            Principal { id, name, rank, expires_at, by_cookie }
+            let TokenInfo { id, name, rank, scope, .. } = info;
+            Principal { id, name, rank, scope, expires_at, by_cookie }
         }))
     }
 }
@@ -106,11 +108,24 @@ fn principal_id(name: &str) -> Result<PrincipalId, getrandom::Error> {
     Ok(PrincipalId(format!("{id}-{}", hex(&clock::secret::<4>()?))))
 }
 
-/// Makes, stores and gives a token: the secret and what is known of it.
+/// Makes, stores and gives a token for the API: the secret and what is known of it.
 pub async fn issue(
     store: &Store,
     name: &str,
     rank: Rank,
+    by: &str,
+    now: Time,
+    expires_at: Option<Time>,
+) -> Result<(String, TokenInfo), IssueError> {
+    issue_for(store, name, rank, Scope::Full, by, now, expires_at).await
+}
+
+/// The same, for the whole API or for one part of it.
+pub async fn issue_for(
+    store: &Store,
+    name: &str,
+    rank: Rank,
+    scope: Scope,
     by: &str,
     now: Time,
     expires_at: Option<Time>,
@@ -120,6 +135,7 @@ pub async fn issue(
         id: principal_id(name)?,
         name: name.into(),
         rank,
+        scope,
         created_at: now,
         created_by: by.into(),
         expires_at,

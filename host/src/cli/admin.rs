@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     api::view::{CreatedJoinToken, CreatedToken, NewJoinToken, NewToken},
-    store::tokens::TokenInfo,
+    store::tokens::{Scope, TokenInfo},
 };
 use aether_core::{id::NodeId, incident::Rank};
 use clap::Subcommand;
@@ -20,6 +20,9 @@ pub(super) enum Token {
         /// viewer, operator, approver, policy-author or admin.
         #[arg(long, value_parser = rank, default_value = "viewer")]
         rank: Rank,
+        /// For writing metrics by OTLP, and nothing else: for a collector or a program with an OpenTelemetry SDK.
+        #[arg(long, conflicts_with = "rank")]
+        telemetry: bool,
         /// How many days it is good for [default: until it is deleted].
         #[arg(long)]
         days: Option<u32>,
@@ -55,18 +58,19 @@ fn rank(name: &str) -> Result<Rank, String> {
 
 pub(super) async fn token(token: Token, client: &Client, json: bool) -> anyhow::Result<()> {
     match token {
-        Token::Create { name, rank, days } => {
-            let new = NewToken { name, rank, valid_for_ms: days.map(|days| u64::from(days) * 86_400_000) };
+        Token::Create { name, rank, telemetry, days } => {
+            let scope = if telemetry { Scope::Telemetry } else { Scope::Full };
+            let new = NewToken { name, rank, scope, valid_for_ms: days.map(|days| u64::from(days) * 86_400_000) };
             let created: CreatedToken = client.post("tokens", &new).await?;
             if json {
                 return show::json(&created);
             }
             say(&created.token);
-            say(&format!(
-                "{} of rank {}. This is the one time that it is shown.",
-                created.info.id,
-                created.info.rank.name()
-            ));
+            let what = match created.info.scope {
+                Scope::Full => format!("of rank {}", created.info.rank.name()),
+                Scope::Telemetry => "for metrics by OTLP alone".into(),
+            };
+            say(&format!("{} {what}. This is the one time that it is shown.", created.info.id));
         }
         Token::List => {
             let tokens: Vec<TokenInfo> = client.get("tokens").await?;
@@ -79,7 +83,10 @@ pub(super) async fn token(token: Token, client: &Client, json: bool) -> anyhow::
                     [
                         token.id.0.clone(),
                         token.name.clone(),
-                        token.rank.name().to_owned(),
+                        match token.scope {
+                            Scope::Full => token.rank.name().to_owned(),
+                            Scope::Telemetry => "telemetry alone".into(),
+                        },
                         show::time(token.created_at),
                         token.expires_at.map_or_else(|| "never".into(), show::time),
                     ]

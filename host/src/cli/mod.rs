@@ -27,6 +27,7 @@ mod serve;
 mod show;
 mod slots;
 mod snapshots;
+mod telemetry;
 mod up;
 mod verbs;
 
@@ -119,6 +120,9 @@ enum Command {
     /// Telemetry of elsewhere on the host, to test candidates on.
     #[command(subcommand)]
     History(history::History),
+    /// What of the telemetry needs a person.
+    #[command(subcommand)]
+    Telemetry(telemetry::Telemetry),
     /// Execute a recorded decision again: bit for bit, or it says where not.
     Replay(replay::Replay),
     /// Decisions that components made.
@@ -238,6 +242,7 @@ async fn act(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(policy) => return policy::run(policy, json).await,
         Command::Backtest(backtest) => return backtest::run(*backtest, client, json).await,
         Command::History(history) => history::run(history, &client()?, json).await?,
+        Command::Telemetry(command) => telemetry::run(command, &client()?, json).await?,
         Command::Replay(replay) => return replay::run(replay, client, json).await,
         Command::Decisions(decisions) => decisions::run(decisions, &client()?, json).await?,
         Command::Token(token) => admin::token(token, &client()?, json).await?,

@@ -239,6 +239,7 @@ pub(crate) async fn admit(
         }),
         telemetry_ack: fabric.recorder.safe(&node).borrow().map(super::session::ack),
         lease: fabric.store.lease(),
+        telemetry_schema: aether_proto::telemetry::SCHEMA_ID,
     };
     Ok(Admitted { node, session, end, pulse, pushed_aside, welcome })
 }

@@ -10,6 +10,11 @@ const ENDED: &str = "aether_fabric_sessions_ended_total";
 const REFUSED: &str = "aether_fabric_refused_total";
 /// Batches of telemetry, by `result`: `taken`, `duplicate`, or why it was rejected.
 const BATCHES: &str = "aether_fabric_batches_total";
+/// What became of refused batches, by `result`: `kept`, `told` (too large to be kept whole), `known`, `failed`, `replayed`,
+/// `replayed_before`, `replay_refused`.
+const DEAD_LETTERS: &str = "aether_fabric_dead_letters_total";
+/// Dead letters that went to make room or for their age.
+const DEAD_LETTERS_EVICTED: &str = "aether_fabric_dead_letters_evicted_total";
 /// Batches that agents' spools dropped.
 const LOST: &str = "aether_fabric_lost_batches_total";
 /// Payloads that were not taken, by `payload`.
@@ -32,6 +37,12 @@ pub(crate) fn refused(code: &'static str) {
 }
 pub(crate) fn batch(result: &'static str) {
     counter!(BATCHES, "result" => result).increment(1);
+}
+pub(crate) fn dead_letter(result: &'static str) {
+    counter!(DEAD_LETTERS, "result" => result).increment(1);
+}
+pub(crate) fn dead_letters_evicted(n: u64) {
+    counter!(DEAD_LETTERS_EVICTED).increment(n);
 }
 pub(crate) fn lost(n: u64) {
     counter!(LOST).increment(n);

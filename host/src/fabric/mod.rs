@@ -10,6 +10,7 @@
 mod admission;
 mod convert;
 mod counters;
+mod dead_letters;
 mod outgoing;
 mod registry;
 mod session;
@@ -18,6 +19,7 @@ mod snapshots;
 mod telemetry;
 mod view;
 
+pub use dead_letters::{NotReplayed, Replayed};
 pub use settings::{OutOfRange, Settings};
 pub use view::{Asleep, CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView};
 

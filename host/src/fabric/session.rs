@@ -427,7 +427,7 @@ impl Session {
         let fabric = self.fabric.clone();
         let node = self.node.clone();
         let verdict = self.intake.take(
-            batch,
+            &batch,
             &fabric.recorder,
             &self.pulse,
             |subject| fabric.registry().speaks_for(&node, subject),
@@ -445,7 +445,11 @@ impl Session {
                 Ok(())
             }
             Verdict::Duplicate => self.acknowledge().await,
-            Verdict::Rejected(rejected) => {
+            Verdict::Rejected(rejected, refusal) => {
+                if let Some(refusal) = refusal {
+                    // Before the agent hears that it may drop it.
+                    fabric.keep_dead_letter(&refusal).await;
+                }
                 tracing::warn!(
                     code = rejected.code,
                     sequence = rejected.sequence,

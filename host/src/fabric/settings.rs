@@ -48,6 +48,14 @@ pub struct Settings {
     pub full_retry_ms: u32,
     /// How long a participant may take to leave when the host stops. Default 3 s, 0 to 1 min.
     pub drain_ms: u64,
+    /// Refused batches of telemetry that are kept for a person to look at. Default 1,000, 1 to 100,000. The oldest go first.
+    pub dead_letters_maximum: usize,
+    /// Bytes of all of them. Default 64 MiB, 1 MiB to 16 GiB. The oldest go first.
+    pub dead_letters_bytes: u64,
+    /// How long one is kept. Default 7 days, 1 min to 1 year.
+    pub dead_letters_age_ms: u64,
+    /// Bytes of one batch, with its definitions, that are kept. Default 4 MiB, 0 to 16 MiB. Of a larger one only the reason is kept.
+    pub dead_letter_bytes: usize,
 }
 
 impl Default for Settings {
@@ -71,6 +79,10 @@ impl Default for Settings {
             batch_interval_ms: 1_000,
             full_retry_ms: 2_000,
             drain_ms: 3_000,
+            dead_letters_maximum: 1_000,
+            dead_letters_bytes: 64 << 20,
+            dead_letters_age_ms: 7 * 86_400_000,
+            dead_letter_bytes: FRAME_BYTES_MAXIMUM,
         }
     }
 }
@@ -109,6 +121,10 @@ impl Settings {
             ("batch_interval_ms", self.batch_interval_ms.into(), 100, 10 * MINUTE),
             ("full_retry_ms", self.full_retry_ms.into(), 10, 10 * MINUTE),
             ("drain_ms", self.drain_ms, 0, MINUTE),
+            ("dead_letters_maximum", wide(self.dead_letters_maximum), 1, 100_000),
+            ("dead_letters_bytes", self.dead_letters_bytes, 1 << 20, 16 << 30),
+            ("dead_letters_age_ms", self.dead_letters_age_ms, MINUTE, 365 * 86_400_000),
+            ("dead_letter_bytes", wide(self.dead_letter_bytes), 0, 4 * frame),
         ];
         for (name, value, least, most) in ranges {
             if !(least..=most).contains(&value) {

@@ -3,18 +3,24 @@
 //! A batch is had once and in order. One that comes again is a duplicate; one that comes too early is a gap, unless
 //! the agent says that what is missing was lost by its spool; one that will never be acceptable is refused and settled,
 //! so that it does not hold up what comes after. What is acknowledged is decided by the recorder alone.
+//!
+//! What is refused for good becomes a dead letter, whole, so that it can be read and taken later without this stream.
 
-use super::{counters, registry::Pulse};
-use aether_core::{id::NodeId, subject::SubjectRef, time::Time};
+use super::{convert::shown, counters, registry::Pulse};
+use crate::store::dead_letters::Refusal;
+use aether_core::{id::NodeId, subject::SubjectRef, telemetry::Batch, time::Time};
 use aether_proto::{
     telemetry::{DecodeError, Decoder},
     v1::{TelemetryBatch, TelemetryRejected},
 };
 use aether_recorder::{Appended, Recorder, Rejected};
+use prost::Message as _;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of one series definition.
 const DEFINITION_BYTES: usize = 8 << 10;
+/// Dead letters of one session within a minute. Each is a write to the database, which a runaway agent must not own.
+const LETTERS_PER_MINUTE: u32 = 60;
 
 /// The telemetry side of one session.
 pub(crate) struct Intake {
@@ -27,6 +33,8 @@ pub(crate) struct Intake {
     batch_bytes: usize,
     dictionary_limit: usize,
     full_retry_ms: u32,
+    /// Since when dead letters are counted, and how many there were.
+    letters: (Time, u32),
 }
 
 #[derive(Debug, PartialEq)]
@@ -34,19 +42,20 @@ pub(crate) enum Verdict {
     Taken,
     /// Had already; the acknowledgement may have got lost.
     Duplicate,
-    Rejected(TelemetryRejected),
+    /// With what is kept of it, unless it is to come again or there were too many of late.
+    Rejected(TelemetryRejected, Option<Box<Refusal>>),
     /// No room now.
     Full(TelemetryRejected),
 }
 
 /// Why a batch is refused for good.
-struct Refused {
-    code: &'static str,
-    reason: String,
+pub(super) struct Refused {
+    pub(super) code: &'static str,
+    pub(super) reason: String,
 }
 
 impl Refused {
-    fn new(code: &'static str, reason: impl Into<String>) -> Self {
+    pub(super) fn new(code: &'static str, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
 }
@@ -72,13 +81,14 @@ impl Intake {
             batch_bytes: settings.batch_bytes,
             dictionary_limit: settings.dictionary_bytes,
             full_retry_ms: settings.full_retry_ms,
+            letters: (Time(0), 0),
         }
     }
 
     /// Takes one batch. `speaks_for` says whether a subject is this node's to speak of.
     pub(crate) fn take(
         &mut self,
-        batch: TelemetryBatch,
+        batch: &TelemetryBatch,
         recorder: &Recorder,
         pulse: &Pulse,
         speaks_for: impl Fn(&SubjectRef) -> bool,
@@ -94,7 +104,8 @@ impl Intake {
         if sequence == 0 || sequence == u64::MAX {
             pulse.rejected.fetch_add(1, Relaxed);
             let reason = "the batch's sequence is out of range: sequences count from 1".to_owned();
-            return Verdict::Rejected(rejected("malformed", reason, self.next.map_or(1, |(_, next)| next), 0));
+            let rejected = rejected("malformed", reason, self.next.map_or(1, |(_, next)| next), 0);
+            return self.refuse(rejected, batch, now);
         }
         let known = match self.next {
             Some((current, next)) if current == epoch => Some(next),
@@ -115,7 +126,7 @@ impl Intake {
                 let reason = format!(
                     "batch {next} should come next: send again from there, or say by `lost_before` what the spool no longer holds"
                 );
-                return Verdict::Rejected(rejected("gap", reason, next, 0));
+                return Verdict::Rejected(rejected("gap", reason, next, 0), None);
             }
             Some(_) | None => {}
         }
@@ -129,18 +140,7 @@ impl Intake {
             counters::lost(told);
         }
         let after = sequence + 1;
-        let checked = decoded.and_then(|batch| {
-            let subjects = batch.series.iter().map(|s| &s.key.subject).chain(batch.events.iter().map(|e| &e.subject));
-            let mut last: Option<&SubjectRef> = None;
-            for subject in subjects {
-                if last != Some(subject) && !speaks_for(subject) {
-                    let text = format!("{} is not {}'s to speak of: the batch was not taken", subject, self.origin);
-                    return Err(Refused::new("malformed", text));
-                }
-                last = Some(subject);
-            }
-            Ok(batch)
-        });
+        let checked = decoded.and_then(|batch| owned(batch, &self.origin, speaks_for));
         match checked.map(|batch| recorder.append(batch, now)) {
             Ok(Ok(Appended::New)) => {
                 self.next = Some((epoch, after));
@@ -163,18 +163,39 @@ impl Intake {
                 self.next = Some((epoch, after));
                 pulse.rejected.fetch_add(1, Relaxed);
                 let reason = format!("{} ({})", malformed, malformed.code());
-                Verdict::Rejected(rejected("malformed", reason, after, 0))
+                self.refuse(rejected("malformed", reason, after, 0), batch, now)
             }
             Err(Refused { code, reason }) => {
                 self.next = Some((epoch, after));
                 recorder.sender_holds_from(&self.origin, epoch, after);
                 pulse.rejected.fetch_add(1, Relaxed);
-                Verdict::Rejected(rejected(code, reason, after, 0))
+                self.refuse(rejected(code, reason, after, 0), batch, now)
             }
         }
     }
 
-    fn decode(&mut self, mut batch: TelemetryBatch) -> Result<aether_core::telemetry::Batch, Refused> {
+    fn refuse(&mut self, rejected: TelemetryRejected, batch: &TelemetryBatch, now: Time) -> Verdict {
+        if now.since_ms(self.letters.0) >= 60_000 {
+            self.letters = (now, 0);
+        }
+        self.letters.1 += 1;
+        if self.letters.1 > LETTERS_PER_MINUTE {
+            counters::limit("dead_letters_per_minute");
+            return Verdict::Rejected(rejected, None);
+        }
+        let refusal = Refusal {
+            at: now,
+            origin: self.origin.clone(),
+            epoch: batch.epoch,
+            sequence: batch.sequence,
+            code: rejected.code.clone(),
+            reason: shown(&rejected.reason),
+            batch: self.decoder.whole(batch).encode_to_vec(),
+        };
+        Verdict::Rejected(rejected, Some(Box::new(refusal)))
+    }
+
+    fn decode(&mut self, batch: &TelemetryBatch) -> Result<Batch, Refused> {
         let definition = |d: &aether_proto::v1::SeriesDefinition| {
             let attributes: usize = d.attributes.iter().map(|(k, v)| k.len() + v.len() + 64).sum();
             d.metric.len()
@@ -197,16 +218,39 @@ impl Intake {
         }
         self.dictionary_bytes = bytes;
         if batch.samples.len() > self.batch_bytes {
-            let size = batch.samples.len();
             counters::limit("batch_bytes");
             // The definitions stay known; the samples go.
-            batch.samples = Vec::new();
-            batch.samples_crc32 = 0;
-            self.decoder.decode(&self.origin, batch)?;
-            let text =
-                format!("the batch has {size} bytes, and {} is the limit: send smaller batches", self.batch_bytes);
-            return Err(Refused::new("oversized", text));
+            self.decoder.define(&batch.dictionary)?;
         }
-        Ok(self.decoder.decode(&self.origin, batch)?)
+        read(&mut self.decoder, &self.origin, batch, self.batch_bytes)
     }
+}
+
+/// A batch within its bounds, decoded.
+pub(super) fn read(
+    decoder: &mut Decoder,
+    origin: &NodeId,
+    batch: &TelemetryBatch,
+    batch_bytes: usize,
+) -> Result<Batch, Refused> {
+    let size = batch.samples.len();
+    if size > batch_bytes {
+        let text = format!("the batch has {size} bytes, and {batch_bytes} is the limit: send smaller batches");
+        return Err(Refused::new("oversized", text));
+    }
+    Ok(decoder.decode(origin, batch)?)
+}
+
+/// The batch, if all of its subjects are the origin's to speak of.
+pub(super) fn owned(batch: Batch, origin: &NodeId, speaks_for: impl Fn(&SubjectRef) -> bool) -> Result<Batch, Refused> {
+    let subjects = batch.series.iter().map(|s| &s.key.subject).chain(batch.events.iter().map(|e| &e.subject));
+    let mut last: Option<&SubjectRef> = None;
+    for subject in subjects {
+        if last != Some(subject) && !speaks_for(subject) {
+            let text = format!("{subject} is not {origin}'s to speak of: the batch was not taken");
+            return Err(Refused::new("malformed", text));
+        }
+        last = Some(subject);
+    }
+    Ok(batch)
 }

@@ -9,10 +9,10 @@ use crate::{
     },
     control::{self, Ask, Control, NotAsked, NotTaken},
     drills::Drills,
-    fabric::{Cordon, Fabric, NodeView},
+    fabric::{Cordon, Fabric, NodeView, NotReplayed, Replayed},
     plugins::{self, Added, By, Deed as SlotDeed, Generation, Live, Slots, Standing},
     snapshots::Desk,
-    store::{self, Store},
+    store::{self, Store, dead_letters::DeadLetter},
 };
 use aether_core::{
     audit::Act,
@@ -20,6 +20,7 @@ use aether_core::{
     decision::{Envelope, Role},
     id::{DecisionId, IncidentId, NodeId, SlotId},
     incident::Approval,
+    telemetry::Batch,
     time::Time,
 };
 use async_trait::async_trait;
@@ -158,6 +159,17 @@ impl Plane for Running {
 
     async fn request(&self, ask: Ask) -> Result<IncidentId, NotAsked> {
         self.control.request(ask).await
+    }
+
+    async fn read_dead_letter(
+        &self,
+        number: u64,
+    ) -> Result<Option<(DeadLetter, Result<Batch, NotReplayed>)>, store::Error> {
+        self.fabric.read_dead_letter(number).await
+    }
+
+    async fn replay_dead_letter(&self, number: u64, act: Act) -> Result<Replayed, NotReplayed> {
+        self.fabric.replay_dead_letter(number, act).await
     }
 
     async fn create_join_token(&self, node: Option<&NodeId>, expires_at: Time) -> Result<String, store::Error> {

@@ -10,6 +10,7 @@ pub mod breakers;
 mod checkpoints;
 mod components;
 mod cordons;
+pub mod dead_letters;
 pub mod drills;
 mod incidents;
 mod lease;

@@ -10,6 +10,26 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
 use utoipa::ToSchema;
 
+/// What a token is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The API, as far as its rank goes.
+    #[default]
+    Full,
+    /// Writing metrics by OTLP, and nothing else.
+    Telemetry,
+}
+
+impl Scope {
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Full => "full",
+            Scope::Telemetry => "telemetry",
+        }
+    }
+}
+
 /// A token without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenInfo {
@@ -17,6 +37,8 @@ pub struct TokenInfo {
     pub id: PrincipalId,
     pub name: String,
     pub rank: Rank,
+    #[serde(default)]
+    pub scope: Scope,
     pub created_at: Time,
     pub created_by: String,
     pub expires_at: Option<Time>,
@@ -27,18 +49,19 @@ pub const TOKENS_MAXIMUM: u32 = 1_000;
 /// Browser sessions of one token; the oldest go first.
 pub const SESSIONS_PER_TOKEN: u32 = 20;
 
-const COLUMNS: &str = "t.id, t.name, t.rank, t.created_at, t.created_by, t.expires_at";
+const COLUMNS: &str = "t.id, t.name, t.rank, t.scope, t.created_at, t.created_by, t.expires_at";
 
 impl Store {
     /// Keeps a new token. Refused beyond [`TOKENS_MAXIMUM`].
     pub async fn create_token(&self, info: &TokenInfo, hash: &Digest) -> Result<(), Error> {
         let inserted = sqlx::query(
-            "INSERT INTO tokens (id, name, rank, hash, created_at, created_by, expires_at)
-             SELECT ?, ?, ?, ?, ?, ?, ? WHERE (SELECT COUNT(*) FROM tokens WHERE deleted_at IS NULL) < ?",
+            "INSERT INTO tokens (id, name, rank, scope, hash, created_at, created_by, expires_at)
+             SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT COUNT(*) FROM tokens WHERE deleted_at IS NULL) < ?",
         )
         .bind(info.id.as_str())
         .bind(&info.name)
         .bind(info.rank.name())
+        .bind(info.scope.name())
         .bind(&hash.0)
         .bind(info.created_at.0)
         .bind(&info.created_by)
@@ -139,12 +162,14 @@ impl Store {
 }
 
 fn info(row: &SqliteRow) -> Result<TokenInfo, Error> {
-    let rank: String = row.try_get("rank")?;
+    let (rank, scope): (String, String) = (row.try_get("rank")?, row.try_get("scope")?);
     Ok(TokenInfo {
         id: PrincipalId(row.try_get("id")?),
         name: row.try_get("name")?,
         // A rank that this version does not know gives the least power.
         rank: Rank::parse(&rank).unwrap_or(Rank::Viewer),
+        // So does a scope.
+        scope: if scope == Scope::Full.name() { Scope::Full } else { Scope::Telemetry },
         created_at: Time(row.try_get("created_at")?),
         created_by: row.try_get("created_by")?,
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(Time),

@@ -4,17 +4,23 @@ use super::*;
 
 const EPOCH: u64 = 77;
 
-struct Sender {
+pub(crate) struct Sender {
     encoder: Encoder,
     at: i64,
 }
 
 impl Sender {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { encoder: Encoder::default(), at: clock::now().0 - 60_000 }
     }
 
-    fn batch_of(&mut self, subject: SubjectRef, sequence: u64, samples: usize, lost_before: u64) -> v1::TelemetryBatch {
+    pub(crate) fn batch_of(
+        &mut self,
+        subject: SubjectRef,
+        sequence: u64,
+        samples: usize,
+        lost_before: u64,
+    ) -> v1::TelemetryBatch {
         let key = SeriesKey {
             subject,
             metric: "system.cpu.utilization".into(),
@@ -30,7 +36,7 @@ impl Sender {
         self.encoder.encode(&batch, lost_before)
     }
 
-    fn batch(&mut self, sequence: u64) -> v1::TelemetryBatch {
+    pub(crate) fn batch(&mut self, sequence: u64) -> v1::TelemetryBatch {
         self.batch_of(SubjectRef::node("node-a"), sequence, 2, 0)
     }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What only the tests need: a browser, an OCI registry, an S3 server, readers of Parquet, the test runner and the dependency checker. The two cargo tools go into the
+# What only the tests need: a browser, an OCI registry, an S3 server, readers of Parquet, an OpenTelemetry SDK, a
+# Prometheus, the test runner and the dependency checker. The two cargo tools go into the
 # cache folder, not among the user's own; the Makefile puts that folder on PATH.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -21,6 +22,8 @@ fi
 "$setup_dir/s3.sh"
 "$setup_dir/network.sh"
 "$setup_dir/readers.sh"
+"$setup_dir/otlp.sh"
+"$setup_dir/prometheus.sh"
 
 # cargo_tool NAME VERSION LOSES [FLAGS...]
 cargo_tool() {

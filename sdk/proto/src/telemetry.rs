@@ -1,5 +1,9 @@
 //! Batches of telemetry between the domain's form and the wire's: a dictionary of series per stream, columns of times
 //! and values, a checksum.
+//!
+//! The layout of the samples has a schema id. The newest is written, unless the other side said that it reads an older
+//! one alone; whatever is read is brought to the newest first ([`upcast`]), so that there is one way from there on. Frozen
+//! batches of each former schema are in `golden/`.
 
 use crate::{Malformed, subject_from_proto, subject_to_proto, v1};
 use aether_core::{
@@ -8,27 +12,48 @@ use aether_core::{
     time::Time,
 };
 use prost::Message;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use thiserror::Error;
 
 /// The layout that this version writes.
-pub const SCHEMA_ID: u32 = 1;
+pub const SCHEMA_ID: u32 = 2;
+/// The oldest layout that this version reads, and writes for a host that reads no newer one.
+pub const SCHEMA_ID_OLDEST: u32 = 1;
 /// Series that one stream may define.
 pub const SERIES_MAXIMUM: usize = 20_000;
 /// Samples and events in one batch.
 pub const SAMPLES_MAXIMUM: usize = 100_000;
 
 /// The sending side's dictionary: lives as long as the stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Encoder {
+    schema: u32,
     ids: HashMap<SeriesKey, u32>,
 }
 
+impl Default for Encoder {
+    fn default() -> Self {
+        Self { schema: SCHEMA_ID, ids: HashMap::new() }
+    }
+}
+
 impl Encoder {
+    /// For a reader of at most this schema; 0: it did not say, as the first version did not.
+    pub fn for_reader(schema: u32) -> Self {
+        Self { schema: schema.clamp(SCHEMA_ID_OLDEST, SCHEMA_ID), ids: HashMap::new() }
+    }
+
+    /// The same reader, and a dictionary that begins anew.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::for_reader(self.schema)
+    }
+
     /// `lost_before`: batches that the spool dropped just before this one.
     pub fn encode(&mut self, batch: &Batch, lost_before: u64) -> v1::TelemetryBatch {
         let mut dictionary = Vec::new();
-        let mut columns = Vec::with_capacity(batch.series.len());
+        let mut table = v1::SampleTable::default();
+        let mut places: HashMap<Vec<i64>, u32> = HashMap::new();
         for SeriesSamples { key, samples } in &batch.series {
             let next = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
             let id = *self.ids.entry(key.clone()).or_insert_with(|| {
@@ -36,13 +61,25 @@ impl Encoder {
                 next
             });
             let mut last = 0;
-            let time_deltas_ms = samples.iter().map(|s| s.at.0 - std::mem::replace(&mut last, s.at.0)).collect();
-            columns.push(v1::Column { series: id, time_deltas_ms, values: samples.iter().map(|s| s.value).collect() });
+            let deltas_ms: Vec<i64> = samples.iter().map(|s| s.at.0 - std::mem::replace(&mut last, s.at.0)).collect();
+            let place = u32::try_from(table.times.len()).unwrap_or(u32::MAX);
+            let times = *places.entry(deltas_ms).or_insert_with_key(|deltas_ms| {
+                table.times.push(v1::Times { deltas_ms: deltas_ms.clone() });
+                place
+            });
+            table.columns.push(v1::TableColumn {
+                series: id,
+                times,
+                values: samples.iter().map(|s| s.value).collect(),
+            });
         }
-        let events = batch.events.iter().map(event_to_proto).collect();
-        let samples = v1::Samples { columns, events }.encode_to_vec();
+        table.events = batch.events.iter().map(event_to_proto).collect();
+        let samples = match self.schema {
+            1 => downcast(table).encode_to_vec(),
+            _ => table.encode_to_vec(),
+        };
         v1::TelemetryBatch {
-            schema_id: SCHEMA_ID,
+            schema_id: self.schema,
             epoch: batch.epoch,
             sequence: batch.sequence,
             lost_before,
@@ -50,6 +87,35 @@ impl Encoder {
             samples_crc32: crc32fast::hash(&samples),
             samples,
         }
+    }
+}
+
+/// As schema 1 has it: each column with times of its own.
+fn downcast(table: v1::SampleTable) -> v1::Samples {
+    let v1::SampleTable { times, columns, events } = table;
+    let columns = columns.into_iter().map(|v1::TableColumn { series, times: place, values }| {
+        let times = usize::try_from(place).ok().and_then(|place| times.get(place));
+        v1::Column { series, time_deltas_ms: times.map_or_else(Vec::new, |times| times.deltas_ms.clone()), values }
+    });
+    v1::Samples { columns: columns.collect(), events }
+}
+
+/// Samples of any known schema as the newest has them.
+fn upcast(schema_id: u32, samples: &[u8]) -> Result<v1::SampleTable, DecodeError> {
+    let malformed = |error: prost::DecodeError| Malformed::invalid("samples", error.to_string());
+    match schema_id {
+        1 => {
+            let v1::Samples { columns, events } = v1::Samples::decode(samples).map_err(malformed)?;
+            let mut table = v1::SampleTable { events, ..v1::SampleTable::default() };
+            for (place, column) in (0u32..).zip(columns) {
+                let v1::Column { series, time_deltas_ms, values } = column;
+                table.times.push(v1::Times { deltas_ms: time_deltas_ms });
+                table.columns.push(v1::TableColumn { series, times: place, values });
+            }
+            Ok(table)
+        }
+        SCHEMA_ID => Ok(v1::SampleTable::decode(samples).map_err(malformed)?),
+        other => Err(DecodeError::Schema(other)),
     }
 }
 
@@ -93,46 +159,70 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A refused batch leaves the definitions that it brought in place, since the sender counts them as known.
-    pub fn decode(&mut self, origin: &NodeId, batch: v1::TelemetryBatch) -> Result<Batch, DecodeError> {
-        let v1::TelemetryBatch { schema_id, epoch, sequence, lost_before: _, dictionary, samples, samples_crc32 } =
-            batch;
-        if schema_id != SCHEMA_ID {
-            return Err(DecodeError::Schema(schema_id));
-        }
+    /// Takes the definitions that a batch brought. The sender counts them as known whatever becomes of the rest.
+    pub fn define(&mut self, dictionary: &[v1::SeriesDefinition]) -> Result<(), DecodeError> {
         for v1::SeriesDefinition { id, subject, metric, unit, attributes } in dictionary {
             if self.series.len() >= SERIES_MAXIMUM {
                 return Err(DecodeError::Oversized(format!("{SERIES_MAXIMUM} series in one stream")));
             }
-            let subject = subject_from_proto(subject.ok_or(Malformed::Missing("dictionary.subject"))?)?;
-            let attributes: BTreeMap<String, String> = attributes.into_iter().collect();
-            self.series.insert(id, SeriesKey { subject, metric, unit, attributes });
+            let subject = subject_from_proto(subject.clone().ok_or(Malformed::Missing("dictionary.subject"))?)?;
+            let attributes: BTreeMap<String, String> = attributes.clone().into_iter().collect();
+            self.series.insert(*id, SeriesKey { subject, metric: metric.clone(), unit: unit.clone(), attributes });
         }
-        if crc32fast::hash(&samples) != samples_crc32 {
+        Ok(())
+    }
+
+    /// A refused batch leaves the definitions that it brought in place, since the sender counts them as known.
+    pub fn decode(&mut self, origin: &NodeId, batch: &v1::TelemetryBatch) -> Result<Batch, DecodeError> {
+        let v1::TelemetryBatch { schema_id, epoch, sequence, lost_before: _, dictionary, samples, samples_crc32 } =
+            batch;
+        self.define(dictionary)?;
+        if !(SCHEMA_ID_OLDEST..=SCHEMA_ID).contains(schema_id) {
+            return Err(DecodeError::Schema(*schema_id));
+        }
+        if crc32fast::hash(samples) != *samples_crc32 {
             return Err(DecodeError::Checksum);
         }
-        let v1::Samples { columns, events } = v1::Samples::decode(samples.as_slice())
-            .map_err(|error| Malformed::invalid("samples", error.to_string()))?;
+        let (epoch, sequence) = (*epoch, *sequence);
+        let v1::SampleTable { times, columns, events } = upcast(*schema_id, samples)?;
         let count = columns.iter().map(|c| c.values.len()).sum::<usize>() + events.len();
         if count > SAMPLES_MAXIMUM {
             return Err(DecodeError::Oversized(format!("{SAMPLES_MAXIMUM} samples in one batch")));
         }
-        let series = columns.into_iter().map(|column| self.column(column)).collect::<Result<_, _>>()?;
+        let series = columns.into_iter().map(|column| self.column(column, &times)).collect::<Result<_, _>>()?;
         let events = events.into_iter().map(event_from_proto).collect::<Result<_, _>>()?;
         Ok(Batch { origin: origin.clone(), epoch, sequence, series, events })
     }
 
-    fn column(&self, column: v1::Column) -> Result<SeriesSamples, Malformed> {
-        let v1::Column { series, time_deltas_ms, values } = column;
+    /// The batch with every definition that it needs, so that it can be read without this stream. Where its samples
+    /// cannot be read, those are all of the stream.
+    pub fn whole(&self, batch: &v1::TelemetryBatch) -> v1::TelemetryBatch {
+        let named = upcast(batch.schema_id, &batch.samples).ok();
+        let named: Option<BTreeSet<u32>> = named.map(|table| table.columns.iter().map(|c| c.series).collect());
+        let brought: BTreeSet<u32> = batch.dictionary.iter().map(|definition| definition.id).collect();
+        let mut known: Vec<_> = self
+            .series
+            .iter()
+            .filter(|(id, _)| !brought.contains(id) && named.as_ref().is_none_or(|named| named.contains(id)))
+            .collect();
+        known.sort_by_key(|(id, _)| **id);
+        let known = known.into_iter().map(|(id, key)| define(*id, key));
+        v1::TelemetryBatch { dictionary: known.chain(batch.dictionary.iter().cloned()).collect(), ..batch.clone() }
+    }
+
+    fn column(&self, column: v1::TableColumn, times: &[v1::Times]) -> Result<SeriesSamples, Malformed> {
+        let v1::TableColumn { series, times: place, values } = column;
         let key = self.series.get(&series).cloned();
         let key = key.ok_or_else(|| Malformed::invalid("column.series", format!("series {series} was not defined")))?;
-        if time_deltas_ms.len() != values.len() {
+        let times = usize::try_from(place).ok().and_then(|place| times.get(place));
+        let times = times.ok_or_else(|| Malformed::invalid("column.times", format!("there are no times {place}")))?;
+        if times.deltas_ms.len() != values.len() {
             return Err(Malformed::invalid("column", "has not as many times as values"));
         }
         let mut at = 0i64;
         let mut samples = Vec::with_capacity(values.len());
-        for (delta, value) in time_deltas_ms.into_iter().zip(values) {
-            at = at.checked_add(delta).ok_or_else(|| Malformed::invalid("column.time_deltas_ms", "out of range"))?;
+        for (delta, value) in times.deltas_ms.iter().zip(values) {
+            at = at.checked_add(*delta).ok_or_else(|| Malformed::invalid("times.deltas_ms", "out of range"))?;
             samples.push(Sample { at: Time(at), value });
         }
         Ok(SeriesSamples { key, samples })
@@ -174,15 +264,73 @@ mod tests {
         for sequence in 1..4 {
             let wire = encoder.encode(&batch(sequence), 0);
             assert_eq!(wire.dictionary.len(), usize::from(sequence == 1));
-            assert_eq!(decoder.decode(&NodeId::new("node-a"), wire).unwrap(), batch(sequence));
+            assert_eq!(decoder.decode(&NodeId::new("node-a"), &wire).unwrap(), batch(sequence));
         }
+    }
+
+    #[test]
+    fn a_batch_made_whole_is_read_without_its_stream() {
+        let origin = NodeId::new("node-a");
+        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        decoder.decode(&origin, &encoder.encode(&batch(1), 0)).unwrap();
+        let second = encoder.encode(&batch(2), 0);
+        assert!(Decoder::default().decode(&origin, &second).is_err(), "its series were defined by the first");
+        assert_eq!(Decoder::default().decode(&origin, &decoder.whole(&second)).unwrap(), batch(2));
+        let of_another = v1::TelemetryBatch { schema_id: 9, ..second };
+        assert_eq!(decoder.whole(&of_another).dictionary.len(), 1);
+    }
+
+    /// Bytes as an agent of the version before sends them, frozen. Never refreshed.
+    const SCHEMA_1: &[u8] = include_bytes!("../golden/telemetry-batch.schema-1.bin");
+
+    #[test]
+    fn an_agent_one_version_back_is_understood() {
+        let wire = v1::TelemetryBatch::decode(SCHEMA_1).unwrap();
+        assert_eq!(wire.schema_id, 1);
+        let found = Decoder::default().decode(&NodeId::new("node-a"), &wire).unwrap();
+        let shown: Vec<String> = found
+            .series
+            .iter()
+            .map(|SeriesSamples { key, samples }| {
+                let samples: Vec<_> =
+                    samples.iter().map(|s| format!("{}={}", s.at.0 - 1_800_000_000_000, s.value)).collect();
+                format!("{} {} {} {:?} {}", key.subject, key.metric, key.unit, key.attributes, samples.join(" "))
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "node/node-a system.cpu.utilization 1 {} 0=0.25 1000=0.5 2000=0.75",
+                "node/node-a system.disk.io By {\"disk.io.direction\": \"read\"} 0=100 1000=200 2000=300",
+                "workload/job-7 aether.workload.progress {step} {} 1500=42",
+            ]
+        );
+        assert_eq!((found.epoch, found.sequence, found.events.len()), (7, 3, 1));
+        // What this version writes for a host of the version before is the same, and for one of today it is smaller.
+        let former = Encoder::for_reader(0).encode(&found, 0);
+        assert_eq!((former.schema_id, &former.samples), (1, &wire.samples));
+        let newest = Encoder::for_reader(99).encode(&found, 0);
+        assert_eq!(newest.schema_id, SCHEMA_ID);
+        assert!(newest.samples.len() < wire.samples.len(), "{} {}", newest.samples.len(), wire.samples.len());
+        assert_eq!(Decoder::default().decode(&NodeId::new("node-a"), &newest).unwrap(), found);
+    }
+
+    #[test]
+    fn a_column_whose_times_are_not_there_is_malformed() {
+        let mut wire = Encoder::default().encode(&batch(1), 0);
+        let mut table = v1::SampleTable::decode(wire.samples.as_slice()).unwrap();
+        table.columns[0].times = 7;
+        wire.samples = table.encode_to_vec();
+        wire.samples_crc32 = crc32fast::hash(&wire.samples);
+        let found = Decoder::default().decode(&NodeId::new("node-a"), &wire);
+        assert!(matches!(found, Err(DecodeError::Malformed(_))), "{found:?}");
     }
 
     #[test]
     fn bad_batches_are_told_apart() {
         let origin = NodeId::new("node-a");
         let good = || Encoder::default().encode(&batch(1), 0);
-        let decode = |wire| Decoder::default().decode(&origin, wire);
+        let decode = |wire| Decoder::default().decode(&origin, &wire);
         assert_eq!(decode(v1::TelemetryBatch { schema_id: 9, ..good() }), Err(DecodeError::Schema(9)));
         assert_eq!(decode(v1::TelemetryBatch { samples_crc32: 1, ..good() }), Err(DecodeError::Checksum));
         let undefined = decode(v1::TelemetryBatch { dictionary: vec![], ..good() });

@@ -1,0 +1,105 @@
+//! What waits to be sent: series of batches that the recorder has taken, without a copy of their samples.
+
+use aether_core::telemetry::{Batch, SeriesSamples};
+use std::{collections::VecDeque, sync::Arc};
+
+/// One series of one batch.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    batch: Arc<Batch>,
+    place: usize,
+}
+
+impl Entry {
+    pub(super) fn series(&self) -> &SeriesSamples {
+        &self.batch.series[self.place]
+    }
+}
+
+/// Bounded by samples; the oldest go first.
+#[derive(Debug)]
+pub(super) struct Queue {
+    entries: VecDeque<Entry>,
+    samples: usize,
+    limit: usize,
+}
+
+impl Queue {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { entries: VecDeque::new(), samples: 0, limit }
+    }
+
+    pub(super) fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Takes what is wanted of a batch. Answers how many samples went to make room.
+    pub(super) fn push(&mut self, batch: &Arc<Batch>, wanted: impl Fn(&SeriesSamples) -> bool) -> usize {
+        for (place, series) in batch.series.iter().enumerate() {
+            if !series.samples.is_empty() && wanted(series) {
+                self.samples += series.samples.len();
+                self.entries.push_back(Entry { batch: batch.clone(), place });
+            }
+        }
+        let mut dropped = 0;
+        while self.samples > self.limit
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            let samples = oldest.series().samples.len();
+            self.samples -= samples;
+            dropped += samples;
+        }
+        dropped
+    }
+
+    /// The oldest, up to so many samples, and one entry at least if there is one.
+    pub(super) fn take(&mut self, samples: usize) -> Vec<Entry> {
+        let (mut taken, mut entries) = (0, vec![]);
+        while let Some(next) = self.entries.front() {
+            let more = next.series().samples.len();
+            if !entries.is_empty() && taken + more > samples {
+                break;
+            }
+            taken += more;
+            entries.extend(self.entries.pop_front());
+        }
+        self.samples -= taken;
+        entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aether_core::{
+        id::NodeId,
+        subject::SubjectRef,
+        telemetry::{Sample, SeriesKey},
+        time::Time,
+    };
+
+    fn batch(sequence: u64, samples: i64) -> Arc<Batch> {
+        let key = SeriesKey {
+            subject: SubjectRef::node("node-a"),
+            metric: format!("m{sequence}"),
+            unit: "1".into(),
+            attributes: [].into(),
+        };
+        let samples = (0..samples).map(|at| Sample { at: Time(at), value: 1.0 }).collect();
+        let series = vec![SeriesSamples { key, samples }];
+        Arc::new(Batch { origin: NodeId::new("node-a"), epoch: 1, sequence, series, events: vec![] })
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_what_is_taken_is_bounded() {
+        let mut queue = Queue::new(10);
+        let dropped: Vec<_> = (1..=4).map(|sequence| queue.push(&batch(sequence, 4), |_| true)).collect();
+        assert_eq!((dropped, queue.samples()), (vec![0, 0, 4, 4], 8));
+        assert_eq!(queue.push(&batch(5, 4), |_| false), 0);
+        let names = |entries: Vec<Entry>| entries.iter().map(|e| e.series().key.metric.clone()).collect::<Vec<_>>();
+        assert_eq!(names(queue.take(3)), ["m3"], "one at least");
+        assert_eq!(names(queue.take(3)), ["m4"]);
+        assert!(queue.take(3).is_empty() && queue.samples() == 0);
+        assert_eq!(queue.push(&batch(6, 11), |_| true), 11, "larger than the queue");
+    }
+}
