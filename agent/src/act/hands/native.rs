@@ -24,12 +24,14 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 /// How long a workload may take to go on, or to be gone, once it was told.
 const OBEY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a dump that a crashed agent left behind may take to come to its own end, which is the gentlest.
 const LEFTOVER_WITHIN: Duration = Duration::from_secs(20);
+/// The image that CRIU writes last, when it has all but the pages.
+const INVENTORY: &str = "inventory.img";
 /// In CRIU's restore log, once the restored processes run.
 const RESTORED: &str = "Restore finished successfully";
 /// CRIU says little after it.
@@ -349,6 +351,13 @@ impl Hands for Native {
             // Except one that holds connections: it waits to be killed. What it holds must do nothing of its own then,
             // until its sockets are put back.
             if says(process, MOVES_CONNECTIONS) {
+                // Not in the middle of what it does to the workload: only once it holds, or has given up by itself.
+                info!(pid = process.pid, "a dump that was left behind is ended once it holds");
+                let holds = || fs::metadata(images.join(INVENTORY)).is_ok_and(|inventory| inventory.len() > 0);
+                let settled = || (holds() || process.condition() == Condition::Gone).then_some(());
+                if process::poll(LEFTOVER_WITHIN, settled).is_none() {
+                    warn!(pid = process.pid, "a dump that was left behind does not come to hold; it is killed");
+                }
                 process.traced().iter().for_each(address::stop);
                 continue;
             }
