@@ -277,3 +277,22 @@ async fn signals_reach_what_handles_them_and_nothing_else() {
     let (code, _) = scene.refused(&Plan { watch_ms: 2_000, ..hup }).await;
     assert_eq!(code, "workload.state");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_called_off_before_it_came_never_begins() {
+    let process = Process::shell("exec sleep 600");
+    let mut scene = Scene::adopting(process.0.id()).await;
+    scene.host.workload("node-a", "w", Running).await;
+    let plan = single(verb::FREEZE, "node-a", workload("w"), &[], Some(verb::THAW));
+    let (key, dispatch) = scene.host.sign(&wanted("node-a", &plan, 0, &[]));
+    scene.host.cancel("node-a", &key).await;
+    assert_eq!(scene.host.refusal("node-a", &key).await.code, "order.cancelled");
+    // It comes late, and to an agent that was started anew.
+    scene.agent.kill();
+    scene.agent.start(None);
+    scene.host.wait("a second hello", |world| (world.nodes["node-a"].hellos.len() == 2).then_some(())).await;
+    scene.host.change(|world| world.nodes.get_mut("node-a").unwrap().states.clear());
+    scene.host.send("node-a", dispatch).await;
+    let refusal = scene.host.refusal("node-a", &key).await;
+    assert!(refusal.code == "order.cancelled" && refusal.reason.contains("before it came"), "{refusal:?}");
+}

@@ -127,6 +127,7 @@ struct Inner {
     position: u64,
     orders: BTreeMap<IdempotencyKey, Known>,
     fences: BTreeMap<String, u64>,
+    /// Key, nonce, code, reason. An empty nonce stands for each dispatch of that key.
     refusals: VecDeque<(IdempotencyKey, String, String, String)>,
 }
 
@@ -202,6 +203,11 @@ impl Journal {
         self.lock().append(Record::Refused { key: key.clone(), nonce: nonce.into(), code, reason })
     }
 
+    /// Refuses each dispatch of a key that is still to come.
+    pub fn refuse_all(&self, key: &IdempotencyKey, code: &str, reason: &str) -> io::Result<u64> {
+        self.refuse(key, "", code, reason)
+    }
+
     pub fn outcome(&self, key: &IdempotencyKey, outcome: Outcome) -> io::Result<u64> {
         self.lock().append(Record::Outcome { key: key.clone(), outcome: Box::new(outcome) })
     }
@@ -220,10 +226,10 @@ impl Journal {
         self.lock().orders.get(key).cloned()
     }
 
-    /// The answer that this very dispatch was given, if it was refused.
+    /// The answer that this very dispatch was given, or that all of its key are given, if it was refused.
     pub fn refusal(&self, key: &IdempotencyKey, nonce: &str) -> Option<(String, String)> {
         let inner = self.lock();
-        let found = inner.refusals.iter().find(|(k, n, _, _)| k == key && n == nonce);
+        let found = inner.refusals.iter().find(|(k, n, _, _)| k == key && (n == nonce || n.is_empty()));
         found.map(|(_, _, code, reason)| (code.clone(), reason.clone()))
     }
 
@@ -430,6 +436,9 @@ mod tests {
         assert_eq!((unfinished[0].phase.as_deref(), unfinished[0].position), (Some("dumping"), position));
         assert_eq!(journal.refusal(&a.key, "n1"), Some(("order.expired".into(), "late".into())));
         assert_eq!(journal.refusal(&a.key, "n2"), None);
+        let c = accepted("c", 3);
+        journal.refuse_all(&c.key, "order.cancelled", "enough").unwrap();
+        assert_eq!(journal.refusal(&c.key, "n3"), Some(("order.cancelled".into(), "enough".into())));
         assert_eq!(journal.untold().len(), 1);
         journal.acknowledged(&a.key).unwrap();
         drop(journal);

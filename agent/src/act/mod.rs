@@ -143,13 +143,9 @@ impl Desk {
                 Some(inbound) = inbound.recv() => match inbound {
                     Inbound::Connected => self.tell_again(&running).await,
                     Inbound::Dispatch(dispatch) => self.dispatch(*dispatch, &mut running, &mut work).await,
-                    Inbound::Cancel(v1::Cancel { key, reason }) => match running.get(&IdempotencyKey(key)) {
-                        Some(order) => {
-                            info!(reason, target = %order.target, "an order is called off by the host");
-                            order.cancel.cancel();
-                        }
-                        None => info!(reason, "the host calls off an order that is not under way"),
-                    },
+                    Inbound::Cancel(v1::Cancel { key, reason }) => {
+                        self.call_off(IdempotencyKey(key), reason, &running).await;
+                    }
                     Inbound::Acknowledged(v1::DispatchStateAck { key }) => {
                         let key = IdempotencyKey(key);
                         // What is under way has told something that is no outcome.
@@ -260,6 +256,34 @@ impl Desk {
                 let reason = format!("it cannot be journaled ({error}), and nothing is begun that is not");
                 self.tell_refused(key.0, 0, "agent.journal", reason).await;
             }
+            None => {}
+        }
+    }
+
+    /// Gives an order up that is under way. One that has not come must not begin when it does: orders and their calling
+    /// off may arrive in different sessions.
+    async fn call_off(&self, key: IdempotencyKey, reason: String, running: &BTreeMap<IdempotencyKey, Running>) {
+        if let Some(order) = running.get(&key) {
+            info!(reason, target = %order.target, "an order is called off by the host");
+            return order.cancel.cancel();
+        }
+        if let Some(known) = self.journal.get(&key) {
+            info!(key = %key, "an order is called off that has ended");
+            return match known.outcome {
+                Some(outcome) => self.tell_outcome(&key, known.position, &outcome).await,
+                None => {}
+            };
+        }
+        let (code, text) = ("order.cancelled", format!("it was called off before it came here: {reason}"));
+        let (journal, refused, why) = (self.journal.clone(), key.clone(), text.clone());
+        let kept = blocking(move || match journal.refusal(&refused, "") {
+            Some(_) => Ok(0),
+            None => journal.refuse_all(&refused, code, &why),
+        });
+        match kept.await {
+            Some(Ok(position)) => self.tell_refused(key.0, position, code, text).await,
+            // Unanswered, it is called off again with the next session.
+            Some(Err(error)) => error!(%error, key = %key, "that an order is called off cannot be journaled"),
             None => {}
         }
     }

@@ -4,7 +4,7 @@
 use super::{Control, locked};
 use crate::{
     clock,
-    fabric::{DispatchError, Events, FabricEvent},
+    fabric::{Cancelled, DispatchError, Events, FabricEvent},
     store::{self, Commit},
 };
 use aether_core::{
@@ -374,12 +374,16 @@ impl Control {
                 live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
             }
             // The tick reads conditions of every incident in verification.
-            Effect::CallOff { node, key, reason } => {
-                if let Err(error) = self.0.fabric.cancel(&node, &key, &reason).await {
-                    tracing::warn!(incident.id = %id, %node, error = &error as &dyn std::error::Error,
-                        "the agent could not be asked to give the step up; its outcome is waited for");
+            Effect::CallOff { node, key, reason } => match self.0.fabric.cancel(&node, &key, &reason).await {
+                Ok(Cancelled::Asked) => {}
+                Ok(Cancelled::NeverSent) => {
+                    return Some(Event::DispatchRefused { key, code: "order.cancelled".into(), reason });
                 }
-            }
+                Err(error) => {
+                    tracing::warn!(incident.id = %id, %node, error = &error as &dyn std::error::Error,
+                        "the agent could not be asked to give the step up yet");
+                }
+            },
             Effect::Watch => {}
             Effect::Arm { timer, at } => {
                 live.timers.insert(timer, at);
@@ -680,13 +684,13 @@ impl Control {
     async fn dispatch_again(&self, node: &NodeId) {
         for (_, live) in self.all() {
             let mut live = live.lock().await;
-            for effect in live.incident.pending() {
-                if let Effect::Dispatch { reservation, fence, execute_by } = effect
-                    && reservation.node == *node
-                {
-                    live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
-                }
-            }
+            let mut missed = live.incident.pending();
+            missed.retain(|effect| match effect {
+                Effect::Dispatch { reservation, fence: _, execute_by: _ } => reservation.node == *node,
+                Effect::CallOff { node: asked, key: _, reason: _ } => asked == node,
+                _ => false,
+            });
+            self.perform_all(&mut live, missed).await;
         }
     }
 }

@@ -114,6 +114,15 @@ pub struct NotCarriedOut {
     pub begun: bool,
 }
 
+/// What became of calling an order off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// Its agent was asked to.
+    Asked,
+    /// No agent has it, so nothing of it was done.
+    NeverSent,
+}
+
 /// Why an order was not sent. Nothing was done then.
 #[derive(Debug, Error)]
 pub enum DispatchError {
@@ -460,13 +469,20 @@ impl Fabric {
         }
     }
 
-    /// Asks the agent to give an order up. What comes of it arrives as its outcome.
-    pub async fn cancel(&self, node: &NodeId, key: &IdempotencyKey, reason: &str) -> Result<(), DispatchError> {
-        let outgoing = self.inner.registry().outgoing(node);
+    /// Asks the agent to give an order up. What comes of it arrives as its outcome; that it never came to the agent, as
+    /// a refusal.
+    pub async fn cancel(&self, node: &NodeId, key: &IdempotencyKey, reason: &str) -> Result<Cancelled, DispatchError> {
+        let outgoing = {
+            let registry = self.inner.registry();
+            if !registry.orders.contains_key(key) {
+                return Ok(Cancelled::NeverSent);
+            }
+            registry.outgoing(node)
+        };
         let outgoing = outgoing.ok_or_else(|| DispatchError::NotConnected { node: node.clone() })?;
         let cancel = Payload::Cancel(v1::Cancel { key: key.0.clone(), reason: reason.into() });
         match timeout(self.inner.settings.dead_after(), outgoing.send(cancel.into())).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(Cancelled::Asked),
             Ok(Err(_)) => Err(DispatchError::NotConnected { node: node.clone() }),
             Err(_) => Err(DispatchError::Slow { node: node.clone() }),
         }

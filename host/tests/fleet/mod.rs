@@ -351,22 +351,34 @@ impl Fleet {
         self.get(&format!("/api/v1/incidents/{id}")).await
     }
 
-    /// The newest count that the workload wrote, and whether counts ever went back.
-    pub(crate) fn progress(&self) -> (u64, bool) {
-        let Ok(file) = fs::File::open(self.progress_file()) else { return (0, false) };
-        let counts: Vec<u64> = BufReader::new(file)
+    /// The newest count that the workload wrote.
+    pub(crate) fn progress(&self) -> u64 {
+        self.counts().last().copied().unwrap_or(0)
+    }
+
+    /// Each count follows the one before: the workload never lost what it had in memory, nor ran twice.
+    pub(crate) fn counts_each_once(&self) {
+        let counts = self.counts();
+        if let Some(at) = counts.windows(2).position(|pair| pair[1] != pair[0] + 1) {
+            let around = &counts[at.saturating_sub(5)..counts.len().min(at + 10)];
+            let text = fs::read_to_string(self.progress_file());
+            panic!("counts {at} and the next of {} do not follow: {around:?}\n{text:?}\n{}", counts.len(), self.logs());
+        }
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        let Ok(file) = fs::File::open(self.progress_file()) else { return vec![] };
+        BufReader::new(file)
             .lines()
             .map_while(Result::ok)
             .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-            .collect();
-        let back = counts.windows(2).any(|pair| pair[1] != pair[0] + 1);
-        (counts.last().copied().unwrap_or(0), back)
+            .collect()
     }
 
     /// Waits until the workload has counted on.
     pub(crate) async fn counts_on(&self) {
-        let from = self.progress().0;
-        self.until("the workload counts on", async |fleet| (fleet.progress().0 > from + 3).then_some(())).await;
+        let from = self.progress();
+        self.until("the workload counts on", async |fleet| (fleet.progress() > from + 3).then_some(())).await;
     }
 
     /// Waits until both nodes are scored, and sampled from now on: a plan that moves between them needs both, and a host

@@ -220,7 +220,8 @@ pub enum Effect {
         fence: u64,
         execute_by: Time,
     },
-    /// Ask the agent to give the step up. What comes of it is the step's outcome; repeating it is harmless.
+    /// Ask the agent to give the step up, or never to begin it. What comes of it is the step's outcome, or that it was
+    /// refused; repeating it is harmless.
     CallOff {
         node: NodeId,
         key: IdempotencyKey,

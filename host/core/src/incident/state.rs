@@ -303,19 +303,16 @@ impl Incident {
         let Some(reservation) = self.reservation(step, direction) else { return vec![] };
         match stage {
             StepStage::Reserving => vec![Effect::Reserve(reservation)],
-            // Dispatching again is harmless: the agent answers a repeat from its journal.
+            // Dispatching again is harmless: the agent answers a repeat from its journal. What was called off is not
+            // dispatched again: where it never arrived it must not begin.
             StepStage::Dispatched { fence, execute_by } | StepStage::Accepted { fence, execute_by } => {
                 let at = self.step_deadline(step, *execute_by);
-                let forward = direction == Direction::Forward;
-                let reason = self.called_off.clone().filter(|_| forward);
-                let (node, key) = (reservation.node.clone(), reservation.key.clone());
-                [
-                    Effect::Dispatch { reservation, fence: *fence, execute_by: *execute_by },
-                    Effect::Arm { timer: TimerKind::Step { step, direction }, at },
-                ]
-                .into_iter()
-                .chain(reason.map(|reason| Effect::CallOff { node, key, reason }))
-                .collect()
+                let reason = self.called_off.clone().filter(|_| direction == Direction::Forward);
+                let again = match reason {
+                    Some(reason) => Effect::CallOff { node: reservation.node, key: reservation.key, reason },
+                    None => Effect::Dispatch { reservation, fence: *fence, execute_by: *execute_by },
+                };
+                vec![again, Effect::Arm { timer: TimerKind::Step { step, direction }, at }]
             }
         }
     }

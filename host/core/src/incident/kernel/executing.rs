@@ -101,10 +101,12 @@ impl Incident {
                 out.push(Effect::Disarm { timer });
                 let now_refused = refusal(now, code, reason);
                 self.finish(&reservation.key, now_refused);
+                let called_off = self.called_off.take();
                 self.refused_step(
                     now,
                     step,
-                    format!("{} refused {}: {reason}", reservation.node, reservation.verb),
+                    called_off
+                        .unwrap_or_else(|| format!("{} refused {}: {reason}", reservation.node, reservation.verb)),
                     out,
                 );
             }

@@ -36,6 +36,18 @@ fn what_is_called_off_is_undone_while_it_can_be() {
             close
     "#]],
     );
+    // It never came to the agent, and the agent says that it never will.
+    check_begun(
+        "reserve; ok; reserve",
+        "call-off ben; refuse",
+        expect![[r#"
+        call-off ben -> executing 1 dispatched
+            call off on node-b: called off by ben: the job ends tonight
+        refuse -> undoing 0 reserving, then []
+            disarm step 1 forward
+            reserve process.resume on node-a
+    "#]],
+    );
     // It succeeded all the same.
     check_begun(
         "reserve; ok; reserve",
