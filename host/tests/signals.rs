@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and a fleet of processes is waited for by the clock"
 )]
 
+#[allow(dead_code, reason = "a fleet for the tests of incidents, too")]
 mod fleet;
 
 use axum::{

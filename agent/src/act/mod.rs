@@ -269,10 +269,10 @@ impl Desk {
         }
         if let Some(known) = self.journal.get(&key) {
             info!(key = %key, "an order is called off that has ended");
-            return match known.outcome {
-                Some(outcome) => self.tell_outcome(&key, known.position, &outcome).await,
-                None => {}
-            };
+            if let Some(outcome) = known.outcome {
+                self.tell_outcome(&key, known.position, &outcome).await;
+            }
+            return;
         }
         let (code, text) = ("order.cancelled", format!("it was called off before it came here: {reason}"));
         let (journal, refused, why) = (self.journal.clone(), key.clone(), text.clone());
