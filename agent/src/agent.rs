@@ -155,7 +155,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let hands: Box<dyn Hands> = if config.simulate {
         Box::new(Simulated)
     } else {
-        Box::new(Native { criu, namespaces, cuda, registry: registry.clone(), network, output: state.workloads() })
+        Box::new(Native {
+            criu,
+            namespaces,
+            cuda,
+            registry: registry.clone(),
+            network,
+            output: state.workloads(),
+            lazy_from_bytes: config.lazy_restore_bytes,
+        })
     };
     let journal = Arc::new(Journal::open(&state.journal()).map_err(Error::Journal)?);
     let control = Control {

@@ -110,10 +110,11 @@ impl Default for SpoolFile {
 struct ActFile {
     concurrent_maximum: usize,
     images_memory_bytes: u64,
+    lazy_restore_bytes: u64,
 }
 impl Default for ActFile {
     fn default() -> Self {
-        Self { concurrent_maximum: 4, images_memory_bytes: 8 << 30 }
+        Self { concurrent_maximum: 4, images_memory_bytes: 8 << 30, lazy_restore_bytes: 64 << 20 }
     }
 }
 
@@ -233,6 +234,7 @@ pub struct Config {
     pub spool: SpoolLimits,
     pub concurrent_maximum: usize,
     pub images_memory_bytes: u64,
+    pub lazy_restore_bytes: u64,
     pub power: Power,
     pub drill: drill::Settings,
     /// Commands and endpoints of this node whose metrics are taken.
@@ -290,7 +292,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
     ("collect", &["sample_interval_ms", "batch_interval_ms", "bpf_budget_permille"]),
     ("signals", &["poll_ms", "timeout_ms"]),
     ("spool", &["limit_bytes", "limit_age_s", "memory_batches", "sync_interval_ms"]),
-    ("act", &["concurrent_maximum", "images_memory_bytes"]),
+    ("act", &["concurrent_maximum", "images_memory_bytes", "lazy_restore_bytes"]),
     ("power", &["wake_port"]),
 ];
 
@@ -402,6 +404,7 @@ impl Config {
         within("signals.timeout_ms", signals.timeout_ms, 100, 180_000)?;
         within("act.concurrent_maximum", act.concurrent_maximum as u64, 1, 64)?;
         within("act.images_memory_bytes", act.images_memory_bytes, 0, 1 << 44)?;
+        within("act.lazy_restore_bytes", act.lazy_restore_bytes, 0, 1 << 44)?;
         within("power.wake_port", power.wake_port.into(), 1, 65_535)?;
         if !power.sys.is_absolute() {
             return Err(invalid("power.sys", "must be an absolute path"));
@@ -431,6 +434,7 @@ impl Config {
             },
             concurrent_maximum: act.concurrent_maximum,
             images_memory_bytes: act.images_memory_bytes,
+            lazy_restore_bytes: act.lazy_restore_bytes,
             power: Power { sys: power.sys, wake_port: power.wake_port },
             drill: drill::Settings { allowed: drill.allowed, nvml_stand_in: drill.nvml_stand_in },
             externals: externals(external)?,

@@ -432,9 +432,10 @@ impl Entry {
             Body::Process { root, namespace: None } => process::end_tree(root, at_most),
             Body::Process { root, namespace: Some(Namespace { init }) } => {
                 // The end of a namespace's init is the end of all in it.
+                let inside = init.descendants();
                 init.signal(rustix::process::Signal::KILL)?;
-                let gone = root.wait_until(|condition| condition == Condition::Gone, at_most);
-                Ok(gone == Condition::Gone)
+                let gone = || inside.iter().chain([root]).all(|process| !process.is_alive()).then_some(());
+                Ok(process::poll(at_most, gone).is_some())
             }
             Body::Simulated { .. } | Body::Gone => Ok(true),
         }

@@ -11,7 +11,16 @@ use aether_core::{
 };
 use aether_proto::v1::WorkloadState::{Running, Stopped};
 use common::{Agent, Ahead, Counter, Host, Wanted, migration, wanted};
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const SOON: Duration = Duration::from_secs(30);
+/// Between two counts.
+const PACE: Duration = Duration::from_millis(100);
 
 struct Fleet {
     host: Host,
@@ -23,12 +32,20 @@ struct Fleet {
 
 /// Two agents, and the counter running under the first.
 async fn fleet(criu: &Path, memory_mib: usize) -> Fleet {
-    let folder = tempfile::tempdir().unwrap();
+    fleet_in(tempfile::tempdir().unwrap(), criu, memory_mib, vec![]).await
+}
+
+/// The second agent's copies run before all of their memory is in.
+async fn lazy_fleet(folder: tempfile::TempDir, criu: &Path, memory_mib: usize) -> Fleet {
+    fleet_in(folder, criu, memory_mib, vec![("AETHER_ACT_LAZY_RESTORE_BYTES".into(), "1".into())]).await
+}
+
+async fn fleet_in(folder: tempfile::TempDir, criu: &Path, memory_mib: usize, of_b: Vec<(String, String)>) -> Fleet {
     let host = Host::start().await;
     let counter = Counter::new(folder.path(), memory_mib);
     let criu = criu.to_str().unwrap();
     let a = Agent::new(folder.path(), "node-a", &host.address, &["--criu", criu, "--config", counter.config()]);
-    let b = Agent::new(folder.path(), "node-b", &host.address, &["--criu", criu]);
+    let b = Agent::with_environment(folder.path(), "node-b", &host.address, &["--criu", criu], of_b);
     host.connected("node-a").await;
     host.connected("node-b").await;
     host.workload("node-a", "counter", Running).await;
@@ -84,6 +101,96 @@ async fn a_workload_moves_there_and_back_and_its_counter_goes_on() {
         #[allow(clippy::cast_precision_loss, reason = "a small count")]
         host.progress(to, "counter", at as f64 + 5.0).await;
         never_began_again(&counter.counts());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_runs_before_its_memory_is_in_has_all_of_it() {
+    let Some(criu) = common::criu("a_copy_that_runs_before_its_memory_is_in_has_all_of_it") else { return };
+    let fleet = lazy_fleet(tempfile::tempdir().unwrap(), &criu, 8).await;
+    let Fleet { host, counter, .. } = &fleet;
+    let plan = migration("counter", 1, "node-a", "node-b");
+    let taken = host.carry_out("node-a", &plan, 0, &[]).await;
+    let inputs = [("manifest", taken.outputs["manifest"].as_str())];
+    let restored = host.carry_out("node-b", &plan, 1, &inputs).await;
+    assert_eq!(restored.status, OutcomeStatus::Succeeded, "{}", restored.message);
+    assert!(restored.message.contains("with all of its memory after"), "{}", restored.message);
+    assert_eq!(host.carry_out("node-b", &plan, 2, &inputs).await.status, OutcomeStatus::Succeeded);
+    assert_eq!(host.carry_out("node-a", &plan, 3, &[]).await.status, OutcomeStatus::Succeeded);
+    // It is an ordinary workload then: moved back, page by page what it was.
+    let plan = migration("counter", 2, "node-b", "node-a");
+    let taken = host.carry_out("node-b", &plan, 0, &[]).await;
+    assert_eq!(taken.status, OutcomeStatus::Succeeded, "{}", taken.message);
+    let inputs = [("manifest", taken.outputs["manifest"].as_str())];
+    let back = host.carry_out("node-a", &plan, 1, &inputs).await;
+    assert_eq!(back.status, OutcomeStatus::Succeeded, "{}", back.message);
+    assert!(!back.message.contains("with all of its memory after"), "{}", back.message);
+    host.carry_out("node-b", &plan, 3, &[]).await;
+    #[allow(clippy::cast_precision_loss, reason = "a small count")]
+    host.progress("node-a", "counter", counter.count() as f64 + 5.0).await;
+    never_began_again(&counter.counts());
+}
+
+/// A CRIU whose daemon of pages is slow until the copy counts, and then stands still. It is killed once `ends` is there.
+fn halting(folder: &Path, criu: &Path, ends: &Path) -> PathBuf {
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = lazy-pages ]; then (\n\
+         until grep -q 'Restore finished' \"$5/restore.log\"; do [ -d \"$5\" ] || exit; done\n\
+         size=$(wc -c <'{counts}')\n\
+         while kill -STOP $$ && [ $(wc -c <'{counts}') = $size ]; do sleep 0.02; kill -CONT $$; sleep 0.001; done\n\
+         until [ -e '{ends}' ]; do [ -d \"$5\" ] || exit; sleep 0.01; done\n\
+         kill -KILL $$\n\
+         ) 2>/dev/null & fi\nexec '{criu}' \"$@\"\n",
+        counts = folder.join("count").display(),
+        ends = ends.display(),
+        criu = criu.display()
+    );
+    let path = folder.join("criu");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_memory_does_not_come_waits_and_is_ended_and_the_source_goes_on() {
+    let Some(criu) = common::criu("a_copy_whose_memory_does_not_come") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let ends = folder.path().join("ends");
+    let criu = halting(folder.path(), &criu, &ends);
+    let mut fleet = lazy_fleet(folder, &criu, 256).await;
+    for (generation, code) in [(1, "criu.pages"), (2, "agent.restarted")] {
+        let plan = migration("counter", generation, "node-a", "node-b");
+        let taken = fleet.host.carry_out("node-a", &plan, 0, &[]).await;
+        assert_eq!(taken.status, OutcomeStatus::Succeeded, "{taken:?}");
+        let inputs: BTreeMap<_, _> = taken.outputs.clone();
+        let key = fleet.host.dispatch(Wanted { inputs, ..wanted("node-b", &plan, 1, &[]) }).await;
+        let before = fleet.counter.count();
+        let stands = aether_agent::process::poll(SOON, || {
+            let count = Some(fleet.counter.count()).filter(|count| *count > before)?;
+            std::thread::sleep(5 * PACE);
+            (fleet.counter.count() == count).then_some(())
+        });
+        stands.expect("a copy that waits for its memory");
+        // The daemon dies; or the agent does, and the next one ends the copy before the daemon.
+        if code == "criu.pages" {
+            std::fs::write(&ends, "").unwrap();
+        } else {
+            fleet.b.kill();
+            fleet.b.start(None);
+        }
+        let failed = fleet.host.outcome("node-b", &key).await;
+        assert_eq!((failed.status, failed.code.as_str()), (OutcomeStatus::Failed, code), "{failed:?}");
+        assert!(failed.message.to_lowercase().contains("nothing is left of") || code != "criu.pages", "{failed:?}");
+        let _ = std::fs::remove_file(&ends);
+
+        let undo = Wanted { direction: Direction::Compensate, ..wanted("node-a", &plan, 0, &[]) };
+        let key = fleet.host.dispatch(undo).await;
+        assert_eq!(fleet.host.outcome("node-a", &key).await.status, OutcomeStatus::Succeeded);
+        fleet.host.workload("node-a", "counter", Running).await;
+        assert_eq!(fleet.counter.running(), 1);
+        // What the copy counted was of its own memory: it never saw a page that was not.
+        let told = std::fs::read_to_string(&fleet.counter.file).unwrap();
+        assert!(!told.contains("lost"), "{told}");
     }
 }
 

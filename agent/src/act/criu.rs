@@ -33,6 +33,8 @@ const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// By this argument a dump is known that holds connections.
 pub const MOVES_CONNECTIONS: &str = "--tcp-established";
+/// By this one, a daemon that serves pages.
+pub const PAGES: &str = "lazy-pages";
 const NULL: &str = "/dev/null";
 /// Variables that tell a restore's shell where the copy's outputs are.
 const OUT: &str = "AETHER_COPY_OUT";
@@ -212,10 +214,20 @@ impl Criu {
         Ok(Dumping { child, line: Some(line) })
     }
 
+    /// Begins to serve pages out of `images` to a restore that leaves them out.
+    pub fn begin_pages(&self, images: &Path, log: &str) -> io::Result<Child> {
+        let script = format!("[ -z \"$1\" ] || mount --bind \"$1\" {KERNEL}; shift; exec \"$@\"");
+        let mut command = Command::new("setsid");
+        command.args(["unshare", "-m", "sh", "-c", &script, "pages"]).arg(self.known_kernel());
+        command.arg(&self.path).args([PAGES, "-o", log, "-D"]).arg(images);
+        Self::spawn(&mut command, images, "pages.out")
+    }
+
     /// Begins a restore in new pid and mount namespaces. The child is `unshare`, whose child is CRIU and the
-    /// namespace's init. `pid_file` will hold the root's pid inside.
-    pub fn begin_restore(&self, images: &Path, pid_file: &Path, given: &Given) -> io::Result<Child> {
-        self.begin(images, pid_file, given, None)
+    /// namespace's init. `pid_file` will hold the root's pid inside. `later`: without the pages that can be brought while
+    /// the copy runs.
+    pub fn begin_restore(&self, images: &Path, pid_file: &Path, given: &Given, later: bool) -> io::Result<Child> {
+        self.begin(images, pid_file, given, later, None)
     }
 
     /// Begins a restore that nobody notices: in namespaces of its own for the network too, with `stand_ins` in place of
@@ -227,10 +239,22 @@ impl Criu {
         stand_ins: &[StandIn],
         given: &Given,
     ) -> io::Result<Child> {
-        self.begin(images, pid_file, given, Some(stand_ins))
+        self.begin(images, pid_file, given, false, Some(stand_ins))
     }
 
-    fn begin(&self, images: &Path, pid_file: &Path, given: &Given, drill: Option<&[StandIn]>) -> io::Result<Child> {
+    /// What to bind in a new mount namespace in place of what CRIU would find out of the kernel. Empty: nothing.
+    fn known_kernel(&self) -> &Path {
+        self.kernel.as_deref().filter(|_| File::create(KERNEL).is_ok()).unwrap_or(Path::new(""))
+    }
+
+    fn begin(
+        &self,
+        images: &Path,
+        pid_file: &Path,
+        given: &Given,
+        later: bool,
+        drill: Option<&[StandIn]>,
+    ) -> io::Result<Child> {
         // What CRIU found out of the kernel is a help that may be missing; a stand-in must not. An address of this
         // machine is none of a new network namespace, and yet the copy of a drill is to have it.
         let script = format!(
@@ -251,16 +275,17 @@ impl Criu {
             command.arg("-n");
         }
         command.args(["sh", "-c", &script, "restore"]);
-        // Seen in the new mount namespace alone.
-        let kernel = self.kernel.as_deref().filter(|_| File::create(KERNEL).is_ok());
-        command.arg(kernel.unwrap_or(Path::new("")));
+        command.arg(self.known_kernel());
         for StandIn { file, instead_of } in drill.into_iter().flatten() {
             command.arg(file).arg(instead_of);
         }
         // At this level its log says when the restored processes run, which nothing else does while it stays.
         command.arg("--").arg(&self.path).args(["restore", "-v3", "-o", "restore.log"]);
-        if drill.is_some() || given.is_left_stopped() {
+        if drill.is_some() || given.is_left_stopped() || later {
             command.arg("--leave-stopped");
+        }
+        if later {
+            command.arg("--lazy-pages");
         }
         match (&given.tcp, drill) {
             (Tcp::Refuse, _) => {}

@@ -3,7 +3,7 @@
 pub mod native;
 pub mod simulated;
 
-use super::{check::Refusal, outside::Outside, run::Run};
+use super::{check::Refusal, outside::Outside, pages::Pages, run::Run};
 use crate::workloads::{Body, Entry};
 use aether_core::snapshot::Manifest;
 use std::path::Path;
@@ -39,6 +39,14 @@ pub struct Still<'a> {
     pub let_go: Box<dyn FnOnce() -> Result<(), Failure> + Send + 'a>,
 }
 
+/// A copy that runs.
+pub struct Copied {
+    /// What it is made of.
+    pub body: Body,
+    /// What of its memory is still coming. Until it is whole, the copy may yet have to be ended.
+    pub pages: Option<Pages>,
+}
+
 pub trait Hands: Send + Sync {
     /// Nothing is really done.
     fn simulated(&self) -> bool;
@@ -68,9 +76,8 @@ pub trait Hands: Send + Sync {
     /// Whether the snapshot can be restored on this machine.
     fn fits(&self, manifest: &Manifest) -> Result<(), Failure>;
 
-    /// Restores verified images, with `outside` of them; gives what the workload is made of. At any failure nothing of it
-    /// is left.
-    fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Body, Failure>;
+    /// Restores verified images, with `outside` of them. At any failure nothing of it is left.
+    fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Copied, Failure>;
 
     /// Opens the way to a restored workload, once it is registered. May be done again.
     fn reach(&self, entry: &Entry) -> Result<(), Failure>;

@@ -14,6 +14,7 @@ pub mod hands;
 pub mod images;
 pub mod journal;
 pub mod outside;
+pub mod pages;
 pub mod preflight;
 pub mod rehearsal;
 pub mod run;

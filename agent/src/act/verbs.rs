@@ -6,9 +6,10 @@
 use super::{
     check::{MANIFEST, Refusal, Task},
     control::{self, Control},
-    hands::{Failure, Hands, Still},
+    hands::{Copied, Failure, Hands, Still},
     images::Images,
     outside::{End, Outside},
+    pages::Pages,
     run::Run,
     snapshot::{self, ahead::Ahead, precopy, send::Sender},
 };
@@ -378,7 +379,7 @@ impl Executor {
         run.phase("restoring").map_err(io)?;
         let before_ms = run.elapsed_ms();
         let outside = Outside::read(&images)?;
-        let body = self.hands.restore(&manifest, &outside, &images, run)?;
+        let Copied { body, pages } = self.hands.restore(&manifest, &outside, &images, run)?;
         let restore_ms = run.elapsed_ms() - before_ms;
         let entry = Entry {
             spec: manifest.workload.clone(),
@@ -389,6 +390,10 @@ impl Executor {
             adopted: false,
             tcp: outside.tcp.clone(),
         };
+        if let Some(pages) = pages {
+            self.complete(run, pages, &entry)?;
+        }
+        let whole_ms = run.elapsed_ms() - before_ms;
         if let Err(failure) = self.put(entry.clone()) {
             // A copy that this agent would not know after a restart must not live.
             self.hands.end(&entry)?;
@@ -399,6 +404,9 @@ impl Executor {
             Failure::new("restore.left", message)
         })?;
         let mut message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
+        if whole_ms > restore_ms {
+            message = format!("{message}, with all of its memory after {whole_ms} ms");
+        }
         if let Some(note) = outside.note() {
             message = format!("{message}; {note}");
         }
@@ -409,7 +417,21 @@ impl Executor {
             .evidence("fetch", Value::Duration(fetch_ms))
             .evidence("journaled", Value::Duration(before_ms))
             .evidence("restore", Value::Duration(restore_ms))
+            .evidence("whole", Value::Duration(whole_ms))
             .progress("snapshot-progress", manifest.progress))
+    }
+
+    /// Waits until a copy that runs has all of its memory. One that will not have it is ended, and only then is it let go
+    /// of those who wait for a page.
+    fn complete(&self, run: &Run, mut pages: Pages, copy: &Entry) -> Result<(), Failure> {
+        let arrived = run.poll(|| pages.look()).map_err(Failure::from).and_then(|arrived| {
+            arrived.map_err(|why| Failure::new("criu.pages", format!("not all of its memory came: {why}")))
+        });
+        if arrived.is_err() {
+            self.hands.end(copy)?;
+        }
+        drop(pages);
+        arrived
     }
 
     fn drill(&self, run: &Run) -> Done {

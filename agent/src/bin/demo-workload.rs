@@ -1,7 +1,8 @@
 //! A workload to show a migration with: it counts in memory and appends each count to a file.
 //!
 //! The count lives in memory alone. A process that lost its memory would begin again at 1, so lost progress shows in
-//! the file; one that was restored goes on from where it was. It holds no socket and no pipe, so that any CRIU takes
+//! the file; one that was restored goes on from where it was. With each count it looks at one page more, and says so and
+//! ends if that does not hold what it wrote there. It holds no socket and no pipe, so that any CRIU takes
 //! it, and it needs nothing of Aether: it is what a team's own process would be.
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
@@ -9,6 +10,8 @@ use std::{fs::OpenOptions, io::Write, path::PathBuf, time::Duration};
 /// Between two counts, unless told otherwise.
 const PACE_MS: u64 = 100;
 const PAGE: usize = 4096;
+/// From one page that is looked at to the next: a prime, so that it comes to all of them, and soon to each part of the memory.
+const STRIDE: usize = 7_919;
 const USAGE: &str =
     "usage: aether-demo-workload --file PATH [--memory-mib N] [--pace-ms N] [--fill sparse|mixed] [--stamp yes|no]";
 
@@ -78,7 +81,12 @@ fn main() -> Result<(), String> {
         count += 1;
         // One page a count is changed, so that the memory is in use and not only there.
         let pages = (memory.len() / PAGE).max(1);
-        if let Some(page) = memory.chunks_mut(PAGE).nth(usize::try_from(count).unwrap_or(0) % pages) {
+        let index = usize::try_from(count).unwrap_or(0).wrapping_mul(STRIDE) % pages;
+        if let Some(page) = memory.chunks_mut(PAGE).nth(index) {
+            if page[..8] != (index as u64).to_le_bytes() {
+                let _ = writeln!(file, "lost page {index}");
+                return Err(format!("page {index} of its memory does not hold what it wrote there"));
+            }
             page[8..16].copy_from_slice(&count.to_le_bytes());
         }
         // In one write, so that no reader sees half a line. A full disk costs a line, not the work.

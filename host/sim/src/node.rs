@@ -245,6 +245,7 @@ impl Node {
             },
             concurrent_maximum: 4,
             images_memory_bytes: 0,
+            lazy_restore_bytes: 0,
             power: Default::default(),
             drill: Default::default(),
             signals: Default::default(),

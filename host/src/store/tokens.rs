@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 /// What a token is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = TokenScope)]
 pub enum Scope {
     /// The API, as far as its rank goes.
     #[default]

@@ -65,8 +65,8 @@ struct Sent {
 
 /// The SDK sends two exports. None: it is not installed here.
 async fn send(test: &str, host: &Host, words: &[&str]) -> Option<Sent> {
-    let Some(python) = std::env::var_os("AETHER_OTLP_PYTHON") else {
-        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{test} needs AETHER_OTLP_PYTHON");
+    let Some(python) = std::env::var_os("AETHER_OPENTELEMETRY_PYTHON") else {
+        assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{test} needs AETHER_OPENTELEMETRY_PYTHON");
         if let Some(skips) = std::env::var_os("AETHER_SKIPS") {
             use std::io::Write as _;
             let file = std::fs::File::options().append(true).create(true).open(skips);

@@ -14,7 +14,7 @@ from opentelemetry.sdk.resources import Resource
 transport, url, token, temporality, *pairs = sys.argv[1:]
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 if transport == "grpc":
-    from opentelemetry.exporter.otlp.proto.grpc import Compression
+    from grpc import Compression
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 
     exporter = OTLPMetricExporter(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER, AETHER_MODELS_PYTHON, AETHER_OCI_REGISTRY,
-# AETHER_READERS_PYTHON, AETHER_S3_SERVER, AETHER_OTLP_PYTHON and AETHER_PROMETHEUS naming what setup found. What was not
+# AETHER_READERS_PYTHON, AETHER_S3_SERVER, AETHER_OPENTELEMETRY_PYTHON and AETHER_PROMETHEUS naming what setup found. What was not
 # found stays unset, so that the program says itself what is missing.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -15,7 +15,7 @@ otlp=$("$setup_dir/otlp.sh" --path)
 prometheus=$("$setup_dir/prometheus.sh" --path)
 [ -z "$readers" ] || export AETHER_READERS_PYTHON=$readers
 [ -z "$registry" ] || export AETHER_OCI_REGISTRY=$registry
-[ -z "$otlp" ] || export AETHER_OTLP_PYTHON=$otlp
+[ -z "$otlp" ] || export AETHER_OPENTELEMETRY_PYTHON=$otlp
 [ -z "$prometheus" ] || export AETHER_PROMETHEUS=$prometheus
 [ -z "$s3" ] || export AETHER_S3_SERVER=$s3
 [ -z "$criu" ] || export AETHER_CRIU=$criu

@@ -1,13 +1,14 @@
 //! The real thing: CRIU and signals.
 
-use super::{Failure, Hands, Still};
+use super::{Copied, Failure, Hands, Still};
 use crate::{
     act::{
         address::{self, Network},
         check::{Refusal, refuse},
-        criu::{Criu, Dumping, Given, MOVES_CONNECTIONS, Missing, Progress, explain, tail},
+        criu::{Criu, Dumping, Given, MOVES_CONNECTIONS, Missing, PAGES, Progress, explain, tail},
         cuda::{self, Cuda},
         outside::Outside,
+        pages::Pages,
         preflight, rehearsal,
         run::Run,
     },
@@ -46,6 +47,8 @@ pub struct Native {
     pub network: Result<Network, Missing>,
     /// Where the output of workloads goes.
     pub output: PathBuf,
+    /// Copies of so many bytes or more run before all of their pages are in; 0: none does.
+    pub lazy_from_bytes: u64,
 }
 
 impl Native {
@@ -105,29 +108,38 @@ impl Native {
 }
 
 impl Native {
+    /// Whether a copy of so many bytes runs before all of its pages are in. Not one with connections, which may be cut
+    /// short only until it can be reached; nor one that is yet to be put on a GPU.
+    fn is_lazy(&self, criu: &Criu, given: &Given, images: &Path, bytes: u64) -> bool {
+        let large = self.lazy_from_bytes > 0 && bytes >= self.lazy_from_bytes;
+        large && criu.holds() && !matches!(given.tcp(), Tcp::Move(_)) && !images.join(cuda::MARK).exists()
+    }
+
     /// Restores; at any failure nothing is left of the copy but its address.
     fn restore_held(
         &self,
         criu: &Criu,
         given: &Given,
         images: &Path,
-        pid_file: &Path,
+        early: bool,
         run: &Run,
-    ) -> Result<Body, Failure> {
-        let mut child = criu
-            .begin_restore(images, pid_file, given)
-            .map_err(|error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}")))?;
+    ) -> Result<Copied, Failure> {
+        let broken = |error: std::io::Error| Failure::new("criu.broken", format!("CRIU cannot be started: {error}"));
+        let pid_file = &images.join("root.pid");
+        // Outlives whatever of the copy may miss a page.
+        let mut pages = early.then(|| Pages::serve(criu, images)).transpose().map_err(no_pages)?;
+        let mut child = criu.begin_restore(images, pid_file, given, early).map_err(broken)?;
         let found = restored(&mut child, images, pid_file, run);
         let found = found.and_then(|found| {
-            if given.is_left_stopped() {
-                let_begin(&found.0, given)?;
+            if given.is_left_stopped() || early {
+                let_begin(&found.0, given, pages.as_mut())?;
             }
             self.put_back_on_gpus(&found.0).map(|()| found)
         });
         match found {
             Ok((root, init)) => {
                 self.registry.watch_over(child);
-                Ok(Body::Process { root, namespace: Some(Namespace { init }) })
+                Ok(Copied { body: Body::Process { root, namespace: Some(Namespace { init }) }, pages })
             }
             Err(failure) => {
                 // Behind a shield, if it has connections; they must not stay behind and bar the way of another try.
@@ -280,7 +292,7 @@ impl Hands for Native {
         Ok(())
     }
 
-    fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Body, Failure> {
+    fn restore(&self, manifest: &Manifest, outside: &Outside, images: &Path, run: &Run) -> Result<Copied, Failure> {
         let criu = self.criu()?;
         if let (true, Err(missing)) = (images.join(cuda::MARK).exists(), &self.cuda) {
             let message = format!("the snapshot has GPU contexts, and here they cannot be put back: {missing}");
@@ -288,18 +300,18 @@ impl Hands for Native {
         }
         let given = Given::outputs(outside, &outputs(&self.output, &manifest.workload.id))
             .map_err(|error| Failure::new("agent.disk", format!("its output files cannot be opened: {error}")))?;
-        let pid_file = images.join("root.pid");
         let moving = self.moving(&outside.tcp)?;
         if let Some((network, moving)) = moving {
             network.hold(moving)?;
         }
-        let body = self.restore_held(criu, &given, images, &pid_file, run);
-        match (body, moving) {
+        let early = self.is_lazy(criu, &given, images, manifest.total_bytes);
+        let copied = self.restore_held(criu, &given, images, early, run);
+        match (copied, moving) {
             (Err(failure), Some((network, moving))) => {
                 network.release(moving).map_err(|left| Failure::new("restore.left", left.message))?;
                 Err(failure)
             }
-            (body, _) => body,
+            (copied, _) => copied,
         }
     }
 
@@ -369,14 +381,22 @@ impl Hands for Native {
         let outside = Outside::read(images).unwrap_or_default();
         let moving = self.moving(&outside.tcp);
         let held = matches!(&moving, Ok(Some((network, moving))) if network.is_held(moving).unwrap_or(false));
-        for process in users_of(images) {
-            if held {
-                address::hush(&process);
+        // Whatever may miss a page goes before the daemon that would bring it.
+        let (daemons, others): (Vec<_>, Vec<_>) =
+            users_of(images).into_iter().partition(|process| says(process, PAGES));
+        for processes in [others, daemons] {
+            let all: Vec<ProcessRef> = processes.iter().flat_map(tree).collect();
+            for process in &processes {
+                if held {
+                    address::hush(process);
+                }
+                process.signal(Signal::KILL).map_err(|error| Failure::new("process.left", error.to_string()))?;
             }
-            process.signal(Signal::KILL).map_err(|error| Failure::new("process.left", error.to_string()))?;
+            let gone = || all.iter().all(|process| process.condition() == Condition::Gone).then_some(());
+            process::poll(OBEY_WITHIN, gone).ok_or_else(|| {
+                Failure::new("process.left", "what was left of CRIU does not end, though it was killed")
+            })?;
         }
-        let gone = process::poll(OBEY_WITHIN, || users_of(images).is_empty().then_some(()));
-        gone.ok_or_else(|| Failure::new("process.left", "what was left of CRIU does not end, though it was killed"))?;
         let released = moving.and_then(|moving| moving.map_or(Ok(()), |(network, moving)| network.release(moving)));
         released.map_err(|left| Failure::new("process.left", left.message))
     }
@@ -440,12 +460,19 @@ fn restored(child: &mut Child, images: &Path, pid_file: &Path, run: &Run) -> Res
     })
 }
 
-/// Gives a copy that was left stopped its outputs, and lets it begin.
-fn let_begin(root: &ProcessRef, given: &Given) -> Result<(), Failure> {
+fn no_pages(why: String) -> Failure {
+    Failure::new("criu.pages", format!("its memory cannot be brought while it runs: {why}"))
+}
+
+/// Gives a copy that was left stopped its outputs, sees that it gets its memory or nothing, and lets it begin.
+fn let_begin(root: &ProcessRef, given: &Given, pages: Option<&mut Pages>) -> Result<(), Failure> {
     let failed = |why: String| Failure::new("criu.restore", format!("the copy was restored and does not begin: {why}"));
     let settled = |condition: Condition| matches!(condition, Condition::Stopped | Condition::Gone);
     if root.wait_until(settled, OBEY_WITHIN) != Condition::Stopped {
         return Err(failed("it is not stopped, as CRIU was to leave it".into()));
+    }
+    if let Some(pages) = pages {
+        pages.hold(&tree(root)).map_err(no_pages)?;
     }
     given.append(&tree(root)).map_err(|error| failed(format!("its output files are not its own: {error}")))?;
     process::continue_tree(root).map_err(|error| failed(error.to_string()))?;
@@ -457,12 +484,16 @@ fn let_begin(root: &ProcessRef, given: &Given) -> Result<(), Failure> {
 
 /// Ends CRIU with all that it restored: it is the init of their namespace.
 fn end_restore(mut child: Child) -> Result<(), Failure> {
+    let mut all = vec![];
     if let Some(init) = init_of(child.id()) {
+        all = tree(&init);
         init.signal(Signal::KILL).map_err(|error| Failure::new("restore.left", error.to_string()))?;
     }
     let _ = child.kill();
     let _ = child.wait();
-    Ok(())
+    let gone = || all.iter().all(|process| process.condition() == Condition::Gone).then_some(());
+    process::poll(OBEY_WITHIN, gone)
+        .ok_or_else(|| Failure::new("restore.left", "what was restored does not end, though it was killed"))
 }
 
 /// Programs that were started with these images. The folder's name holds an order's key, which nobody else's

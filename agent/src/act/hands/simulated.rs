@@ -2,7 +2,7 @@
 //! `--simulate`, and says `simulated` in every outcome and capability. The way of a snapshot to the store and back,
 //! with its hashes, is the real one.
 
-use super::{Failure, Hands, Still};
+use super::{Copied, Failure, Hands, Still};
 use crate::{
     act::{check::Refusal, outside::Outside, run::Run},
     clock,
@@ -78,10 +78,10 @@ impl Hands for Simulated {
         Err(Failure::new("snapshot.version", "a simulating agent does not restore a real snapshot"))
     }
 
-    fn restore(&self, _manifest: &Manifest, _outside: &Outside, images: &Path, _run: &Run) -> Result<Body, Failure> {
+    fn restore(&self, _manifest: &Manifest, _outside: &Outside, images: &Path, _run: &Run) -> Result<Copied, Failure> {
         let image = fs::read(images.join(FILE)).map_err(failure)?;
         let image: Image = serde_json::from_slice(&image).map_err(failure)?;
-        Ok(Body::Simulated { base: image.progress, since: clock::now() })
+        Ok(Copied { body: Body::Simulated { base: image.progress, since: clock::now() }, pages: None })
     }
 
     fn reach(&self, _entry: &Entry) -> Result<(), Failure> {

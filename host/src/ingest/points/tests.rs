@@ -1,3 +1,5 @@
+//! Points of OTLP as samples of series: what is taken, what is refused, and with which words.
+
 use super::*;
 use crate::ingest::feed::Feed;
 use opentelemetry_proto::tonic::{
