@@ -16,7 +16,7 @@ use crate::{
     blocking::blocking,
     capabilities::{self, Findings, Probed},
     clock,
-    collect::{Collector, Watched, inventory},
+    collect::{Collector, Pressed, Watched, inventory},
     config::Config,
     drill::{self, Drills, Stage},
     durable, signals,
@@ -42,8 +42,6 @@ const INBOUND_MAXIMUM: usize = 256;
 const DRILLS_MAXIMUM: usize = 8;
 /// How long the end may take before what hangs is left behind.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(20);
-/// Sampling at full pressure is this many times slower.
-const PRESSURE_SLOWDOWN: f64 = 10.0;
 /// That sources fail, or work again, is told to the host this often at most.
 const NEWS_EVERY: Duration = Duration::from_secs(30);
 
@@ -292,13 +290,12 @@ async fn collect(
             Ok(()) = wishes.changed() => continue,
         }
         let wanted = wishes.borrow_and_update().clone();
-        let slower = 1.0 + f64::from(wanted.pressure_percent) / 100.0 * (PRESSURE_SLOWDOWN - 1.0);
         let now = Instant::now();
         // A machine that slept, or was too busy, is not sampled many times to make up for it.
-        due = (due + wanted.sample_interval.mul_f64(slower)).max(now);
+        due = (due + wanted.sample_interval).max(now);
         let flush = now >= batch_due;
         if flush {
-            batch_due = now + wanted.batch_interval.mul_f64(slower).saturating_sub(wanted.sample_interval / 2);
+            batch_due = now + wanted.batch_interval.saturating_sub(wanted.sample_interval / 2);
         }
         if now >= inventory_due {
             inventory_due = now + inventory::EVERY;
@@ -315,7 +312,7 @@ async fn collect(
         let disabled = wanted.disabled_sources.clone();
         let sampled = tokio::task::spawn_blocking(move || {
             let at = clock::now();
-            taken.sample(at, &disabled);
+            taken.sample(at, &disabled, Pressed(wanted.pressure_percent));
             if flush {
                 let depth = spool.depth();
                 taken.note(at, metric::SPOOL_DEPTH, "{batch}", depth.batches as f64);

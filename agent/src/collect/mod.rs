@@ -125,11 +125,13 @@ impl Slot {
         disabled.contains(&self.name) || group.is_some_and(|group| disabled.contains(group))
     }
 
-    /// A clock that was set back makes all due. One that fails, with nothing in its stead, is not asked each time.
-    fn is_due(&self, at: Time) -> bool {
+    /// A clock that was set back makes all due. One that fails, with nothing in its stead, is not asked each time; nor is
+    /// one that no decision needs, while the host has too little room.
+    fn is_due(&self, at: Time, pressure: Pressed) -> bool {
         let Some(last) = self.last else { return true };
         let barren = self.missing.as_ref().is_some_and(|missing| missing.fallback.is_none());
         let interval = if barren { self.interval.max(RETRY_EVERY) } else { self.interval };
+        let Some(interval) = pressure.slowed(interval, DECISIVE.contains(&self.name.as_str())) else { return false };
         at < last || Duration::from_millis(at.since_ms(last) + SLACK_MS) >= interval
     }
 
@@ -156,6 +158,29 @@ impl Slot {
     }
 }
 
+/// How much less the host wants to be told, in percent: none at 0, and at 100 only what decisions need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressed(pub u32);
+
+impl Pressed {
+    /// The interval of a source under this; none: it is not asked.
+    fn slowed(self, interval: Duration, decisive: bool) -> Option<Duration> {
+        match self.0 {
+            0 => Some(interval),
+            _ if decisive => Some(interval),
+            percent @ 1..100 => Some(interval.max(PRESSED_LEAST) * (1 + PRESSED_SLOWDOWN * percent / 100)),
+            _ => None,
+        }
+    }
+}
+
+/// Sources that scorers, planners and the conditions of plans go by. All others are cheap to lose.
+const DECISIVE: [&str; 11] =
+    ["cgroup", "cpu", "disk", "filesystem", "gpu", "load", "memory", "network", "pressure", "process", "uptime"];
+/// A source without an interval of its own has this one when it is slowed.
+const PRESSED_LEAST: Duration = Duration::from_secs(1);
+/// So many times slower, and once more, is what is cheap to lose before it is not asked at all.
+const PRESSED_SLOWDOWN: u32 = 20;
 /// A failing source is tried again this often.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// A sample comes this much early at most: the pace of the collector is not exact.
@@ -259,7 +284,7 @@ impl Collector {
 
     /// Asks each source whether it can run here. What they tell is not kept.
     pub fn probe(&mut self, disabled: &BTreeSet<String>) -> Vec<Standing> {
-        self.ask(clock::now(), disabled, PROBE_WITHIN);
+        self.ask(clock::now(), disabled, Pressed::default(), PROBE_WITHIN);
         for slot in self.slots.iter_mut().filter(|slot| !slot.is_off(disabled)) {
             if let Place::Apart(apart) = &slot.place
                 && apart.is_fresh(PROBE_WITHIN * 2)
@@ -284,15 +309,15 @@ impl Collector {
     }
 
     /// Takes one sample of every source that is on and due.
-    pub fn sample(&mut self, at: Time, disabled: &BTreeSet<String>) {
-        self.ask(at, disabled, GRACE);
+    pub fn sample(&mut self, at: Time, disabled: &BTreeSet<String>, pressure: Pressed) {
+        self.ask(at, disabled, pressure, GRACE);
         self.latest.replace(&self.pending.series);
     }
 
-    fn ask(&mut self, at: Time, disabled: &BTreeSet<String>, grace: Duration) {
+    fn ask(&mut self, at: Time, disabled: &BTreeSet<String>, pressure: Pressed, grace: Duration) {
         // Those with threads of their own work while the others do.
         for slot in &mut self.slots {
-            let (off, due) = (slot.is_off(disabled), slot.is_due(at));
+            let (off, due) = (slot.is_off(disabled), slot.is_due(at, pressure));
             match &mut slot.place {
                 Place::Here(source) if off => source.rest(),
                 Place::Here(_) => {}
@@ -304,7 +329,7 @@ impl Collector {
                 Place::Apart(_) => {}
             }
         }
-        for slot in self.slots.iter_mut().filter(|slot| !slot.is_off(disabled) && slot.is_due(at)) {
+        for slot in self.slots.iter_mut().filter(|slot| !slot.is_off(disabled) && slot.is_due(at, pressure)) {
             if let Place::Here(source) = &mut slot.place {
                 slot.last = Some(at);
                 let result = source.sample(&mut Sink { node: &self.node, at, readings: &mut self.pending });

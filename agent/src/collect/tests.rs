@@ -8,9 +8,9 @@ fn this_machine_tells_what_the_catalogue_of_metrics_names() {
     let folder = tempfile::tempdir().unwrap();
     let registry = Arc::new(Registry::open(&folder.path().join("workloads.json"), "boot".into()).unwrap());
     let mut collector = Collector::new(NodeId::new("node-a"), folder.path(), Watched::only(registry));
-    collector.sample(Time(1_000), &BTreeSet::new());
+    collector.sample(Time(1_000), &BTreeSet::new(), Pressed::default());
     crate::process::poll(Duration::from_millis(50), || None::<()>);
-    collector.sample(Time(2_000), &BTreeSet::from(["load".into()]));
+    collector.sample(Time(2_000), &BTreeSet::from(["load".into()]), Pressed::default());
     let (taken, _) = collector.take();
     let count = |name: &str| taken.iter().filter(|s| s.key.metric == name).map(|s| s.samples.len()).sum::<usize>();
     // A share needs two readings of the counters.
@@ -103,10 +103,10 @@ fn two_rounds(folder: &Path) -> (Vec<SeriesSamples>, Vec<Standing>) {
     let mut taken: BTreeMap<SeriesKey, Vec<Sample>> = BTreeMap::new();
     let at = clock::now();
     for round in 0..3 {
-        collector.sample(Time(at.0 + round * 60_000), &BTreeSet::new());
+        collector.sample(Time(at.0 + round * 60_000), &BTreeSet::new(), Pressed::default());
         // Those on threads of their own have answered by then, or their answers come with the next sample.
         crate::process::poll(Duration::from_secs(10), || {
-            collector.sample(Time(at.0 + round * 60_000 + 1), &BTreeSet::from(["nobody".into()]));
+            collector.sample(Time(at.0 + round * 60_000 + 1), &BTreeSet::from(["nobody".into()]), Pressed::default());
             collector
                 .slots
                 .iter()
@@ -181,7 +181,7 @@ fn a_source_has_its_own_interval_and_its_failures_are_news_once() {
         news: false,
     };
     let mut at = |second: i64, asks: u32, news: bool| {
-        collector.sample(Time(second * 1_000), &BTreeSet::new());
+        collector.sample(Time(second * 1_000), &BTreeSet::new(), Pressed::default());
         assert_eq!((*asked.lock().unwrap(), collector.has_news()), (asks, news), "at {second} s");
     };
     at(100, 1, false);
@@ -199,6 +199,44 @@ fn a_source_has_its_own_interval_and_its_failures_are_news_once() {
     at(80, 7, false);
 }
 
+/// One that counts how often it is asked.
+struct Asked(&'static str, Arc<Mutex<u32>>);
+
+impl Source for Asked {
+    fn name(&self) -> &str {
+        self.0
+    }
+    fn sample(&mut self, _: &mut Sink<'_>) -> Result<(), Missing> {
+        *self.1.lock().unwrap() += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn under_pressure_what_is_cheap_to_lose_is_slowed_first_and_what_decisions_need_is_not() {
+    let counts = [Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0))];
+    let sources = ["memory", "sockets"].into_iter().zip(&counts);
+    let mut collector = Collector {
+        node: NodeId::new("node-a"),
+        slots: sources.map(|(name, count)| Slot::here(Box::new(Asked(name, count.clone())))).collect(),
+        pending: Readings::default(),
+        latest: Latest::default(),
+        news: false,
+    };
+    let mut second = 0;
+    let mut asked = |percent| {
+        for _ in 0..22 {
+            second += 1;
+            collector.sample(Time(second * 1_000), &BTreeSet::new(), Pressed(percent));
+        }
+        [std::mem::take(&mut *counts[0].lock().unwrap()), std::mem::take(&mut *counts[1].lock().unwrap())]
+    };
+    assert_eq!(asked(0), [22, 22]);
+    assert_eq!(asked(50), [22, 2]);
+    assert_eq!(asked(100), [22, 0]);
+    assert_eq!(asked(0), [22, 22]);
+}
+
 #[test]
 fn what_an_agent_costs_is_measured() {
     let folder = tempfile::tempdir().unwrap();
@@ -211,7 +249,7 @@ fn what_an_agent_costs_is_measured() {
     let before = used();
     let at = clock::now();
     for round in 0..60 {
-        collector.sample(Time(at.0 + round * 1_000), &BTreeSet::new());
+        collector.sample(Time(at.0 + round * 1_000), &BTreeSet::new(), Pressed::default());
         collector.take();
     }
     let seconds = used() - before;

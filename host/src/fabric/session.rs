@@ -167,7 +167,7 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: impl Inbound, outgoing:
             outgoing: outgoing.clone(),
             expected: 2,
             epoch: None,
-            pressed: false,
+            pressed: None,
             drained: false,
             slots: Arc::new(Semaphore::new(slots)),
             slot: None,
@@ -206,6 +206,13 @@ async fn greet(
     admit(fabric, first, outgoing).await
 }
 
+/// What the agent was asked for, and when.
+#[derive(Clone, Copy, Debug)]
+struct Pressed {
+    percent: u32,
+    since: Instant,
+}
+
 struct Session {
     fabric: Arc<Inner>,
     node: NodeId,
@@ -220,7 +227,7 @@ struct Session {
     /// The epoch that the agent's spool sends; positions of others mean nothing to it.
     epoch: Option<u64>,
     /// The agent was asked to send less.
-    pressed: bool,
+    pressed: Option<Pressed>,
     drained: bool,
     slots: Arc<Semaphore>,
     /// A slot for the next part of a snapshot; without one nothing is read.
@@ -435,8 +442,7 @@ impl Session {
         );
         match verdict {
             Verdict::Taken => {
-                if self.pressed {
-                    self.pressed = false;
+                if self.pressed.take().is_some() {
                     self.send(Payload::Pressure(v1::Pressure { percent: 0, reason: String::new() })).await?;
                 }
                 if !self.pulse.telemetry_waits.swap(true, Relaxed) {
@@ -462,9 +468,17 @@ impl Session {
                 counters::limit("unsealed_bytes");
                 let reason = rejected.reason.clone();
                 self.send(Payload::TelemetryRejected(rejected)).await?;
-                if !self.pressed {
-                    self.pressed = true;
-                    self.send(Payload::Pressure(v1::Pressure { percent: 50, reason })).await?;
+                // First less of what is cheap to lose; if the batch comes again and there is no room still, none of it.
+                let percent = match self.pressed {
+                    None => Some(50),
+                    Some(Pressed { percent: 50, since }) if since.elapsed() >= self.fabric.settings.full_retry() => {
+                        Some(100)
+                    }
+                    Some(_) => None,
+                };
+                if let Some(percent) = percent {
+                    self.pressed = Some(Pressed { percent, since: Instant::now() });
+                    self.send(Payload::Pressure(v1::Pressure { percent, reason })).await?;
                 }
                 Ok(())
             }

@@ -134,6 +134,11 @@ impl Settings {
         Ok(())
     }
 
+    /// When a batch comes again for which there was no room.
+    pub(crate) fn full_retry(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.full_retry_ms.into())
+    }
+
     /// How long a participant may be silent before its session is dead.
     pub(crate) fn dead_after(&self) -> std::time::Duration {
         std::time::Duration::from_millis(self.heartbeat_ms.saturating_mul(self.missed_heartbeats.into()))

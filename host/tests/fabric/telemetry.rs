@@ -148,7 +148,8 @@ async fn without_room_a_batch_stays_with_its_sender_who_is_asked_to_send_less() 
         unsealed_bytes_limit: 64 << 10,
         ..aether_recorder::Settings::default()
     };
-    let mut host = Host::start_with(folder.path(), Settings::default(), recording).await;
+    let mut host =
+        Host::start_with(folder.path(), Settings { full_retry_ms: 50, ..Settings::default() }, recording).await;
     let (mut peer, _) = host.join("node-a").await;
     let mut sender = Sender::new();
     let mut sequence = 0;
@@ -163,9 +164,14 @@ async fn without_room_a_batch_stays_with_its_sender_who_is_asked_to_send_less() 
         }
     };
     assert!(sequence > 1);
-    assert_eq!((full.code.as_str(), full.expected, full.retry_after_ms), ("full", sequence, 2_000));
-    assert!(matches!(peer.next().await, Down::Pressure(pressure) if pressure.percent > 0));
+    assert_eq!((full.code.as_str(), full.expected, full.retry_after_ms), ("full", sequence, 50));
+    assert!(matches!(peer.next().await, Down::Pressure(pressure) if pressure.percent == 50));
     assert!(matches!(peer.next().await, Down::Unsupported(_)));
+    // It comes again when it was told to, and there is no room still.
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    peer.send(Up::Telemetry(refused.clone())).await;
+    assert!(matches!(peer.next().await, Down::TelemetryRejected(again) if again.code == "full"));
+    assert!(matches!(peer.next().await, Down::Pressure(pressure) if pressure.percent == 100));
     host.recorder.seal(clock::now()).await.unwrap();
     assert_eq!(acknowledged(&mut peer).await, sequence - 1);
     peer.send(Up::Telemetry(refused)).await;
