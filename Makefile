@@ -100,7 +100,9 @@ bench: setup
 	cd host/bench && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/bench cargo run --release --locked
 	$(step) guests $(setup_dir)/guests.sh
 	cargo build --locked --release --workspace --bins
-	$(setup_dir)/with-tools.sh cargo bench --locked --workspace --bench migration
+	@$(setup_dir)/debian.sh prometheus
+	@$(setup_dir)/debian.sh victoria-metrics
+	$(setup_dir)/with-tools.sh cargo bench --locked --workspace --bench migration --bench dispatch --bench ingest
 
 # Each step of each journal, three times; one of each kind is in `make test`.
 crash: setup

@@ -23,7 +23,7 @@ fi
 "$setup_dir/network.sh"
 "$setup_dir/readers.sh"
 "$setup_dir/otlp.sh"
-"$setup_dir/prometheus.sh"
+"$setup_dir/debian.sh" prometheus
 
 # cargo_tool NAME VERSION LOSES [FLAGS...]
 cargo_tool() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER, AETHER_MODELS_PYTHON, AETHER_OCI_REGISTRY,
-# AETHER_READERS_PYTHON, AETHER_S3_SERVER, AETHER_OPENTELEMETRY_PYTHON and AETHER_PROMETHEUS naming what setup found. What was not
-# found stays unset, so that the program says itself what is missing.
+# AETHER_READERS_PYTHON, AETHER_S3_SERVER, AETHER_OPENTELEMETRY_PYTHON, AETHER_PROMETHEUS and AETHER_VICTORIA_METRICS naming
+# what setup found. What was not found stays unset, so that the program says itself what is missing.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -12,8 +12,10 @@ registry=$("$setup_dir/oci.sh" --path)
 s3=$("$setup_dir/s3.sh" --path)
 readers=$("$setup_dir/readers.sh" --path)
 otlp=$("$setup_dir/otlp.sh" --path)
-prometheus=$("$setup_dir/prometheus.sh" --path)
+prometheus=$("$setup_dir/debian.sh" prometheus --path)
+victoria=$("$setup_dir/debian.sh" victoria-metrics --path)
 [ -z "$readers" ] || export AETHER_READERS_PYTHON=$readers
+[ -z "$victoria" ] || export AETHER_VICTORIA_METRICS=$victoria
 [ -z "$registry" ] || export AETHER_OCI_REGISTRY=$registry
 [ -z "$otlp" ] || export AETHER_OPENTELEMETRY_PYTHON=$otlp
 [ -z "$prometheus" ] || export AETHER_PROMETHEUS=$prometheus

@@ -1,0 +1,186 @@
+//! The real server, and nodes that send to it.
+
+use crate::{Gauge, Load, Started, Taken, free_port, reaches};
+use aether_core::{
+    id::NodeId,
+    subject::SubjectRef,
+    telemetry::{Batch, Sample, SeriesKey, SeriesSamples},
+    time::Time,
+};
+use aether_host::clock;
+use aether_proto::{
+    telemetry::Encoder,
+    v1::{self, ClientFrame, client_frame::Payload as Up, fabric_client::FabricClient, server_frame::Payload as Down},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tonic::transport::{Channel, Endpoint};
+
+/// Nodes that share a connection: thousands of sockets in one program are not what is measured.
+const NODES_A_CONNECTION: usize = 50;
+
+pub(crate) async fn measure(load: Load) -> Taken {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n\
+         [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
+         [recorder]\nhot_series_limit = 10000000\nhot_bytes_limit = 8589934592\nunsealed_bytes_limit = 4294967296\n",
+        data = folder.path().join("host").display(),
+        bundle = root.join("policies/default").display(),
+        plugins = root.join("build/plugins").display(),
+    );
+    let path = folder.path().join("aether.toml");
+    fs::write(&path, config).unwrap();
+    let log = fs::File::create(folder.path().join("host.log")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aether"));
+    command.args(["serve", "--config"]).arg(&path).stdin(Stdio::null());
+    let host = Started(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    let url = format!("http://127.0.0.1:{port}");
+    let client = reqwest::Client::new();
+    let (ready, asking) = (format!("{url}/readyz"), client.clone());
+    reaches("the server is ready", async || {
+        asking.get(&ready).send().await.is_ok_and(|answer| answer.status().is_success())
+    })
+    .await;
+    let token = fs::read_to_string(folder.path().join("host/admin.token")).unwrap().trim().to_owned();
+
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let mut nodes = JoinSet::new();
+    let mut channel: Option<Channel> = None;
+    let (begin, _) = tokio::sync::watch::channel(None);
+    for index in 0..load.nodes {
+        if index % NODES_A_CONNECTION == 0 {
+            channel = Some(Endpoint::from_shared(url.clone()).unwrap().connect().await.unwrap());
+        }
+        let node = format!("node-{index:05}");
+        let made = client.post(format!("{url}/api/v1/join-tokens")).bearer_auth(&token).json(&json!({ "node": node }));
+        let made: Value = made.send().await.unwrap().json().await.unwrap();
+        let secret = made["token"].as_str().unwrap_or_else(|| panic!("no token in {made}")).to_owned();
+        let sender = Sender { index, node, load, begin: begin.subscribe(), acknowledged: acknowledged.clone() };
+        nodes.spawn(sender.run(channel.clone().unwrap(), secret));
+    }
+    let (status, asking) = (format!("{url}/api/v1/status"), client.clone());
+    reaches("every node is live", async || {
+        let answer = asking.get(&status).bearer_auth(&token).send().await;
+        let Ok(answer) = answer else { return false };
+        answer.json::<Value>().await.is_ok_and(|status| status["live_nodes"] == load.nodes)
+    })
+    .await;
+
+    let gauge = Gauge::of(&host.0);
+    let before = gauge.processor_s();
+    begin.send_replace(Some(tokio::time::Instant::now()));
+    let wanted = (load.nodes * load.seconds) as u64;
+    reaches("all of it is safe", async || acknowledged.load(Relaxed) >= wanted).await;
+    let taken = Taken {
+        samples: load.a_second() * load.seconds as f64,
+        processor_s: gauge.processor_s() - before,
+        resident_mib: gauge.resident_mib(),
+    };
+    nodes.abort_all();
+    taken
+}
+
+struct Sender {
+    index: usize,
+    node: String,
+    load: Load,
+    begin: tokio::sync::watch::Receiver<Option<tokio::time::Instant>>,
+    /// Batches of all nodes that are safe.
+    acknowledged: Arc<AtomicU64>,
+}
+
+impl Sender {
+    async fn run(mut self, channel: Channel, secret: String) {
+        let (up, frames) = mpsc::channel(64);
+        let frames = tokio_stream::wrappers::ReceiverStream::new(frames);
+        let mut client = FabricClient::new(channel).max_decoding_message_size(aether_proto::FRAME_BYTES_MAXIMUM);
+        let mut frame = 0;
+        let mut framed = move |payload| {
+            frame += 1;
+            ClientFrame {
+                sequence: frame,
+                sent_at_ms: clock::now().0,
+                traceparent: String::new(),
+                payload: Some(payload),
+            }
+        };
+        up.send(framed(Up::Hello(self.hello(secret)))).await.unwrap();
+        let mut down = client.connect(frames).await.unwrap().into_inner();
+        let epoch = clock::now().0.unsigned_abs();
+        let mut encoder = Encoder::default();
+        let (mut sent, mut safe) = (0, 0);
+        // Spread over the second, as the clocks of a fleet are.
+        let offset = Duration::from_millis((self.index * 1_000 / self.load.nodes) as u64);
+        let mut next = None;
+        loop {
+            tokio::select! {
+                begun = self.begin.changed(), if next.is_none() => {
+                    begun.unwrap();
+                    next = self.begin.borrow().map(|begin| begin + offset);
+                }
+                () = async { tokio::time::sleep_until(next.unwrap()).await }, if next.is_some() && sent < self.load.seconds => {
+                    next = next.map(|next| next + Duration::from_secs(1));
+                    sent += 1;
+                    let batch = self.batch(epoch, sent, clock::now());
+                    up.send(framed(Up::Telemetry(encoder.encode(&batch, 0)))).await.unwrap();
+                }
+                said = down.message() => {
+                    // The server has ended, and the measurement with it.
+                    let Ok(Some(said)) = said else { return };
+                    match said.payload {
+                        Some(Down::TelemetryAck(ack)) => {
+                            self.acknowledged.fetch_add(ack.sequence - safe, Relaxed);
+                            safe = ack.sequence;
+                        }
+                        Some(Down::TelemetryRejected(rejected)) => panic!("{}: {rejected:?}", self.node),
+                        Some(Down::Refused(refused)) => panic!("{}: {refused:?}", self.node),
+                        Some(Down::Heartbeat(_)) => up.send(framed(Up::Heartbeat(v1::Heartbeat {}))).await.unwrap(),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn hello(&self, secret: String) -> v1::Hello {
+        v1::Hello {
+            principal: Some(v1::Principal {
+                kind: Some(v1::principal::Kind::NodeAgent(v1::NodeAgent { node: self.node.clone() })),
+            }),
+            credentials: Some(v1::Credentials { kind: Some(v1::credentials::Kind::JoinToken(secret)) }),
+            protocol_versions: vec!["1.0".into()],
+            software_version: "0.1.0".into(),
+            instance_id: format!("instance-of-{}", self.node),
+            boot_id: "boot-1".into(),
+            ..v1::Hello::default()
+        }
+    }
+
+    fn batch(&self, epoch: u64, second: usize, at: Time) -> Batch {
+        let series = (0..self.load.metrics).map(|metric| SeriesSamples {
+            key: SeriesKey {
+                subject: SubjectRef::node(&self.node),
+                metric: format!("measured.metric_{metric:03}"),
+                unit: "1".into(),
+                attributes: BTreeMap::new(),
+            },
+            samples: vec![Sample { at, value: Load::value(self.index, metric, second) }],
+        });
+        let series = series.collect();
+        Batch { origin: NodeId::new(&self.node), epoch, sequence: second as u64, series, events: vec![] }
+    }
+}
