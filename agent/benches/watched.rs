@@ -13,7 +13,7 @@
 use aether_agent::{
     act::control::cgroup::Cgroups,
     clock::{self, Stopwatch},
-    collect::{Collector, Watched},
+    collect::{Collector, Pressed, Watched},
     workloads::Registry,
 };
 use aether_core::id::NodeId;
@@ -147,7 +147,7 @@ impl Sources {
         let (stop, stopped) = mpsc::channel();
         let sampler = thread::spawn(move || {
             while stopped.recv_timeout(SAMPLE_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-                collector.sample(clock::now(), &disabled);
+                collector.sample(clock::now(), &disabled, Pressed::default());
                 collector.take();
             }
             drop(folder);

@@ -9,7 +9,7 @@ mod common;
 use aether_agent::{
     act::control::cgroup::{Cgroups, Kind},
     clock,
-    collect::{Collector, Watched},
+    collect::{Collector, Pressed, Watched},
     config::Declared,
     process::poll,
     workloads::{Registry, Tcp},
@@ -64,7 +64,7 @@ fn watch(test: &str, sources: &[&str], budget: f64) -> Option<Kernel> {
 
 impl Kernel {
     fn sample(&mut self) -> (Vec<SeriesSamples>, Vec<DiscreteEvent>) {
-        self.collector.sample(clock::now(), &self.off);
+        self.collector.sample(clock::now(), &self.off, Pressed::default());
         self.collector.take()
     }
 
@@ -412,7 +412,7 @@ fn what_costs_more_than_the_budget_is_switched_off_and_says_so() {
     for _ in 0..60 {
         at = at.plus_ms(1_000);
         poll(Duration::from_millis(20), || None::<()>);
-        kernel.collector.sample(at, &kernel.off);
+        kernel.collector.sample(at, &kernel.off, Pressed::default());
         let (series, _) = kernel.collector.take();
         shares.extend(value(&series, &node(), metric::BPF_COST, &[("source", "scheduler")]));
         let tells = series.iter().any(|series| series.key.metric == metric::RUN_QUEUE_WAITS);
@@ -425,7 +425,7 @@ fn what_costs_more_than_the_budget_is_switched_off_and_says_so() {
     let standing = kernel.standing().expect("it is missing now");
     assert!(standing.contains("switched off for its cost") && standing.contains("`pressure`"), "{standing}");
     // An hour later it is tried again.
-    kernel.collector.sample(at.plus_ms(3_700_000), &kernel.off);
+    kernel.collector.sample(at.plus_ms(3_700_000), &kernel.off, Pressed::default());
     assert_eq!(kernel.standing(), None);
 }
 

@@ -4,7 +4,7 @@
 use aether_agent::{
     act::control::gpu::Gpus,
     clock::{self, Stopwatch},
-    collect::{Collector, Watched},
+    collect::{Collector, Pressed, Watched},
     process::poll,
     workloads::Registry,
 };
@@ -71,7 +71,7 @@ impl Scene {
     }
 
     fn sample(&mut self) {
-        self.collector.sample(clock::now(), &BTreeSet::new());
+        self.collector.sample(clock::now(), &BTreeSet::new(), Pressed::default());
         let (series, events) = self.collector.take();
         self.series.extend(series);
         self.events.extend(events);
@@ -250,7 +250,7 @@ fn nvml_is_held_and_let_go_for_a_reset() {
     scene.until("the GPUs again", |scene| scene.available(1));
     assert!(scene.is_open());
     // Switched off, it is closed too.
-    scene.collector.sample(clock::now(), &BTreeSet::from(["gpu".to_string()]));
+    scene.collector.sample(clock::now(), &BTreeSet::from(["gpu".to_string()]), Pressed::default());
     assert!(poll(WITHIN, || (!scene.is_open()).then_some(())).is_some());
 }
 

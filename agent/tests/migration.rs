@@ -350,7 +350,7 @@ async fn an_agent_killed_while_criu_dumps_lets_the_source_go_on() {
     let images = Images::memory_of(&fleet.a.state.join("snapshots")).join(&key.0);
     let dumping =
         || std::fs::read_dir(&images).is_ok_and(|mut files| files.any(|f| f.unwrap().file_name() == "dump.log"));
-    aether_agent::process::poll(std::time::Duration::from_secs(30), || dumping().then_some(())).unwrap();
+    aether_agent::process::poll(Duration::from_secs(30), || dumping().then_some(())).unwrap();
     fleet.a.kill();
     fleet.a.start(None);
     let outcome = fleet.host.outcome("node-a", &key).await;

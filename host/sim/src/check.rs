@@ -7,6 +7,7 @@ use crate::{
 };
 use aether_core::{
     artifact::Body,
+    catalogue::verb,
     id::{IncidentId, WorkloadId},
     incident::{Event, Resolution},
     order::{Direction, IdempotencyKey, OutcomeStatus},
@@ -19,6 +20,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A step that begins later than this after the last reason for it acts on an old story: five minutes that a finding may
 /// be old, what people and hosts are given to approve and begin, and clocks that are wrong.
 const EVIDENCE_MS: u64 = 300_000 + 60_000 + 90_000 + 2 * 40_000 + 30_000;
+
+/// How long a message may be on its way, and what reads it be busy.
+const MESSAGE_MS: u64 = 10_000;
 
 /// What the store holds of one incident.
 pub(crate) struct Story {
@@ -55,6 +59,7 @@ pub(crate) fn all(stories: &[Story], world: &World, book: &Book, workloads: &BTr
     one_after_the_other(world, &mut broken);
     for begun in &world.begun {
         on_fresh_evidence(begun, stories, book, &mut broken);
+        not_called_off(begun, book, &mut broken);
     }
     for id in workloads {
         nothing_is_lost(id, stories, world, &mut broken);
@@ -145,6 +150,16 @@ fn on_fresh_evidence(begun: &Begun, stories: &[Story], book: &Book, broken: &mut
     if first && !book.had_reason(&plan.shape.subject.id, begun.at, EVIDENCE_MS) {
         let what = format!("{} of {} began at {}", begun.verb, begun.subject, begun.at);
         broken.push(format!("{what}, long after there was a reason to act on {}", plan.shape.subject));
+    }
+}
+
+/// What makes or takes a copy does not begin any more once its plan was called off, however late the order comes. What
+/// was on its way may: so long as a message takes at most.
+fn not_called_off(begun: &Begun, book: &Book, broken: &mut Vec<String>) {
+    let copies = [verb::CHECKPOINT, verb::RESTORE].contains(&begun.verb.as_str());
+    if let Some(called_off) = book.called_off.get(&begun.plan).filter(|at| copies && begun.at > **at + MESSAGE_MS) {
+        let (what, plan) = (format!("{} of {}", begun.verb, begun.subject), begun.plan.short());
+        broken.push(format!("{what} began at {}, and its plan {plan} was called off at {called_off}", begun.at));
     }
 }
 

@@ -12,7 +12,10 @@ use aether_core::{
     plan::PlanHash,
     time::Time,
 };
-use aether_host::{control::Control, store::Store};
+use aether_host::{
+    control::Control,
+    store::{IncidentSummary, Store},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -25,6 +28,8 @@ pub(crate) struct Book {
     approved: BTreeMap<PlanHash, BTreeSet<PrincipalId>>,
     /// How many must have. None: plans run by themselves.
     pub approvers: Option<u32>,
+    /// When a plan was called off in the middle, and the host had taken that.
+    pub called_off: BTreeMap<PlanHash, u64>,
     /// Nodes that are in trouble, and until when.
     trouble: BTreeMap<String, u64>,
     /// When there was a reason to act on a node: trouble, or a false alarm of whoever scores.
@@ -70,6 +75,9 @@ impl Book {
 pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mut dice: Rng) {
     reset_breakers(&shared, &control, &mut dice).await;
     let Ok(open) = store.incidents(Some(true), None, 50).await else { return };
+    for acting in open.iter().filter(|incident| incident.phase == "executing") {
+        call_off(&shared, &control, acting, &mut dice).await;
+    }
     for waiting in open.into_iter().filter(|incident| incident.phase == "awaiting_approval") {
         let Some(plan) = waiting.plan else { continue };
         let person = PrincipalId(format!("person-{}", dice.u8(1..=3)));
@@ -107,6 +115,21 @@ pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mu
         let came = done.map_or_else(|error| error.to_string(), |()| "taken".to_string());
         shared.note(format!("{} ({}) {what} of {}: {came}", word.by, word.rank.name(), waiting.id));
     }
+}
+
+/// Somebody thinks better of what is being done.
+async fn call_off(shared: &Shared, control: &Control, acting: &IncidentSummary, dice: &mut Rng) {
+    let Some(plan) = &acting.plan else { return };
+    if !happens(dice, 0.2) {
+        return;
+    }
+    let person = PrincipalId(format!("person-{}", dice.u8(1..=3)));
+    let called = control.call_off(&acting.id, plan, &person, Rank::Operator, "thought better of it".into()).await;
+    if called.is_ok() {
+        shared.book().called_off.insert(plan.clone(), shared.now());
+    }
+    let came = called.map_or_else(|error| error.to_string(), |()| "taken".to_string());
+    shared.note(format!("{person} calls {} off: {came}", acting.id));
 }
 
 /// Somebody looks at the breakers that are open, and closes them again.

@@ -22,7 +22,7 @@ use aether_core::{
 use aether_host::{
     blobs::{self, Blobs},
     clock,
-    fabric::{DispatchError, Events, Fabric, FabricEvent, Settings, WorkloadState},
+    fabric::{Cancelled, DispatchError, Events, Fabric, FabricEvent, Settings, WorkloadState},
     store::Store,
 };
 use aether_proto::{
@@ -248,9 +248,13 @@ impl Peer {
 
     async fn rejected(&mut self, batch: v1::TelemetryBatch) -> v1::TelemetryRejected {
         self.send(Up::Telemetry(batch)).await;
-        match self.next().await {
-            Down::TelemetryRejected(rejected) => rejected,
-            other => panic!("a rejection wanted: {other:?}"),
+        loop {
+            match self.next().await {
+                Down::TelemetryRejected(rejected) => return rejected,
+                // Of what came before.
+                Down::TelemetryAck(_) => {}
+                other => panic!("a rejection wanted: {other:?}"),
+            }
         }
     }
 
@@ -488,7 +492,10 @@ async fn a_participant_that_takes_nothing_loses_its_session() {
     let mut host = Host::start(folder.path(), Settings { outgoing_frames: 8, ..quick() }).await;
     let (mut peer, _) = host.join("node-a").await;
     let node = NodeId::new("node-a");
-    let key = IdempotencyKey("0".repeat(64));
+    let plan = orders::plan();
+    let order = orders::order(&plan, 0, "node-a", BTreeMap::new());
+    let key = order.key.clone();
+    host.fabric.dispatch(&plan, order).await.unwrap();
     let text = "x".repeat(256 << 10);
     // It goes on sending, so it is not silent; it only never reads.
     let up = peer.up.clone();

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Checkpoint on node-a, restore on node-b.
-fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let target = Target { kind: SubjectKind::Workload, id: "work-node-a".into(), generation: 1 };
     let step = |verb: &str, node: &str, undo: &str| Step {
         verb: verb.into(),
@@ -83,6 +83,8 @@ async fn an_order_is_signed_and_its_end_is_said_until_it_is_acknowledged() {
     let plan = plan();
     let order = order(&plan, 0, "node-a", BTreeMap::new());
     let error = host.fabric.dispatch(&plan, order.clone()).await.expect_err("nobody is there");
+    let unsent = host.fabric.cancel(&order.node, &order.key, "enough").await;
+    assert!(matches!(unsent, Ok(Cancelled::NeverSent)), "{unsent:?}");
     assert!(matches!(error, DispatchError::NotConnected { .. }), "{error:?}");
 
     let (mut peer, welcome) = host.join("node-a").await;

@@ -466,6 +466,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/incidents/{id}/evidence": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the incident's artifacts refer to, frozen: it is there when the segments are gone. */
+        get: operations["getIncidentEvidence"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/join-tokens": {
         parameters: {
             query?: never;
@@ -1072,6 +1089,61 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/telemetry/dead-letters": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Batches of telemetry that were refused for good, newest first. */
+        get: operations["listDeadLetters"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/telemetry/dead-letters/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One of them: what it says, as far as it can be read now. */
+        get: operations["getDeadLetter"];
+        put?: never;
+        post?: never;
+        /** Remove a dead letter. */
+        delete: operations["removeDeadLetter"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/telemetry/dead-letters/{id}/replay": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Offer a dead letter again. It goes through the checks of today, and is safe on disk when the answer comes. A second
+         *     replay doubles nothing.
+         */
+        post: operations["replayDeadLetter"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/telemetry/events": {
         parameters: {
             query?: never;
@@ -1081,6 +1153,23 @@ export interface paths {
         };
         /** Discrete happenings in the hot window: Xid errors, notices of a provider, processes that exited. */
         get: operations["listTelemetryEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/telemetry/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A part of history as a file: every sample and event as it was recorded. More than 2,000,000 rows at a time are refused. */
+        get: operations["exportTelemetry"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2036,6 +2125,70 @@ export interface components {
             token: string;
             info: components["schemas"]["TokenInfo"];
         };
+        /** @description A refused batch, without its bytes. */
+        DeadLetter: {
+            /** Format: int64 */
+            number: number;
+            /** @description When it was refused. */
+            at: components["schemas"]["Time"];
+            /** @description The node whose agent sent it. */
+            origin: components["schemas"]["NodeId"];
+            /** @description The place in the origin's stream; in decimal, because it uses all 64 bits. */
+            epoch: string;
+            sequence: string;
+            /** @description `malformed`, `schema` or `oversized`. */
+            code: string;
+            reason: string;
+            /** Format: int64 */
+            bytes: number;
+            /** @description Whether the batch itself is kept; one that is too large is not, and cannot be replayed. */
+            kept: boolean;
+            replayed_at?: components["schemas"]["Time"] | null;
+        };
+        /** @description A refused batch, and what it says. */
+        DeadLetterDetail: {
+            letter: components["schemas"]["DeadLetter"];
+            /** Format: int32 */
+            samples: number;
+            /** Format: int32 */
+            events: number;
+            parts: components["schemas"]["DeadLetterPart"][];
+            /** @description Further parts were left out. */
+            cut: boolean;
+            /** @description Why it could not be taken now either. None: nothing is seen that stands in the way; the recorder has the last word. */
+            obstacle?: string | null;
+        };
+        DeadLetterList: {
+            /** @description Newest first. */
+            letters: components["schemas"]["DeadLetter"][];
+            /**
+             * Format: int64
+             * @description For the next page; none: there is no other.
+             */
+            next_before?: number | null;
+        };
+        /** @description A series of a refused batch, or an event. */
+        DeadLetterPart: {
+            subject: components["schemas"]["SubjectRef"];
+            name: string;
+            attributes: {
+                [key: string]: string;
+            };
+            /**
+             * Format: int32
+             * @description 0: it is an event.
+             */
+            samples: number;
+            first?: components["schemas"]["Time"] | null;
+            last?: components["schemas"]["Time"] | null;
+        };
+        /** @description A replay that is safe on disk. */
+        DeadLetterReplay: {
+            /** Format: int64 */
+            number: number;
+            /** @description An earlier replay had been taken already. */
+            doubled_nothing: boolean;
+        };
         Decide: {
             /** @description Why. Some plans demand it. */
             comment?: string | null;
@@ -2687,6 +2840,8 @@ export interface components {
             /** @description For people: who or what uses it. 1 to 64 characters. */
             name: string;
             rank: components["schemas"]["Rank"];
+            /** @description What it is for. `telemetry`: writing metrics by OTLP, and nothing else, whatever the rank. */
+            scope?: components["schemas"]["TokenScope"];
             /**
              * Format: int64
              * @description How long it is good for. None: until it is deleted. At most ten years.
@@ -3063,6 +3218,11 @@ export interface components {
             series: components["schemas"]["RangeSeries"][];
             /** @description Older segments were left out, because the query reached its byte limit. */
             cut: boolean;
+            /**
+             * Format: int32
+             * @description Segments that could not be read, or not wholly: what they held is missing.
+             */
+            unreadable: number;
         };
         /** @description One series in buckets, as columns of equal length for charts: `at[i]` is the beginning of bucket i. */
         RangeSeries: {
@@ -3073,6 +3233,8 @@ export interface components {
             min: (number | null)[];
             mean: (number | null)[];
             max: (number | null)[];
+            /** @description The newest value in each. */
+            last: (number | null)[];
         };
         /**
          * @description What a person or a token may do; each includes those before it.
@@ -3803,10 +3965,16 @@ export interface components {
             id: components["schemas"]["PrincipalId"];
             name: string;
             rank: components["schemas"]["Rank"];
+            scope?: components["schemas"]["TokenScope"];
             created_at: components["schemas"]["Time"];
             created_by: string;
             expires_at?: components["schemas"]["Time"] | null;
         };
+        /**
+         * @description What a token is for.
+         * @enum {string}
+         */
+        TokenScope: "full" | "telemetry";
         /** @description What a stream tells. The name of the server-sent event is the tag `event`, in snake case. */
         Told: {
             session: components["schemas"]["HelloSession"];
@@ -4024,6 +4192,11 @@ export type Cordon = components['schemas']['Cordon'];
 export type CordonWord = components['schemas']['CordonWord'];
 export type CreatedJoinToken = components['schemas']['CreatedJoinToken'];
 export type CreatedToken = components['schemas']['CreatedToken'];
+export type DeadLetter = components['schemas']['DeadLetter'];
+export type DeadLetterDetail = components['schemas']['DeadLetterDetail'];
+export type DeadLetterList = components['schemas']['DeadLetterList'];
+export type DeadLetterPart = components['schemas']['DeadLetterPart'];
+export type DeadLetterReplay = components['schemas']['DeadLetterReplay'];
 export type Decide = components['schemas']['Decide'];
 export type Decided = components['schemas']['Decided'];
 export type DecisionFile = components['schemas']['DecisionFile'];
@@ -4189,6 +4362,7 @@ export type Tier = components['schemas']['Tier'];
 export type Time = components['schemas']['Time'];
 export type TimelineEntry = components['schemas']['TimelineEntry'];
 export type TokenInfo = components['schemas']['TokenInfo'];
+export type TokenScope = components['schemas']['TokenScope'];
 export type Told = components['schemas']['Told'];
 export type Tolerance = components['schemas']['Tolerance'];
 export type UploadedPlugin = components['schemas']['UploadedPlugin'];
@@ -5162,6 +5336,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["IncidentDetail"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getIncidentEvidence: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A Parquet file */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.apache.parquet": string;
                 };
             };
             /** @description A problem */
@@ -6428,6 +6633,130 @@ export interface operations {
             };
         };
     };
+    listDeadLetters: {
+        parameters: {
+            query?: {
+                /** @description Of this node alone. */
+                origin?: string;
+                /** @description Below this number: `next_before` of the page before. */
+                before?: number;
+                /** @description Default 50, 1 to 200. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterList"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getDeadLetter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterDetail"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeDeadLetter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Removed */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replayDeadLetter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeadLetterReplay"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listTelemetryEvents: {
         parameters: {
             query?: {
@@ -6450,6 +6779,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["EventList"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    exportTelemetry: {
+        parameters: {
+            query: {
+                /** @description `<kind>/<id>`, or several with commas between. Default: all. */
+                subject?: string;
+                /** @description Names of metrics or events, with commas between. Default: all. */
+                metric?: string;
+                /** @description Inclusive. */
+                from: number;
+                /** @description Inclusive. Default: now. */
+                to?: number;
+                /** @description Default: `parquet`. */
+                format?: "parquet" | "csv";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/vnd.apache.parquet": string;
                 };
             };
             /** @description A problem */
