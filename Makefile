@@ -40,7 +40,7 @@ setup:
 
 setup-test: setup
 	@$(setup_dir)/test-tools.sh
-	@$(setup_dir)/models.sh
+	@$(setup_dir)/python.sh models
 	@$(setup_dir)/kits.sh
 
 guests:
@@ -80,7 +80,7 @@ test: setup-test
 	$(step) --needs npm --in host/ui --tell 'Tests +[0-9]' ui-unit npm test
 	$(step) --needs cargo-nextest --in plugins --tell '^ +Summary' guest-unit env CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/guests \
 		cargo nextest run --locked --workspace --no-tests=pass
-	$(step) --needs "$$($(setup_dir)/models.sh --path | grep . || echo models)" --in plugins --tell 'greatest difference' models \
+	$(step) --needs "$$($(setup_dir)/python.sh models --path | grep . || echo models)" --in plugins --tell 'greatest difference' models \
 		$(setup_dir)/with-tools.sh env CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/guests \
 		cargo nextest run --locked -p tree-ensemble --run-ignored only --success-output final
 	$(step) policy $(aether) policy test policies/default

@@ -19,10 +19,10 @@ else
 fi
 
 "$setup_dir/oci.sh"
-"$setup_dir/s3.sh"
+"$setup_dir/python.sh" s3
 "$setup_dir/network.sh"
-"$setup_dir/readers.sh"
-"$setup_dir/otlp.sh"
+"$setup_dir/python.sh" readers
+"$setup_dir/python.sh" otlp
 "$setup_dir/debian.sh" prometheus
 
 # cargo_tool NAME VERSION LOSES [FLAGS...]

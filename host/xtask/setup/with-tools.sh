@@ -7,11 +7,11 @@
 
 criu=$("$setup_dir/criu.sh" --path)
 browser=$("$setup_dir/browser.sh" || true)
-models=$("$setup_dir/models.sh" --path)
+models=$("$setup_dir/python.sh" models --path)
 registry=$("$setup_dir/oci.sh" --path)
-s3=$("$setup_dir/s3.sh" --path)
-readers=$("$setup_dir/readers.sh" --path)
-otlp=$("$setup_dir/otlp.sh" --path)
+s3=$("$setup_dir/python.sh" s3 --path)
+readers=$("$setup_dir/python.sh" readers --path)
+otlp=$("$setup_dir/python.sh" otlp --path)
 prometheus=$("$setup_dir/debian.sh" prometheus --path)
 victoria=$("$setup_dir/debian.sh" victoria-metrics --path)
 [ -z "$readers" ] || export AETHER_READERS_PYTHON=$readers

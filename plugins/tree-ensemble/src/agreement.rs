@@ -1,5 +1,5 @@
 //! The original libraries train models and predict; the same files must give the same numbers here. `make test` names
-//! the Python that has the libraries (`host/xtask/setup/models.sh`), and runs this.
+//! the Python that has the libraries (`host/xtask/setup/python.sh models`), and runs this.
 
 use crate::rules::Model;
 use std::{fs, path::Path, process::Command};
