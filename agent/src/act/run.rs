@@ -88,6 +88,11 @@ impl Run {
         self.journal.phase(&self.task.order.key, phase).map(|_| ())
     }
 
+    /// What is left of its time.
+    pub fn left(&self) -> Duration {
+        self.limit.saturating_sub(self.begun.elapsed())
+    }
+
     /// Whether to go on.
     pub fn check(&self) -> Result<(), Interrupted> {
         if self.cancel.is_cancelled() {
@@ -102,7 +107,7 @@ impl Run {
     /// Waits for something asynchronous, no longer than the order may take.
     pub fn wait<F: Future>(&self, future: F) -> Result<F::Output, Interrupted> {
         self.check()?;
-        let left = self.limit.saturating_sub(self.begun.elapsed());
+        let left = self.left();
         self.runtime.block_on(async {
             tokio::select! {
                 output = future => Ok(output),

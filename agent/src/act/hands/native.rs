@@ -33,6 +33,8 @@ const OBEY_WITHIN: Duration = Duration::from_secs(10);
 const LEFTOVER_WITHIN: Duration = Duration::from_secs(20);
 /// The image that CRIU writes last, when it has all but the pages.
 const INVENTORY: &str = "inventory.img";
+/// What CRIU's daemon brings at least, on a machine that is busy otherwise: half of what was seen.
+const LAZY_BYTES_PER_SECOND: u64 = 256 << 20;
 /// In CRIU's restore log, once the restored processes run.
 const RESTORED: &str = "Restore finished successfully";
 /// CRIU says little after it.
@@ -110,9 +112,10 @@ impl Native {
 impl Native {
     /// Whether a copy of so many bytes runs before all of its pages are in. Not one with connections, which may be cut
     /// short only until it can be reached; nor one that is yet to be put on a GPU.
-    fn is_lazy(&self, criu: &Criu, given: &Given, images: &Path, bytes: u64) -> bool {
+    fn is_lazy(&self, criu: &Criu, given: &Given, images: &Path, bytes: u64, run: &Run) -> bool {
         let large = self.lazy_from_bytes > 0 && bytes >= self.lazy_from_bytes;
-        large && criu.holds() && !matches!(given.tcp(), Tcp::Move(_)) && !images.join(cuda::MARK).exists()
+        let in_time = Duration::from_secs(bytes / LAZY_BYTES_PER_SECOND) < run.left();
+        large && in_time && criu.holds() && !matches!(given.tcp(), Tcp::Move(_)) && !images.join(cuda::MARK).exists()
     }
 
     /// Restores; at any failure nothing is left of the copy but its address.
@@ -304,7 +307,7 @@ impl Hands for Native {
         if let Some((network, moving)) = moving {
             network.hold(moving)?;
         }
-        let early = self.is_lazy(criu, &given, images, manifest.total_bytes);
+        let early = self.is_lazy(criu, &given, images, manifest.total_bytes, run);
         let copied = self.restore_held(criu, &given, images, early, run);
         match (copied, moving) {
             (Err(failure), Some((network, moving))) => {
