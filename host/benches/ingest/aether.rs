@@ -45,7 +45,9 @@ pub(crate) async fn measure(load: Load) -> Taken {
     let path = folder.path().join("aether.toml");
     fs::write(&path, config).unwrap();
     let log = fs::File::create(folder.path().join("host.log")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aether"));
+    // The one that is measured may have been built elsewhere.
+    let server = std::env::var_os("NEXTEST_BIN_EXE_aether").unwrap_or_else(|| env!("CARGO_BIN_EXE_aether").into());
+    let mut command = Command::new(server);
     command.args(["serve", "--config"]).arg(&path).stdin(Stdio::null());
     let host = Started(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     let url = format!("http://127.0.0.1:{port}");
