@@ -79,15 +79,16 @@ fn main() -> Result<(), String> {
     }
     loop {
         count += 1;
-        // One page a count is changed, so that the memory is in use and not only there.
+        // One page a count is changed, so that the memory is in use and not only there; and another is looked at.
         let pages = (memory.len() / PAGE).max(1);
-        let index = usize::try_from(count).unwrap_or(0).wrapping_mul(STRIDE) % pages;
-        if let Some(page) = memory.chunks_mut(PAGE).nth(index) {
-            if page[..8] != (index as u64).to_le_bytes() {
-                let _ = writeln!(file, "lost page {index}");
-                return Err(format!("page {index} of its memory does not hold what it wrote there"));
-            }
+        let count_here = usize::try_from(count).unwrap_or(0);
+        if let Some(page) = memory.chunks_mut(PAGE).nth(count_here % pages) {
             page[8..16].copy_from_slice(&count.to_le_bytes());
+        }
+        let index = count_here.wrapping_mul(STRIDE) % pages;
+        if memory.chunks(PAGE).nth(index).is_some_and(|page| page[..8] != (index as u64).to_le_bytes()) {
+            let _ = writeln!(file, "lost page {index}");
+            return Err(format!("page {index} of its memory does not hold what it wrote there"));
         }
         // In one write, so that no reader sees half a line. A full disk costs a line, not the work.
         let line = if stamp { format!("{count} {}\n", aether_agent::clock::now().0) } else { format!("{count}\n") };
