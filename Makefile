@@ -94,7 +94,8 @@ sim:
 	cargo run --locked --release --workspace --bin aether-sim -- --seeds $(or $(SEEDS),10000)
 
 # The first with its own target folder, because other engines bring other versions of what the host is built of. The
-# second measures how long a workload stands still, beside the same by hand, and what was foretold of its checkpoint.
+# others measure what ships, built for release, from programs that need not be: how long a workload stands still, how soon an
+# order follows a finding, what taking telemetry costs.
 bench: setup
 	$(step) bench-guests host/bench/guests/build.sh
 	cd host/bench && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/bench cargo run --release --locked
@@ -102,7 +103,8 @@ bench: setup
 	cargo build --locked --release --workspace --bins
 	@$(setup_dir)/debian.sh prometheus
 	@$(setup_dir)/debian.sh victoria-metrics
-	$(setup_dir)/with-tools.sh cargo bench --locked --workspace --bench migration --bench dispatch --bench ingest
+	$(setup_dir)/with-tools.sh env NEXTEST_BIN_EXE_aether=$(CARGO_TARGET_DIR)/release/aether \
+		cargo bench --locked --workspace --profile dev --no-fail-fast --bench migration --bench dispatch --bench ingest
 
 # Each step of each journal, three times; one of each kind is in `make test`.
 crash: setup
