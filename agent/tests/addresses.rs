@@ -99,7 +99,7 @@ struct Scene {
     peer: Peer,
     progress: PathBuf,
     wires: Wires,
-    _server: Started,
+    server: Started,
     _folder: tempfile::TempDir,
 }
 
@@ -150,7 +150,7 @@ async fn scene(test: &str) -> Option<Scene> {
     host.connected("node-a").await;
     host.connected("node-b").await;
     host.workload("node-a", "echo", Running).await;
-    Some(Scene { host, a, b, peer, progress, wires, _server: server, _folder: folder })
+    Some(Scene { host, a, b, peer, progress, wires, server, _folder: folder })
 }
 
 impl Scene {
@@ -230,9 +230,15 @@ async fn a_move_that_is_undone_leaves_the_connection_where_it_was() {
     let wires = &scene.wires;
     let locked = poll(SOON, || wires.tables("a").contains("CRIU-").then_some(()));
     assert!(locked.is_some(), "CRIU does not lock the connection");
+    // However slow CRIU is, the next agent lets it come to where it can be ended.
+    let criu = format!("[c]riu dump.* -t {} ", scene.server.0.id());
+    sh(&format!("pkill -STOP -f '{criu}'"));
     scene.a.kill();
     scene.host.change(|world| world.hold_chunks = false);
     scene.a.start(None);
+    let waits = poll(SOON, || scene.a.log_text().contains("is ended once it holds").then_some(()));
+    sh(&format!("pkill -CONT -f '{criu}' || true"));
+    assert!(waits.is_some(), "{}", scene.a.log_text());
     let cut = scene.host.outcome("node-a", &key).await;
     assert_eq!((cut.status, cut.code.as_str()), (OutcomeStatus::Failed, "agent.restarted"), "{cut:?}");
     scene.peer.goes_on();
