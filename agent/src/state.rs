@@ -1,6 +1,6 @@
 //! The agent's state folder: who this agent is, and where the rest is kept. One agent at a time holds it.
 
-use crate::{clock, durable};
+use crate::{clock, durable, process};
 use aether_core::id::NodeId;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -8,8 +8,12 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use thiserror::Error;
+
+/// How long another may hold the folder before this one gives up.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -52,11 +56,15 @@ impl StateFolder {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at)?;
         let path = fs::canonicalize(path).map_err(at)?;
         let lock = File::create(path.join("lock")).map_err(at)?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::InUse(path)),
-            Err(error) => return Err(at(error.into())),
-        }
+        // What a killed agent had just begun has its lock still, until it becomes the program that it is to be.
+        let held = process::poll(LOCK_WITHIN, || {
+            match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Some(Ok(())),
+                Err(rustix::io::Errno::WOULDBLOCK) => None,
+                Err(error) => Some(Err(at(error.into()))),
+            }
+        });
+        held.unwrap_or_else(|| Err(Error::InUse(path.clone())))?;
         for inner in ["spool", "journal", "workloads", "snapshots", "runbooks"] {
             let inner = path.join(inner);
             DirBuilder::new().recursive(true).mode(0o700).create(&inner).map_err(at)?;

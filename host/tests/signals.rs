@@ -70,7 +70,10 @@ async fn a_rebalance_recommendation_of_the_cloud_becomes_an_incident() {
     fleet.until("the agent says that the service answers", answers).await;
     let events = async |fleet: &Fleet| -> Vec<Value> {
         let found = fleet.get("/api/v1/telemetry/events?subject=node/node-a").await;
-        found["events"].as_array().cloned().unwrap_or_default()
+        let mut found = found["events"].as_array().cloned().unwrap_or_default();
+        // A busy machine has others: programs that failed, say.
+        found.retain(|event| event["name"].as_str().is_some_and(|name| name.starts_with("aether.market.")));
+        found
     };
     assert!(events(&fleet).await.is_empty(), "nothing was said yet");
 
