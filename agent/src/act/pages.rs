@@ -83,8 +83,9 @@ impl Drop for Pages {
     }
 }
 
-/// Whether some of its memory is watched for pages that are missing.
+/// Whether some of its memory is watched for pages that are missing. What cannot be read counts as such: to wait in vain
+/// fails a restore, and not to wait could let it go on with zeros.
 fn misses_pages(process: &ProcessRef) -> bool {
     let maps = i32::try_from(process.pid).ok().and_then(|pid| Process::new(pid).ok()?.smaps().ok());
-    maps.is_some_and(|maps| maps.iter().any(|map| map.extension.vm_flags.contains(VmFlags::UM)))
+    maps.is_none_or(|maps| maps.iter().any(|map| map.extension.vm_flags.contains(VmFlags::UM)))
 }
