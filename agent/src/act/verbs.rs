@@ -390,6 +390,7 @@ impl Executor {
             adopted: false,
             tcp: outside.tcp.clone(),
         };
+        let lazy = pages.is_some();
         if let Some(pages) = pages {
             self.complete(run, pages, &entry)?;
         }
@@ -404,7 +405,7 @@ impl Executor {
             Failure::new("restore.left", message)
         })?;
         let mut message = format!("verified {} bytes and restored in {restore_ms} ms", manifest.total_bytes);
-        if whole_ms > restore_ms {
+        if lazy {
             message = format!("{message}, with all of its memory after {whole_ms} ms");
         }
         if let Some(note) = outside.note() {
