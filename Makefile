@@ -84,7 +84,7 @@ test: setup-test
 		$(setup_dir)/with-tools.sh env CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/guests \
 		cargo nextest run --locked -p tree-ensemble --run-ignored only --success-output final
 	$(step) policy $(aether) policy test policies/default
-	$(step) --needs cargo-nextest --tell '^ +Summary' nextest $(setup_dir)/with-tools.sh cargo nextest run --locked --workspace
+	$(step) --needs cargo-nextest --tell '^ +Summary' nextest $(setup_dir)/with-tools.sh cargo nextest run --locked --workspace $(if $(CI),--profile ci)
 	$(step) --needs "$$($(setup_dir)/browser.sh || echo chromium)" --in host/ui --tell '[0-9]+ (passed|skipped|flaky)' \
 		e2e $(setup_dir)/with-tools.sh npm run e2e
 	@$(setup_dir)/summary.sh

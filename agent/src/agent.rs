@@ -25,7 +25,7 @@ use crate::{
     uplink::{self, Parts, Uplink, Wishes},
     workloads::{self, Registry},
 };
-use aether_core::metric;
+use aether_core::{catalogue::fact, metric};
 use aether_proto::v1::CapabilityReport;
 use std::{sync::Arc, time::Duration};
 use thiserror::Error;
@@ -281,15 +281,22 @@ async fn collect(
     let mut due = Instant::now();
     let mut news = false;
     let mut news_due = due;
+    let mut followed = 0;
     let mut inventory_due = due + inventory::EVERY;
     let mut batch_due = due + wishes.borrow().batch_interval;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = sleep_until(due) => {}
-            Ok(()) = wishes.changed() => continue,
+            Ok(()) = wishes.changed() => {
+                // A shorter interval does not wait for the end of the long one before it.
+                let wanted = wishes.borrow_and_update();
+                due = due.min(Instant::now() + wanted.sample_interval);
+                batch_due = batch_due.min(Instant::now() + wanted.batch_interval);
+                continue;
+            }
         }
-        let wanted = wishes.borrow_and_update().clone();
+        let wanted = wishes.borrow().clone();
         let now = Instant::now();
         // A machine that slept, or was too busy, is not sampled many times to make up for it.
         due = (due + wanted.sample_interval).max(now);
@@ -308,6 +315,21 @@ async fn collect(
             }
         }
         let Some(mut taken) = collector.take() else { return };
+        if wanted.version != followed {
+            followed = wanted.version;
+            let mut withheld = wanted.withheld.clone();
+            withheld.extend(taken.follow(&wanted.intervals, wanted.bpf_budget));
+            info!(version = followed, ?withheld, "the host wants other telemetry");
+            let standings = taken.standings(&wanted.disabled_sources);
+            report.send_modify(|report| {
+                capabilities::renew(report, &standings);
+                report.facts.insert(fact::CONFIG_VERSION.into(), followed.to_string());
+                report.facts.remove(fact::CONFIG_WITHHELD);
+                if !withheld.is_empty() {
+                    report.facts.insert(fact::CONFIG_WITHHELD.into(), withheld.join("; "));
+                }
+            });
+        }
         let spool = spool.clone();
         let disabled = wanted.disabled_sources.clone();
         let sampled = tokio::task::spawn_blocking(move || {

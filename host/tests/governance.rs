@@ -293,8 +293,8 @@ async fn what_was_answered_before_a_restart_and_what_comes_late_open_nothing() {
     let past = now_ms();
     fleet.post("/api/v1/signals", notice("node-b", past - 3_000_000, past - 2_400_000)).await;
     assert_ne!(scored(&fleet, "node-b", 6).await, "critical");
-    let incidents = fleet.get("/api/v1/incidents").await["incidents"].clone();
-    assert_eq!(incidents.as_array().unwrap().len(), 1, "{incidents:#}\n{}", fleet.logs());
+    let incidents = fleet.incidents().await;
+    assert_eq!(incidents.len(), 1, "{incidents:#?}\n{}", fleet.logs());
     assert_eq!(done(&fleet, &["plan.deny", "step.dispatch"]).await, [1, 0]);
 
     // How people answered is reckoned from what survived.

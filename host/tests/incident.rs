@@ -150,7 +150,8 @@ async fn a_spot_reclaim_from_telemetry_to_a_verified_migration() {
     assert_eq!(detail["incident"]["resolution"], "no_plan", "nothing runs there any more: {detail:#}");
     assert_eq!(detail["chain_verified"], true);
     assert_eq!(&kinds(&detail)[..KINDS.len()], KINDS);
-    assert_eq!(fleet.get("/api/v1/incidents").await["incidents"].as_array().unwrap().len(), 1, "no second incident");
+    let incidents = fleet.incidents().await;
+    assert_eq!(incidents.len(), 1, "no second incident: {incidents:#?}");
 }
 
 #[tokio::test]

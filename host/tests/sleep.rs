@@ -132,7 +132,8 @@ async fn a_node_sleeps_on_order_and_is_woken_by_another() {
         })
         .await;
     assert!(node(&fleet).await["asleep"].is_object());
-    assert_eq!(fleet.get("/api/v1/incidents").await["incidents"].as_array().unwrap().len(), 2, "only the two requests");
+    let incidents = fleet.incidents().await;
+    assert_eq!(incidents.len(), 2, "only the two requests: {incidents:#?}");
     assert!(refused(&fleet, "node.undrain", json!({})).await.contains("is asleep, in `mem` by the plan"));
 
     // The other sends the packet, the card hears it, the machine goes on where it was.

@@ -46,7 +46,10 @@ use source::{Readings, Sink, Source};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tracing::{info, warn};
@@ -89,6 +92,8 @@ pub struct Standing {
 struct Slot {
     name: String,
     place: Place,
+    /// As the source, or the node's configuration, has it: it is never asked more often.
+    own: Duration,
     interval: Duration,
     last: Option<Time>,
     missing: Option<Missing>,
@@ -104,7 +109,7 @@ enum Place {
 
 impl Slot {
     fn new(name: &str, interval: Duration, place: Place) -> Self {
-        Self { name: name.into(), place, interval, last: None, missing: None }
+        Self { name: name.into(), place, own: interval, interval, last: None, missing: None }
     }
 
     fn here(source: Box<dyn Source>) -> Self {
@@ -192,12 +197,27 @@ const PROBE_WITHIN: Duration = Duration::from_secs(5);
 /// How long one of them may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The share of the time that processors are busy that something may take. Clones are one budget.
+#[derive(Clone, Debug, Default)]
+struct Budget(Arc<AtomicU64>);
+
+impl Budget {
+    fn set(&self, share: f64) {
+        self.0.store(share.to_bits(), Relaxed);
+    }
+
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+}
+
 /// All sources of this machine.
 pub struct Collector {
     node: NodeId,
     slots: Vec<Slot>,
     pending: Readings,
     latest: Latest,
+    bpf_budget: Budget,
     /// A source began to fail, or works again, since the last look.
     news: bool,
 }
@@ -257,13 +277,21 @@ impl Collector {
             Slot::apart(Box::new(external::Scrape::of(external)), &node, patience)
         }));
         slots.push(Slot::new(gpu::NAME, Duration::ZERO, Place::Apart(gpu::begin(&node, gpus, stage))));
-        Self { node, slots, pending: Readings::default(), latest: Latest::default(), news: false }
+        Self {
+            node,
+            slots,
+            pending: Readings::default(),
+            latest: Latest::default(),
+            bpf_budget: Budget::default(),
+            news: false,
+        }
     }
 
     /// And what only programs inside of the kernel see. They may cost this share of the time that processors are busy.
     #[must_use]
     pub fn with_bpf(mut self, registry: &Arc<Registry>, cgroups: &Cgroups, budget: f64) -> Self {
-        self.slots.extend(bpf::sources(registry, cgroups, budget).into_iter().map(Slot::here));
+        self.bpf_budget.set(budget);
+        self.slots.extend(bpf::sources(registry, cgroups, self.bpf_budget.clone()).into_iter().map(Slot::here));
         self
     }
 
@@ -272,10 +300,29 @@ impl Collector {
     pub fn at_intervals(mut self, intervals: &BTreeMap<String, Duration>) -> Self {
         for slot in &mut self.slots {
             if let Some(interval) = intervals.get(&slot.name) {
-                slot.interval = *interval;
+                (slot.own, slot.interval) = (*interval, *interval);
             }
         }
         self
+    }
+
+    /// Takes other intervals for single sources, and another budget for those inside of the kernel; gives back, in words,
+    /// what of it is not followed. A source that is not named is asked as often as it was at the start.
+    pub fn follow(&mut self, intervals: &BTreeMap<String, Duration>, bpf_budget: f64) -> Vec<String> {
+        self.bpf_budget.set(bpf_budget);
+        let mut withheld = Vec::new();
+        for slot in &mut self.slots {
+            let wanted = intervals.get(&slot.name).copied();
+            if let Some(wanted) = wanted.filter(|wanted| *wanted < slot.own) {
+                let (name, wanted, own) = (&slot.name, wanted.as_millis(), slot.own.as_millis());
+                withheld.push(format!("{name} every {wanted} ms (it is asked every {own} ms here)"));
+            }
+            slot.interval = wanted.unwrap_or_default().max(slot.own);
+        }
+        let known: BTreeSet<&str> = self.slots.iter().map(|slot| &*slot.name).collect();
+        let unknown = intervals.keys().filter(|name| !known.contains(name.as_str()));
+        withheld.extend(unknown.map(|name| format!("`{name}`, which is no source of this agent")));
+        withheld
     }
 
     pub fn latest(&self) -> Latest {

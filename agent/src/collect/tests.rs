@@ -178,6 +178,7 @@ fn a_source_has_its_own_interval_and_its_failures_are_news_once() {
         slots: vec![Slot::here(Box::new(source))],
         pending: Readings::default(),
         latest: Latest::default(),
+        bpf_budget: Budget::default(),
         news: false,
     };
     let mut at = |second: i64, asks: u32, news: bool| {
@@ -197,6 +198,27 @@ fn a_source_has_its_own_interval_and_its_failures_are_news_once() {
     *fails.lock().unwrap() = false;
     at(75, 6, true);
     at(80, 7, false);
+}
+
+#[test]
+fn the_host_has_a_source_asked_less_often_but_never_more_often_than_the_node_permits() {
+    let mut collector = Collector {
+        node: NodeId::new("node-a"),
+        slots: vec![Slot::here(Box::new(Asked("load", Arc::default())))],
+        pending: Readings::default(),
+        latest: Latest::default(),
+        bpf_budget: Budget::default(),
+        news: false,
+    }
+    .at_intervals(&BTreeMap::from([("load".into(), Duration::from_secs(5))]));
+    let mut follow = |name: &str, seconds: u64| {
+        let withheld = collector.follow(&BTreeMap::from([(name.to_owned(), Duration::from_secs(seconds))]), 0.5);
+        (collector.slots[0].interval.as_secs(), withheld.join("; "))
+    };
+    assert_eq!(follow("load", 20), (20, String::new()));
+    assert_eq!(follow("load", 1), (5, "load every 1000 ms (it is asked every 5000 ms here)".into()));
+    assert_eq!(follow("nobody", 1), (5, "`nobody`, which is no source of this agent".into()));
+    assert_eq!(collector.bpf_budget.get(), 0.5);
 }
 
 /// One that counts how often it is asked.
@@ -221,6 +243,7 @@ fn under_pressure_what_is_cheap_to_lose_is_slowed_first_and_what_decisions_need_
         slots: sources.map(|(name, count)| Slot::here(Box::new(Asked(name, count.clone())))).collect(),
         pending: Readings::default(),
         latest: Latest::default(),
+        bpf_budget: Budget::default(),
         news: false,
     };
     let mut second = 0;

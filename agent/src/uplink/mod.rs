@@ -19,7 +19,11 @@ use aether_proto::v1;
 use ed25519_dalek::VerifyingKey;
 use link::{Pending, Request};
 use session::{Ending, Session};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -84,14 +88,76 @@ impl Limits {
     }
 }
 
+/// No interval of the host's is longer.
+const INTERVAL_MAXIMUM: Duration = Duration::from_secs(600);
+
 /// What the host wants of the collector, within what the configuration permits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wishes {
+    /// Of what the host wants; 0: it has said nothing.
+    pub version: u64,
     pub sample_interval: Duration,
     pub batch_interval: Duration,
     pub disabled_sources: BTreeSet<String>,
+    /// Of single sources; which of them there are, and how often they may be asked, the collector knows.
+    pub intervals: BTreeMap<String, Duration>,
+    /// The share of the time that processors are busy.
+    pub bpf_budget: f64,
+    /// What the host wants beyond what the configuration permits, in words.
+    pub withheld: Vec<String>,
     /// 0 none, 100 only what decisions need.
     pub pressure_percent: u32,
+}
+
+impl Wishes {
+    /// What the configuration gives: the host may ask for less, not for more.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            sample_interval: config.sample_interval,
+            batch_interval: config.batch_interval,
+            disabled_sources: config.disabled_sources.clone(),
+            bpf_budget: config.bpf_budget,
+            ..Self::default()
+        }
+    }
+
+    /// Takes what the host wants in place of what it wanted before.
+    fn take(&mut self, local: &Config, wanted: v1::AgentConfig) {
+        let v1::AgentConfig {
+            version,
+            sample_interval_ms,
+            batch_interval_ms,
+            disabled_sources,
+            intervals_ms,
+            bpf_budget_permille,
+            asked_for,
+        } = wanted;
+        let mut withheld = Vec::new();
+        let within = |ms: u32| Duration::from_millis(ms.into()).min(INTERVAL_MAXIMUM);
+        let mut at_least = |field: &str, ms: u32, own: Duration| {
+            if within(ms) < own && asked_for.iter().any(|asked| asked == field) {
+                withheld.push(format!("`{field}` of {ms} (this node permits {})", own.as_millis()));
+            }
+            within(ms).max(own)
+        };
+        let sample_interval = at_least("sample_interval_ms", sample_interval_ms, local.sample_interval);
+        let batch_interval = at_least("batch_interval_ms", batch_interval_ms, local.batch_interval);
+        let bpf_budget = bpf_budget_permille.map_or(local.bpf_budget, |permille| f64::from(permille) / 1_000.0);
+        if bpf_budget > local.bpf_budget {
+            let own = local.bpf_budget * 1_000.0;
+            withheld.push(format!("`bpf_budget_permille` of {:.0} (this node permits {own:.0})", bpf_budget * 1_000.0));
+        }
+        *self = Self {
+            version,
+            sample_interval,
+            batch_interval: batch_interval.max(sample_interval),
+            disabled_sources: local.disabled_sources.iter().cloned().chain(disabled_sources).collect(),
+            intervals: intervals_ms.into_iter().map(|(source, ms)| (source, within(ms))).collect(),
+            bpf_budget: bpf_budget.min(local.bpf_budget),
+            withheld,
+            pressure_percent: self.pressure_percent,
+        };
+    }
 }
 
 #[derive(Debug, Error)]
@@ -176,12 +242,7 @@ impl Uplink {
         let (requests_in, requests) = mpsc::channel(REQUESTS_MAXIMUM);
         let (limits, limits_out) = watch::channel(Limits::default());
         let (host_key, host_key_out) = watch::channel(pinned);
-        let (wishes, wishes_out) = watch::channel(Wishes {
-            sample_interval: config.sample_interval,
-            batch_interval: config.batch_interval,
-            disabled_sources: config.disabled_sources.clone(),
-            pressure_percent: 0,
-        });
+        let (wishes, wishes_out) = watch::channel(Wishes::of(&config));
         let (generation, generation_out) = watch::channel(None);
         let (lease, lease_out) = watch::channel(identity.lease);
         let (connected, connected_out) = watch::channel(false);

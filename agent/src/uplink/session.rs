@@ -1,6 +1,6 @@
 //! One stream to the host, from its hello to its end.
 
-use super::{Inbound, Incoming, Limits, Uplink, Wishes, hex};
+use super::{Inbound, Incoming, Limits, Uplink, hex};
 use crate::{
     blocking::blocking,
     clock::{self, Stopwatch},
@@ -245,22 +245,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The host may ask for less than the configuration gives, not for more.
     fn configure(&mut self, config: v1::AgentConfig) {
-        let v1::AgentConfig { version, sample_interval_ms, batch_interval_ms, disabled_sources } = config;
-        let local = &self.uplink.config;
-        let sample = Duration::from_millis(u64::from(sample_interval_ms).min(60_000)).max(local.sample_interval);
-        let batch = Duration::from_millis(u64::from(batch_interval_ms).min(60_000)).max(local.batch_interval);
-        let disabled = local.disabled_sources.iter().cloned().chain(disabled_sources).collect();
-        debug!(version, "the host's wishes");
-        self.uplink.wishes.send_modify(|wishes| {
-            let pressure_percent = wishes.pressure_percent;
-            *wishes = Wishes {
-                sample_interval: sample,
-                batch_interval: batch.max(sample),
-                disabled_sources: disabled,
-                pressure_percent,
-            };
+        debug!(version = config.version, "the host's wishes");
+        let local = self.uplink.config.clone();
+        self.uplink.wishes.send_if_modified(|wishes| {
+            let before = wishes.clone();
+            wishes.take(&local, config);
+            *wishes != before
         });
     }
 

@@ -10,6 +10,7 @@
 
 mod access;
 mod admin;
+mod agent_config;
 mod backtests;
 mod break_glass;
 mod breakers;

@@ -5,7 +5,7 @@ use super::view::{BundleInfo, Plugin, SlotNews, Slots, SubjectRisk};
 use crate::{
     control::{Ask, NotAsked},
     drills::Drills,
-    fabric::{Cordon, NodeView, NotReplayed, Replayed},
+    fabric::{Configured, Cordon, NodeView, NotReplayed, Replayed},
     plugins::{self, Added, By, Deed as SlotDeed, backtest::Backtests, replay::Replays},
     snapshots::Desk,
     store::dead_letters::DeadLetter,
@@ -131,6 +131,14 @@ pub trait Plane: Send + Sync + 'static {
         _act: Act,
     ) -> Result<bool, crate::store::Error> {
         Ok(false)
+    }
+    /// What people want of agents' telemetry.
+    fn agent_configs(&self) -> Vec<Configured> {
+        vec![]
+    }
+    /// Returns once it is on disk, in the audit, and on its way to the agents; with the version that it got.
+    async fn configure_agents(&self, word: Configured, _act: Act) -> Result<Configured, crate::store::Error> {
+        Ok(word)
     }
     /// Opens an incident for what a person asks for. Returns once it is in its journal and in the audit.
     async fn request(&self, ask: Ask) -> Result<IncidentId, NotAsked> {

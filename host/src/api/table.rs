@@ -1,8 +1,8 @@
 //! The one table of endpoints with the rank each needs.
 
 use super::{
-    App, access, admin, backtests, break_glass, breakers, cordons, dead_letters, drills, events, exports, fleet, gates,
-    incidents, plugins, registry, requests, session, signals, slots, snapshots,
+    App, access, admin, agent_config, backtests, break_glass, breakers, cordons, dead_letters, drills, events, exports,
+    fleet, gates, incidents, plugins, registry, requests, session, signals, slots, snapshots,
 };
 use aether_core::incident::Rank;
 use axum::{Router, middleware};
@@ -37,6 +37,8 @@ fn table() -> Vec<(Access, UtoipaMethodRouter<App>)> {
         (Needs(Viewer), routes!(fleet::node)),
         (Needs(Operator), routes!(cordons::cordon)),
         (Needs(Operator), routes!(cordons::uncordon)),
+        (Needs(Viewer), routes!(agent_config::list)),
+        (Needs(Operator), routes!(agent_config::configure)),
         (Needs(Viewer), routes!(fleet::verbs)),
         (Needs(Viewer), routes!(fleet::node_series)),
         (Needs(Viewer), routes!(fleet::workloads)),

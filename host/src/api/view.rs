@@ -9,7 +9,7 @@ pub use slots::{
     SlotNews, SlotStatus, Slots,
 };
 
-use crate::fabric::WorkloadState;
+use crate::fabric::{Collection, WorkloadState};
 use crate::plugins::registry;
 use crate::store::{IncidentSummary, audit, break_glass::BreakGlass, dead_letters::DeadLetter, drills::Drill, tokens};
 use aether_core::{
@@ -384,6 +384,20 @@ pub struct ResetBreaker {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CordonWord {
+    pub reason: String,
+}
+
+/// What agents are to collect from now on.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigureAgents {
+    /// One node's agent; absent: all that have no word of their own.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Absent: what was wanted before is taken back.
+    #[serde(default)]
+    pub collection: Option<Collection>,
+    /// It stays in the audit.
     pub reason: String,
 }
 

@@ -5,8 +5,8 @@ use super::{
     say, show,
 };
 use crate::{
-    api::view::{CordonWord, Status, SubjectRisk},
-    fabric::{Cordon, NodeView},
+    api::view::{ConfigureAgents, CordonWord, Status, SubjectRisk},
+    fabric::{Collection, Configured, Cordon, NodeView},
 };
 use aether_core::{catalogue::fact, subject::SubjectRef};
 use clap::{Args, Subcommand};
@@ -31,6 +31,9 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Have agents collect otherwise, at once: all of them, or one node's. What is not given stays as the host and the
+    /// node have it, and an agent never does more than its own file permits.
+    Configure(Configure),
     /// Lift a person's cordon. A drain by a plan is not lifted by it.
     Uncordon {
         node: String,
@@ -38,6 +41,38 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+}
+
+#[derive(Debug, Args)]
+struct Configure {
+    /// The node; without it, all that have no word of their own.
+    node: Option<String>,
+    /// Sample this often, in milliseconds: 100 to 600,000.
+    #[arg(long, value_name = "MS")]
+    sample_interval: Option<u32>,
+    /// Send a batch this often, in milliseconds: 100 to 600,000.
+    #[arg(long, value_name = "MS")]
+    batch_interval: Option<u32>,
+    /// Switch a source off, or a group of them; may be given again. docs/metrics.md has them all.
+    #[arg(long, value_name = "SOURCE")]
+    disable: Vec<String>,
+    /// Sample one source this often, such as `perf=5000`; may be given again.
+    #[arg(long, value_name = "SOURCE=MS", value_parser = interval)]
+    interval: Vec<(String, u32)>,
+    /// What all eBPF sources together may take of the time that processors are busy, in thousandths.
+    #[arg(long, value_name = "PERMILLE")]
+    bpf_budget: Option<u32>,
+    /// Take back what was wanted before.
+    #[arg(long, conflicts_with_all = ["sample_interval", "batch_interval", "disable", "interval", "bpf_budget"])]
+    clear: bool,
+    /// It stays in the audit.
+    #[arg(long)]
+    reason: String,
+}
+
+fn interval(text: &str) -> Result<(String, u32), String> {
+    let (source, ms) = text.split_once('=').ok_or("it is SOURCE=MS, such as `perf=5000`")?;
+    Ok((source.to_owned(), ms.parse().map_err(|_| format!("`{ms}` is no number of milliseconds"))?))
 }
 
 pub(super) async fn status(client: &Client, json: bool) -> anyhow::Result<()> {
@@ -76,6 +111,7 @@ pub(super) async fn run(nodes: Nodes, client: &Client, json: bool) -> anyhow::Re
         None => list(client, json).await,
         Some(Command::Show { node }) => one(client, &node, json).await,
         Some(Command::Cordon { node, reason }) => cordon(client, &node, reason, "cordon", json).await,
+        Some(Command::Configure(wanted)) => configure(client, wanted, json).await,
         Some(Command::Uncordon { node, reason }) => cordon(client, &node, reason, "uncordon", json).await,
     }
 }
@@ -127,6 +163,64 @@ async fn cordon(client: &Client, node: &str, reason: String, deed: &str, json: b
     Ok(())
 }
 
+async fn configure(client: &Client, wanted: Configure, json: bool) -> anyhow::Result<()> {
+    let Configure { node, sample_interval, batch_interval, disable, interval, bpf_budget, clear, reason } = wanted;
+    let collection = Collection {
+        sample_interval_ms: sample_interval,
+        batch_interval_ms: batch_interval,
+        disabled_sources: disable.into_iter().collect(),
+        intervals_ms: interval.into_iter().collect(),
+        bpf_budget_permille: bpf_budget,
+    };
+    if !clear && collection == Collection::default() {
+        anyhow::bail!("nothing is wanted: name an interval, a source or a budget, or take back with --clear");
+    }
+    let body = ConfigureAgents { node, collection: (!clear).then_some(collection), reason };
+    let word: Configured = client.post("agent-config", &body).await?;
+    if json {
+        return show::json(&word);
+    }
+    let whose = word.node.as_ref().map_or("every agent without a word of its own".into(), |node| node.to_string());
+    say(&match &word.collection {
+        Some(collection) => format!(
+            "Version {} for {whose}: {}. `aether nodes show` tells what an agent follows.",
+            word.version,
+            wants(collection)
+        ),
+        None => format!("Version {}: nothing is wanted of {whose} any more.", word.version),
+    });
+    Ok(())
+}
+
+/// In a few words.
+fn wants(collection: &Collection) -> String {
+    let Collection { sample_interval_ms, batch_interval_ms, disabled_sources, intervals_ms, bpf_budget_permille } =
+        collection;
+    let mut words = Vec::new();
+    words.extend(sample_interval_ms.map(|ms| format!("sample every {ms} ms")));
+    words.extend(batch_interval_ms.map(|ms| format!("send every {ms} ms")));
+    words.extend(intervals_ms.iter().map(|(source, ms)| format!("{source} every {ms} ms")));
+    words.extend(disabled_sources.iter().map(|source| format!("{source} off")));
+    words.extend(bpf_budget_permille.map(|permille| format!("eBPF within {permille} thousandths")));
+    words.join(", ")
+}
+
+/// What people want of a node's telemetry, and what its agent makes of it; none if nobody wants anything.
+fn collection(node: &NodeView, words: &[Configured]) -> Option<String> {
+    let word = [Some(&node.id), None].into_iter().find_map(|of| words.iter().find(|word| word.node.as_ref() == of))?;
+    let wanted = wants(word.collection.as_ref()?);
+    let whose = if word.node.is_some() { "" } else { " of the fleet" };
+    let followed = node.facts.get(fact::CONFIG_VERSION).and_then(|version| version.parse::<u64>().ok());
+    let stands = match followed {
+        Some(followed) if followed >= word.version => match node.facts.get(fact::CONFIG_WITHHELD) {
+            None => "its agent follows".to_owned(),
+            Some(withheld) => format!("its agent follows, but for {withheld}"),
+        },
+        _ => "its agent has not said yet that it follows".to_owned(),
+    };
+    Some(format!("{} {}{whose} wants {wanted}: {}; {stands}", word.name, show::ago(Some(word.at)), word.reason))
+}
+
 /// Why a node takes no work, if it does not.
 fn closed(node: &NodeView) -> Option<String> {
     let person =
@@ -168,6 +262,9 @@ async fn one(client: &Client, node: &str, json: bool) -> anyhow::Result<()> {
     }
     if let Some(why) = closed(&node) {
         say(&format!("takes no work, {why}"));
+    }
+    if let Some(collection) = collection(&node, &client.get::<Vec<Configured>>("agent-config").await?) {
+        say(&format!("telemetry {collection}"));
     }
     say(&format!("agent {}\n", node.software_version));
     let rows: Vec<_> = node

@@ -4,7 +4,9 @@
 //! and serves that same node again until it expires, so that a `Welcome` that got lost is no dead end.
 
 use super::{
-    Inner, convert, counters,
+    Inner,
+    collection::Collections,
+    convert, counters,
     outgoing::Outgoing,
     registry::{Live, NotClaimed, Pulse, Report},
 };
@@ -21,7 +23,7 @@ use aether_proto::{
     v1::{self, credentials, principal},
 };
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 const CREDENTIAL_PREFIX: &str = "aether-node-";
@@ -78,6 +80,8 @@ pub(crate) struct Admitted {
     pub(crate) end: CancellationToken,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) pushed_aside: bool,
+    /// As far as `welcome` tells of them.
+    pub(crate) collections: watch::Receiver<Collections>,
     pub(crate) welcome: v1::Welcome,
 }
 
@@ -218,6 +222,7 @@ pub(crate) async fn admit(
             error => Refusal::store(&error),
         });
     }
+    let mut collections = fabric.collections.subscribe();
     let welcome = v1::Welcome {
         session_id: session.clone(),
         protocol_version: (*version).to_owned(),
@@ -231,17 +236,12 @@ pub(crate) async fn admit(
             chunks_in_flight: fabric.settings.chunks_in_flight,
             chunk_bytes: u32::try_from(CHUNK_BYTES).unwrap_or(u32::MAX),
         }),
-        agent_config: Some(v1::AgentConfig {
-            version: 1,
-            sample_interval_ms: fabric.settings.sample_interval_ms,
-            batch_interval_ms: fabric.settings.batch_interval_ms,
-            disabled_sources: vec![],
-        }),
+        agent_config: Some(collections.borrow_and_update().of(&node, &fabric.settings)),
         telemetry_ack: fabric.recorder.safe(&node).borrow().map(super::session::ack),
         lease: fabric.store.lease(),
         telemetry_schema: aether_proto::telemetry::SCHEMA_ID,
     };
-    Ok(Admitted { node, session, end, pulse, pushed_aside, welcome })
+    Ok(Admitted { node, session, end, pulse, pushed_aside, collections, welcome })
 }
 
 async fn prove(

@@ -8,6 +8,7 @@
 //! Of the typed principals of the contract, node agents are served; the others are refused by name.
 
 mod admission;
+mod collection;
 mod convert;
 mod counters;
 mod dead_letters;
@@ -19,6 +20,7 @@ mod snapshots;
 mod telemetry;
 mod view;
 
+pub use collection::{Collection, Configured};
 pub use dead_letters::{NotReplayed, Replayed};
 pub use settings::{OutOfRange, Settings};
 pub use view::{Asleep, CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView};
@@ -41,6 +43,7 @@ use aether_core::{
 };
 use aether_proto::v1::{self, fabric_server::FabricServer, server_frame::Payload};
 use aether_recorder::Recorder;
+use collection::Collections;
 use ed25519_dalek::{Signature, Signer, SigningKey};
 pub use outgoing::Frames;
 use outgoing::Outgoing;
@@ -52,7 +55,7 @@ use std::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
@@ -193,6 +196,8 @@ pub(crate) struct Inner {
     left: Notify,
     /// A snapshot is whole.
     snapshot_stored: Notify,
+    /// What agents are told to collect; each session watches it.
+    collections: watch::Sender<Collections>,
     /// Who waits for the end of an order that belongs to no incident.
     watched: Mutex<BTreeMap<IdempotencyKey, oneshot::Sender<FabricEvent>>>,
 }
@@ -285,6 +290,7 @@ impl Fabric {
         settings.check()?;
         let rows = store.registered_nodes::<Report>().await?;
         let cordons = store.cordons().await?;
+        let collections = store.agent_configs().await?.into_iter().collect();
         let dispatched = store.dispatched(clock::now().minus_ms(DISPATCHED_MS)).await?;
         let (events, receiver) = mpsc::channel(settings.events);
         let inner = Arc::new(Inner {
@@ -299,6 +305,7 @@ impl Fabric {
             tasks: TaskTracker::new(),
             left: Notify::new(),
             snapshot_stored: Notify::new(),
+            collections: watch::Sender::new(collections),
             watched: Mutex::default(),
         });
         Ok((Self { inner: inner.clone() }, Events { receiver, fabric: inner }))
@@ -368,6 +375,18 @@ impl Fabric {
             self.inner.registry().set_cordon(node, cordon);
         }
         Ok(changed)
+    }
+
+    /// What people want of agents' telemetry now.
+    pub fn agent_configs(&self) -> Vec<Configured> {
+        self.inner.collections.borrow().in_force()
+    }
+
+    /// Has agents collect otherwise. Returns once it is on disk and in the audit; every session tells its agent then.
+    pub async fn configure_agents(&self, word: Configured, act: Act) -> Result<Configured, store::Error> {
+        let word = self.inner.store.configure_agents(word, act).await?;
+        self.inner.collections.send_modify(|all| all.put(word.clone()));
+        Ok(word)
     }
 
     fn view(&self, registry: &Registry, node: &registry::Node) -> NodeView {

@@ -7,6 +7,7 @@
 use super::{
     FabricEvent, Inner,
     admission::{Admitted, Refusal, admit},
+    collection::Collections,
     convert::{self, shown},
     counters,
     outgoing::Outgoing,
@@ -135,7 +136,7 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: impl Inbound, outgoing:
             return;
         }
     };
-    let Admitted { node, session: id, end, pulse, pushed_aside, welcome } = admitted;
+    let Admitted { node, session: id, end, pulse, pushed_aside, collections, welcome } = admitted;
     let span = tracing::info_span!("fabric.session", node.id = %node, session.id = %id);
     let work = async {
         if outgoing.try_send(Payload::Welcome(welcome).into()).is_err() {
@@ -160,6 +161,7 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: impl Inbound, outgoing:
         let session = Session {
             intake: Intake::new(node.clone(), &fabric.settings),
             safe: fabric.recorder.safe(&node),
+            collections,
             node: node.clone(),
             id: id.clone(),
             pulse,
@@ -222,6 +224,7 @@ struct Session {
     outgoing: mpsc::Sender<Outgoing>,
     intake: Intake,
     safe: watch::Receiver<Option<Position>>,
+    collections: watch::Receiver<Collections>,
     /// The sequence of the next frame.
     expected: u64,
     /// The epoch that the agent's spool sends; positions of others mean nothing to it.
@@ -262,6 +265,10 @@ impl Session {
                     Ok(()) => self.acknowledge().await,
                     Err(_) => Err(End::Stopping),
                 },
+                Ok(()) = self.collections.changed() => {
+                    let config = self.collections.borrow_and_update().of(&self.node, &self.fabric.settings);
+                    self.send(Payload::AgentConfig(config)).await
+                }
                 () = sleep_until(beat) => {
                     beat = Instant::now() + heartbeat;
                     self.send(Payload::Heartbeat(v1::Heartbeat {})).await

@@ -9,7 +9,7 @@ use crate::{
     },
     control::{self, Ask, Control, NotAsked, NotTaken},
     drills::Drills,
-    fabric::{Cordon, Fabric, NodeView, NotReplayed, Replayed},
+    fabric::{Configured, Cordon, Fabric, NodeView, NotReplayed, Replayed},
     plugins::{self, Added, By, Deed as SlotDeed, Generation, Live, Slots, Standing},
     snapshots::Desk,
     store::{self, Store, dead_letters::DeadLetter},
@@ -155,6 +155,14 @@ impl Plane for Running {
         act: Act,
     ) -> Result<bool, store::Error> {
         self.fabric.set_cordon(node, cordon, at, act).await
+    }
+
+    fn agent_configs(&self) -> Vec<Configured> {
+        self.fabric.agent_configs()
+    }
+
+    async fn configure_agents(&self, word: Configured, act: Act) -> Result<Configured, store::Error> {
+        self.fabric.configure_agents(word, act).await
     }
 
     async fn request(&self, ask: Ask) -> Result<IncidentId, NotAsked> {

@@ -3,6 +3,7 @@
 //! Writes are committed and synced (`synchronous = FULL`, WAL) before a method returns: whoever got an `Ok` may tell
 //! others. Telemetry never comes here; it goes to the recorder.
 
+mod agent_configs;
 pub mod audit;
 mod backtests;
 pub mod break_glass;

@@ -337,11 +337,22 @@ impl Fleet {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The incident of the drill, once it is in one of `phases`.
+    /// Those that a test brings about, newest first. The agents are real: what the tests beside it do to this machine is
+    /// found as well, as trouble of the node's own.
+    pub(crate) async fn incidents(&self) -> Vec<Value> {
+        let mut page = self.get("/api/v1/incidents").await;
+        let Value::Array(mut incidents) = page["incidents"].take() else { return vec![] };
+        incidents.retain(|incident| {
+            let cause = incident["shape"]["cause"].as_str().unwrap();
+            !["host.", "gpu.", "anomaly.", "model."].iter().any(|of_the_machine| cause.starts_with(of_the_machine))
+        });
+        incidents
+    }
+
+    /// The newest incident, once it is in one of `phases`.
     pub(crate) async fn incident_in(&self, phases: &[&str]) -> Value {
         self.until(&format!("an incident in one of {phases:?}"), async |fleet| {
-            let page = fleet.get("/api/v1/incidents").await;
-            let incident = page["incidents"].as_array()?.first()?.clone();
+            let incident = fleet.incidents().await.into_iter().next()?;
             phases.contains(&incident["phase"].as_str()?).then_some(incident)
         })
         .await

@@ -9,7 +9,7 @@
 //! a short program: it is taken off again, as long as the same clock takes here. The way to a program (20 ns or so) is
 //! not in the figure.
 
-use super::{Missing, Sink, Source};
+use super::{Budget, Missing, Sink, Source};
 use crate::clock;
 use aether_core::{metric, time::Time};
 use aya::sys::{Stats, enable_stats};
@@ -114,7 +114,7 @@ impl Board {
 /// The source that tells the cost, and keeps it within the budget. It stands after all whose cost it tells.
 pub(super) struct Cost {
     board: Board,
-    budget: f64,
+    budget: Budget,
     next: Option<Time>,
     window: Option<Window>,
     over: u32,
@@ -128,7 +128,7 @@ struct Window {
 }
 
 impl Cost {
-    pub(super) fn of(board: Board, budget: f64) -> Self {
+    pub(super) fn of(board: Board, budget: Budget) -> Self {
         Self { board, budget, next: None, window: None, over: 0 }
     }
 
@@ -151,11 +151,12 @@ impl Cost {
         for (&source, share) in &shares {
             into.node(metric::BPF_COST, "1", &[("source", source)], *share);
         }
-        let over = shares.values().sum::<f64>() > self.budget;
+        let budget = self.budget.get();
+        let over = shares.values().sum::<f64>() > budget;
         self.over = if over { self.over + 1 } else { 0 };
         if self.over >= WINDOWS_OVER {
             self.over = 0;
-            self.board.evict(&shares, self.budget, into.at);
+            self.board.evict(&shares, budget, into.at);
         }
         Ok(())
     }

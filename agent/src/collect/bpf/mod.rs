@@ -24,7 +24,7 @@ mod record;
 mod scheduler;
 mod tcp;
 
-use super::{Missing, Sink, Source};
+use super::{Budget, Missing, Sink, Source};
 use crate::{
     act::control::cgroup::{Cgroups, Kind},
     clock,
@@ -52,7 +52,7 @@ const RECORDS_MAXIMUM: usize = 4_096;
 
 /// The sources, in the order in which they are to be sampled. `budget` is the share of the time that processors are busy
 /// that all of them may cost.
-pub(super) fn sources(registry: &Arc<Registry>, cgroups: &Cgroups, budget: f64) -> Vec<Box<dyn Source>> {
+pub(super) fn sources(registry: &Arc<Registry>, cgroups: &Cgroups, budget: Budget) -> Vec<Box<dyn Source>> {
     let board = cost::Board::default();
     let places = |kind| Places::of(cgroups.clone(), registry.clone(), kind);
     vec![

@@ -68,6 +68,10 @@ pub mod fact {
     pub const GPU: &str = "gpu.";
     /// Why the node takes no new work, as far as Aether itself asked for it.
     pub const DRAINED: &str = "node.drained";
+    /// The version of what the host wants of the agent's telemetry, as far as the agent has taken it.
+    pub const CONFIG_VERSION: &str = "config.version";
+    /// What of that the agent's own file does not permit, or what it does not know.
+    pub const CONFIG_WITHHELD: &str = "config.withheld";
     /// The address of a network card that is armed for Wake-on-LAN, such as `02:00:5e:10:00:01`.
     pub const WAKE_MAC: &str = "node.wake.mac";
     /// The IPv4 network that this card is on, such as `192.0.2.0/24`.
