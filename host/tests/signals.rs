@@ -187,7 +187,7 @@ async fn what_people_want_collected_is_followed_at_once_within_what_the_node_per
 
     let body = serde_json::json!({ "collection": { "sample_interval_ms": 1 }, "reason": "too often" });
     let (status, problem) = fleet.try_post("/api/v1/agent-config", body).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST, "{problem}");
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("100 to 600,000"), "{problem}");
     let body = serde_json::json!({ "node": "node-z", "reason": "who is it" });
     assert_eq!(fleet.try_post("/api/v1/agent-config", body).await.0, StatusCode::NOT_FOUND);

@@ -4,6 +4,27 @@
  */
 
 export interface paths {
+    "/api/v1/agent-config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What people want of agents' telemetry now: of the fleet, and of nodes that have their own. */
+        get: operations["listAgentConfig"];
+        put?: never;
+        /**
+         * Have agents collect otherwise, at once: all of them, or one node's. Each follows within what its own configuration
+         *     permits, and says what it did not.
+         */
+        post: operations["configureAgents"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/assets": {
         parameters: {
             query?: never;
@@ -2025,6 +2046,39 @@ export interface components {
             bytes: number;
             why: components["schemas"]["Why"];
         };
+        /** @description What is wanted of an agent's telemetry. What is left out stays as the host's and the node's configurations have it. */
+        Collection: {
+            /**
+             * Format: int32
+             * @description Between two samples of all that have no longer interval of their own; 100 ms to 10 min.
+             * @default null
+             */
+            sample_interval_ms: number | null;
+            /**
+             * Format: int32
+             * @description Between two batches; 100 ms to 10 min.
+             * @default null
+             */
+            batch_interval_ms: number | null;
+            /**
+             * @description Sources, and groups of them, that are switched off.
+             * @default []
+             */
+            disabled_sources: string[];
+            /**
+             * @description Of single sources; 100 ms to 10 min.
+             * @default {}
+             */
+            intervals_ms: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int32
+             * @description What all eBPF sources together may take of the time that processors are busy, in thousandths; 0 to 1,000.
+             * @default null
+             */
+            bpf_budget_permille: number | null;
+        };
         /**
          * @description One series on a grid: `values[i]` is at `start + i * step_ms`. NaN means that nothing was sampled there
          *     (`null` in JSON).
@@ -2093,6 +2147,28 @@ export interface components {
             maximum?: number | null;
             /** Format: int64 */
             fresh_within_ms: number;
+        };
+        /** @description What agents are to collect from now on. */
+        ConfigureAgents: {
+            /** @description One node's agent; absent: all that have no word of their own. */
+            node?: string | null;
+            collection?: components["schemas"]["Collection"] | null;
+            /** @description It stays in the audit. */
+            reason: string;
+        };
+        /** @description What a person wanted last of the fleet, or of one node. */
+        Configured: {
+            /**
+             * Format: int64
+             * @description Rises with each change of any.
+             */
+            version: number;
+            node?: components["schemas"]["NodeId"] | null;
+            collection?: components["schemas"]["Collection"] | null;
+            by: components["schemas"]["PrincipalId"];
+            name: string;
+            at: components["schemas"]["Time"];
+            reason: string;
         };
         Contribution: {
             /**
@@ -4181,12 +4257,15 @@ export type ChunkRef = components['schemas']['ChunkRef'];
 export type ClassDemand = components['schemas']['ClassDemand'];
 export type CollectGarbage = components['schemas']['CollectGarbage'];
 export type Collected = components['schemas']['Collected'];
+export type Collection = components['schemas']['Collection'];
 export type Column = components['schemas']['Column'];
 export type CombiningRule = components['schemas']['CombiningRule'];
 export type Compensation = components['schemas']['Compensation'];
 export type ComponentQuarantine = components['schemas']['ComponentQuarantine'];
 export type ComponentRecord = components['schemas']['ComponentRecord'];
 export type Condition = components['schemas']['Condition'];
+export type ConfigureAgents = components['schemas']['ConfigureAgents'];
+export type Configured = components['schemas']['Configured'];
 export type Contribution = components['schemas']['Contribution'];
 export type Cordon = components['schemas']['Cordon'];
 export type CordonWord = components['schemas']['CordonWord'];
@@ -4378,6 +4457,66 @@ export type WorkloadState = components['schemas']['WorkloadState'];
 export type WorkloadView = components['schemas']['WorkloadView'];
 export type $defs = Record<string, never>;
 export interface operations {
+    listAgentConfig: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Configured"][];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    configureAgents: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ConfigureAgents"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Configured"];
+                };
+            };
+            /** @description A problem */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listAssets: {
         parameters: {
             query?: never;
