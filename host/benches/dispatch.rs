@@ -191,6 +191,7 @@ async fn main() {
         })
         .await;
     let mut waits = Vec::new();
+    let mut stages: [Vec<i64>; 3] = Default::default();
     for finding in 0..findings {
         let node = name(finding * nodes / findings);
         let notices = json!([{ "kind": "rebalance" }]);
@@ -205,9 +206,24 @@ async fn main() {
         let page = fleet.get("/api/v1/incidents?limit=1").await;
         let incident = &page["incidents"][0];
         assert_eq!(incident["shape"]["subject"]["id"], node, "{incident:#}");
-        waits.push(order.at.0 - incident["opened_at"].as_i64().unwrap());
+        let opened = incident["opened_at"].as_i64().unwrap();
+        waits.push(order.at.0 - opened);
+        let story = fleet.incident(incident["id"].as_str().unwrap()).await;
+        let mut before = opened;
+        for (stage, kind) in stages.iter_mut().zip(["remediation_proposal", "execution_plan", "order"]) {
+            let artifacts = story["artifacts"].as_array().unwrap();
+            let recorded = artifacts.iter().find(|artifact| artifact["body"]["kind"] == kind);
+            let at = recorded.map_or(order.at.0, |artifact| artifact["at"].as_i64().unwrap());
+            stage.push(at - before);
+            before = at;
+        }
     }
     waits.sort_unstable();
+    println!("of that, ms:        median       p99");
+    for (stage, name) in stages.iter_mut().zip(["to the proposal", "to the judgement", "to the order"]) {
+        stage.sort_unstable();
+        println!("{name:<16}  {:>8}  {:>8}", percentile(stage, 0.5), percentile(stage, 0.99));
+    }
     let (median, p99, longest) = (percentile(&waits, 0.5), percentile(&waits, 0.99), waits[waits.len() - 1]);
     println!("finding to order in the agent's hands, {nodes} nodes live, {findings} findings, ms:");
     println!("{:>8}  {:>8}  {:>8}  {:>8}", "median", "p99", "longest", "bar p99");

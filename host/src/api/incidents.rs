@@ -8,7 +8,7 @@ use super::{
 use crate::{
     auth::Principal,
     clock,
-    store::{IncidentSummary, audit::ActOutcome},
+    store::{Story, audit::ActOutcome},
 };
 use aether_core::{
     artifact::{Artifact, Body as ArtifactBody, verify_chain},
@@ -59,9 +59,8 @@ pub(super) async fn incidents(
 #[utoipa::path(get, path = "/incidents/{id}", tag = "incidents", operation_id = "getIncident", params(("id" = String, Path)),
     responses((status = 200, body = IncidentDetail), (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn incident(State(app): State<App>, Id(id): Id) -> Result<Json<IncidentDetail>, Error> {
-    let (summary, incident) = app.incident(&IncidentId(id)).await?;
-    let artifacts = app.store().artifacts(&summary.id).await?;
-    let forecast = foretold(&app.store().journal(&summary.id).await?, &incident);
+    let (Story { summary, journal, artifacts }, incident) = app.incident(&IncidentId(id)).await?;
+    let forecast = foretold(&journal, &incident);
     let chain = verify_chain(&artifacts);
     Ok(Json(IncidentDetail {
         incident: summary,
@@ -109,19 +108,17 @@ fn foretold(journal: &[(Time, Event)], incident: &Incident) -> Option<ForecastVi
 
 impl App {
     /// An incident as its journal tells it.
-    async fn incident(&self, id: &IncidentId) -> Result<(IncidentSummary, Incident), Error> {
+    async fn incident(&self, id: &IncidentId) -> Result<(Story, Incident), Error> {
         let missing = || Error::NotFound { what: "incident", id: id.0.clone() };
-        let summary = self.store().incident(id).await?.ok_or_else(missing)?;
-        let journal = self.store().journal(id).await?;
-        let incident = Incident::fold(journal.iter().map(|(at, event)| (*at, event))).ok_or_else(missing)?;
-        Ok((summary, incident))
+        let story = self.store().story(id).await?.ok_or_else(missing)?;
+        let incident = Incident::fold(story.journal.iter().map(|(at, event)| (*at, event))).ok_or_else(missing)?;
+        Ok((story, incident))
     }
 
     async fn plan(&self, hash: &PlanHash) -> Result<PlanDetail, Error> {
         let missing = || Error::NotFound { what: "plan", id: hash.0.clone() };
         let (plan, id) = self.store().plan(hash).await?.ok_or_else(missing)?;
-        let (summary, incident) = self.incident(&id).await?;
-        let artifacts = self.store().artifacts(&id).await?;
+        let (Story { summary, artifacts, .. }, incident) = self.incident(&id).await?;
         let (blast, reasons) = judged(&artifacts, hash);
         let mine = incident.hash.as_ref() == Some(hash);
         let approve_by = match &incident.phase {
@@ -275,7 +272,7 @@ impl App {
             });
         }
         // What was taken is in the audit already, by the very transaction that took it.
-        let (summary, incident) = self.incident(&incident).await?;
+        let (Story { summary, .. }, incident) = self.incident(&incident).await?;
         Ok(Decided { plan: hash, incident: summary, phase: incident.phase, approvals: incident.approvals })
     }
 }

@@ -341,6 +341,11 @@ impl Control {
                     }
                 }
             }
+            let presses = matches!(live.incident.phase, Phase::Planning | Phase::Gating);
+            self.0.pressing.send_if_modified(|pressing| match presses {
+                true => pressing.insert(live.incident.id.clone()),
+                false => pressing.remove(&live.incident.id),
+            });
         })
     }
 

@@ -48,6 +48,7 @@ use std::{
     time::Duration,
 };
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How the driver paces itself, and the safety rules that it hands to the core.
@@ -148,6 +149,8 @@ struct Inner {
     guard: Mutex<Guard>,
     breakers: Mutex<Breakers>,
     live: RwLock<BTreeMap<IncidentId, Arc<tokio::sync::Mutex<Live>>>>,
+    /// Incidents that nobody but the host holds up: what is to be done is being worked out, or judged, or sent.
+    pressing: watch::Sender<BTreeSet<IncidentId>>,
     risks: Risks,
     teller: Teller,
     tasks: TaskTracker,
@@ -214,6 +217,7 @@ impl Control {
             guard: Mutex::new(guard),
             breakers: Mutex::new(breakers),
             live: RwLock::new(live),
+            pressing: watch::Sender::default(),
             risks: Risks::default(),
             teller: Teller::new(now),
             tasks: tasks.clone(),

@@ -16,16 +16,24 @@ use aether_core::{
     subject::{Subject, SubjectKind},
     time::Time,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::{Instant, timeout};
 
 /// Attribute of signals that belong to a drill; its value is the drill's name.
 pub(super) const DRILL: &str = "drill";
+/// Of each tick, scoring waits for this part at most until what is pressing is done.
+const GIVES_WAY: u32 = 2;
 /// Events of one opening that are kept in its summary.
 const SUMMARY_EVENTS_MAXIMUM: usize = 20;
 
 impl Control {
     pub(super) async fn score_nodes(&self) {
+        let mut patience = Duration::from_millis(self.0.settings.tick_ms) / GIVES_WAY;
         for node in self.0.fabric.nodes() {
+            patience = self.give_way(patience).await;
             if self.0.stop.is_cancelled() {
                 return;
             }
@@ -49,6 +57,19 @@ impl Control {
                 self.score(&node, &subject, &*panel, now).await;
             }
         }
+    }
+
+    /// What was found goes before looking for more: waits while something presses, for `patience` at most; gives what is
+    /// left of that.
+    async fn give_way(&self, patience: Duration) -> Duration {
+        if self.0.pressing.borrow().is_empty() {
+            return patience;
+        }
+        let begun = Instant::now();
+        let mut pressing = self.0.pressing.subscribe();
+        // Whether it ended or took too long, scoring goes on.
+        drop(timeout(patience, pressing.wait_for(BTreeSet::is_empty)).await);
+        patience.saturating_sub(begun.elapsed())
     }
 
     async fn score(&self, node: &NodeView, subject: &Subject, panel: &dyn Panel, now: Time) {

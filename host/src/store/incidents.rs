@@ -13,7 +13,7 @@ use aether_core::{
     time::Time,
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 use utoipa::ToSchema;
 
 /// An incident in a list.
@@ -32,6 +32,14 @@ pub struct IncidentSummary {
     /// The plan that waits or ran.
     pub plan: Option<PlanHash>,
     pub updated_at: Time,
+}
+
+/// An incident with all that is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Story {
+    pub summary: IncidentSummary,
+    pub journal: Vec<(Time, Event)>,
+    pub artifacts: Vec<Artifact>,
 }
 
 /// What the ledger holds of one step.
@@ -208,13 +216,22 @@ impl Store {
     }
 
     pub async fn journal(&self, id: &IncidentId) -> Result<Vec<(Time, Event)>, Error> {
-        let rows = sqlx::query("SELECT at, event FROM journal WHERE incident_id = ? ORDER BY number")
-            .bind(id.as_str())
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter()
-            .map(|row| Ok((Time(row.try_get("at")?), from_json("journal event", row.try_get("event")?)?)))
-            .collect()
+        journal(&mut *self.pool.acquire().await?, id).await
+    }
+
+    /// All that is told of an incident, as of one moment: what is committed while it is read is in none of it.
+    pub async fn story(&self, id: &IncidentId) -> Result<Option<Story>, Error> {
+        let mut tx = self.pool.begin().await?;
+        let row =
+            sqlx::query("SELECT * FROM incidents WHERE id = ?").bind(id.as_str()).fetch_optional(&mut *tx).await?;
+        let Some(row) = row else { return Ok(None) };
+        let story = Story {
+            summary: summary(&row)?,
+            journal: journal(&mut tx, id).await?,
+            artifacts: artifacts(&mut tx, id).await?,
+        };
+        tx.rollback().await?;
+        Ok(Some(story))
     }
 
     /// Newest first. `open`: only open or only closed ones. `before`: opened before this time.
@@ -245,11 +262,7 @@ impl Store {
     }
 
     pub async fn artifacts(&self, id: &IncidentId) -> Result<Vec<Artifact>, Error> {
-        let rows = sqlx::query("SELECT body FROM artifacts WHERE incident_id = ? ORDER BY number")
-            .bind(id.as_str())
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(|row| from_json("artifact", row.try_get("body")?)).collect()
+        artifacts(&mut *self.pool.acquire().await?, id).await
     }
 
     /// A plan and the newest incident that it belongs to.
@@ -500,6 +513,22 @@ async fn update_ledger(tx: &mut Transaction<'_, Sqlite>, event: &Event) -> Resul
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+async fn journal(connection: &mut SqliteConnection, id: &IncidentId) -> Result<Vec<(Time, Event)>, Error> {
+    let rows = sqlx::query("SELECT at, event FROM journal WHERE incident_id = ? ORDER BY number")
+        .bind(id.as_str())
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| Ok((Time(row.try_get("at")?), from_json("journal event", row.try_get("event")?)?))).collect()
+}
+
+async fn artifacts(connection: &mut SqliteConnection, id: &IncidentId) -> Result<Vec<Artifact>, Error> {
+    let rows = sqlx::query("SELECT body FROM artifacts WHERE incident_id = ? ORDER BY number")
+        .bind(id.as_str())
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| from_json("artifact", row.try_get("body")?)).collect()
 }
 
 fn summary(row: &SqliteRow) -> Result<IncidentSummary, Error> {

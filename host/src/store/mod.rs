@@ -20,7 +20,7 @@ pub mod slots;
 pub mod snapshots;
 pub mod tokens;
 
-pub use incidents::{Attempt, Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, phase_name};
+pub use incidents::{Attempt, Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, Story, phase_name};
 pub use lease::Lease;
 
 use sqlx::{

@@ -123,10 +123,12 @@ impl Fleet {
             "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n{settings}\
              [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
              [posture]\ndry_run = false\napproval_required = {asked}\nhighest_live_class = \"impactful\"\n\
-             {posture}\n[recorder]\nseal_interval_ms = 1000\n[control]\ngrace_ms = 1000\n{sections}\n",
+             {posture}\n[recorder]\nseal_interval_ms = {seal_ms}\n[control]\ngrace_ms = 1000\n{sections}\n",
             data = folder.path().join("host").display(),
             bundle = bundle.display(),
             asked = approval == Approval::Asked,
+            // What is measured has the interval that ships; what is tested does not wait for it.
+            seal_ms = if approval == Approval::Unasked { 10_000 } else { 1_000 },
             plugins = root.join("build/plugins").display(),
         );
         fs::write(folder.path().join("aether.toml"), config).unwrap();
