@@ -23,6 +23,7 @@ pub mod collect;
 pub mod config;
 pub mod drill;
 mod durable;
+pub mod privileges;
 pub mod process;
 pub mod signals;
 pub mod spool;

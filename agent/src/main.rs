@@ -1,6 +1,9 @@
 //! The agent's command line.
 
-use aether_agent::config::{Config, Overrides};
+use aether_agent::{
+    config::{Config, Overrides},
+    privileges,
+};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -127,6 +130,14 @@ fn act(command: Command) -> anyhow::Result<()> {
             let filter = EnvFilter::try_from_env("AETHER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
             let config = settings.load(Overrides::default())?;
+            // Before there is a second thread, which would keep them.
+            match privileges::give_up() {
+                Ok(surplus) if surplus.is_empty() => {}
+                Ok(surplus) => {
+                    tracing::info!(given_up = surplus.join(" "), "the agent keeps the privileges that it uses")
+                }
+                Err(error) => tracing::warn!(%error, "privileges that are not used could not be given up"),
+            }
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()

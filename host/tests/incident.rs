@@ -27,8 +27,10 @@ const KINDS: [&str; 8] = [
     "incident_report",
 ];
 
+/// Both agents are as confined as the unit that ships has them.
 async fn two_nodes() -> Fleet {
     let mut fleet = Fleet::start().await;
+    fleet.confined = true;
     fleet.start_agent("node-a", true).await;
     fleet.start_agent("node-b", false).await;
     fleet.counts_on().await;

@@ -21,6 +21,8 @@ pub(crate) struct Fleet {
     certificate: Option<PathBuf>,
     /// Agents that start from now on only pretend to act.
     pub(crate) simulate: bool,
+    /// Agents that start from now on have no more privileges than systemd gives them by the unit that ships.
+    pub(crate) confined: bool,
     /// Further words of the demo workload's command.
     pub(crate) workload: Vec<String>,
     /// Further lines of the files of agents that start from now on: settings, and settings of drills.
@@ -142,6 +144,7 @@ impl Fleet {
             url,
             certificate,
             simulate: false,
+            confined: false,
             workload: vec![],
             settings: Default::default(),
             environment: vec![],
@@ -250,7 +253,8 @@ impl Fleet {
         }
         let log =
             fs::File::options().create(true).append(true).open(self.folder.path().join(format!("{node}.log"))).unwrap();
-        let child = Command::new(program("aether-agent"))
+        let child = self
+            .agent()
             .args(["run", "--config"])
             .arg(&config)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -337,6 +341,21 @@ impl Fleet {
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The agent's program; where it is confined, within what its unit grants.
+    fn agent(&self) -> Command {
+        let agent = program("aether-agent");
+        if !self.confined {
+            return Command::new(agent);
+        }
+        let unit = fs::read_to_string(workspace().join("agent/systemd/aether-agent.service")).unwrap();
+        let granted = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+        let granted = granted.flat_map(str::split_whitespace).filter_map(|name| name.strip_prefix("CAP_"));
+        let granted: String = granted.map(|name| format!(",+{}", name.to_lowercase())).collect();
+        let mut confined = Command::new("setpriv");
+        confined.arg("--bounding-set").arg(format!("-all{granted}")).arg(agent);
+        confined
     }
 
     /// Those that a test brings about, newest first. The agents are real: what the tests beside it do to this machine is
