@@ -125,14 +125,19 @@ fn wear(wall: &Arc<Wall>) {
     aether_agent::clock::set_source(Some(wall.clone()));
 }
 
+fn held(store: &Mutex<Option<Store>>) -> std::sync::MutexGuard<'_, Option<Store>> {
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(crate) struct Island {
     runtime: Runtime,
     wall: Arc<Wall>,
     born: u64,
     start: Instant,
     pub death: Arc<Death>,
-    /// The database that is waited for, if it has one.
-    store: Arc<OnceLock<Store>>,
+    /// The database that is waited for, if it has one. Wakers that outlive the runtime keep it alive, so what this holds
+    /// goes with the island.
+    store: Arc<Mutex<Option<Store>>>,
     opening: Arc<AtomicBool>,
     pub(crate) gate: Arc<Gate>,
 }
@@ -141,6 +146,7 @@ impl Drop for Island {
     fn drop(&mut self) {
         self.gate.for_good.store(true, SeqCst);
         self.gate.set(true);
+        *held(&self.store) = None;
     }
 }
 
@@ -148,7 +154,7 @@ impl Island {
     pub(crate) fn new(born: u64, skew_ms: Arc<AtomicI64>, dice: Rng) -> anyhow::Result<Self> {
         let wall = Arc::new(Wall { born, start: OnceLock::new(), skew_ms, dice: Mutex::new(dice) });
         let death = Arc::new(Death::default());
-        let store: Arc<OnceLock<Store>> = Arc::default();
+        let store: Arc<Mutex<Option<Store>>> = Arc::default();
         let opening = Arc::new(AtomicBool::new(false));
         let metrics: Arc<OnceLock<tokio::runtime::RuntimeMetrics>> = Arc::default();
         let gate = Arc::new(Gate::default());
@@ -158,7 +164,7 @@ impl Island {
             let (store, opening, metrics, death) = (store.clone(), opening.clone(), metrics.clone(), death.clone());
             move || {
                 let Some(metrics) = metrics.get() else { return };
-                let busy = || opening.load(SeqCst) || store.get().is_some_and(|store| !store.is_idle());
+                let busy = || opening.load(SeqCst) || held(&store).as_ref().is_some_and(|store| !store.is_idle());
                 if !busy() {
                     return;
                 }
@@ -240,7 +246,7 @@ impl Island {
 
     /// From now on the island waits for this database.
     pub(crate) fn with_store(&self, store: Store) {
-        let _ = self.store.set(store);
+        *held(&self.store) = Some(store);
     }
 
     /// Lets it go on up to `now`. False: it died.
