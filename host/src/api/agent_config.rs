@@ -1,6 +1,10 @@
 //! What agents are told to collect: a person's word for the fleet, or for one node.
 
-use super::{App, Error, Problem, extract::Body, view::ConfigureAgents};
+use super::{
+    App, Error, Problem,
+    extract::{self, Body},
+    view::ConfigureAgents,
+};
 use crate::{
     auth::Principal,
     clock,
@@ -9,9 +13,6 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use std::collections::BTreeMap;
-
-/// The longest reason.
-const REASON_BYTES: usize = 2_000;
 
 /// What people want of agents' telemetry now: of the fleet, and of nodes that have their own.
 #[utoipa::path(get, path = "/agent-config", tag = "fleet", operation_id = "listAgentConfig",
@@ -30,10 +31,7 @@ pub(super) async fn configure(
     Body(ConfigureAgents { node, collection, reason }): Body<ConfigureAgents>,
 ) -> Result<Json<Configured>, Error> {
     let node = node.map(|node| app.node(&node).map(|node| node.id)).transpose()?;
-    let reason = reason.trim().to_owned();
-    if reason.is_empty() || reason.len() > REASON_BYTES {
-        return Err(Error::Body(format!("`reason` must be 1 to {REASON_BYTES} bytes")));
-    }
+    let reason = extract::comment("reason", &reason)?;
     if let Some(collection) = &collection {
         collection.check().map_err(Error::Body)?;
     }

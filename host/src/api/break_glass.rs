@@ -3,7 +3,7 @@
 
 use super::{
     App, Error, Problem,
-    extract::{Body, Id},
+    extract::{self, Body, Id},
     view::{OpenBreakGlass, ReviewBreakGlass},
 };
 use crate::{
@@ -23,8 +23,6 @@ const DEFAULT_MS: u64 = 3_600_000;
 /// The longest that it can be asked for.
 const MAXIMUM_MS: u64 = 8 * 3_600_000;
 const LEAST_MS: u64 = 60_000;
-/// The longest reason or review.
-const TEXT_BYTES: usize = 2_000;
 
 /// Those that are open or owe a review, then the newest of the others.
 #[utoipa::path(get, path = "/break-glass", tag = "incidents", operation_id = "listBreakGlass",
@@ -42,7 +40,7 @@ pub(super) async fn open(
     principal: Principal,
     Body(body): Body<OpenBreakGlass>,
 ) -> Result<(StatusCode, Json<BreakGlass>), Error> {
-    let reason = said("reason", body.reason)?;
+    let reason = extract::comment("reason", &body.reason)?;
     let valid_for_ms = body.valid_for_ms.unwrap_or(DEFAULT_MS);
     if !(LEAST_MS..=MAXIMUM_MS).contains(&valid_for_ms) {
         let why = format!("`valid_for_ms` is {valid_for_ms}: it must be between {LEAST_MS} and {MAXIMUM_MS} (8 h)");
@@ -93,7 +91,7 @@ pub(super) async fn review(
     Body(body): Body<ReviewBreakGlass>,
 ) -> Result<Json<BreakGlass>, Error> {
     let glass = app.glass(id).await?;
-    let comment = said("comment", body.comment)?;
+    let comment = extract::comment("comment", &body.comment)?;
     let now = clock::now();
     let refused = if glass.principal == principal.id {
         Some("you held it yourself; another person has to review it")
@@ -122,16 +120,6 @@ impl App {
         let found = self.store().one_break_glass(&id).await?;
         found.ok_or(Error::NotFound { what: "break-glass", id: id.0 })
     }
-}
-
-fn said(name: &str, text: String) -> Result<String, Error> {
-    let text = text.trim();
-    if text.is_empty() || text.len() > TEXT_BYTES {
-        return Err(Error::Body(format!(
-            "`{name}` must be 1 to {TEXT_BYTES} bytes: it is what others will read of it"
-        )));
-    }
-    Ok(text.to_owned())
 }
 
 fn act<const N: usize>(by: &Principal, action: &str, id: &BreakGlassId, detail: [(&str, String); N]) -> Act {

@@ -1,6 +1,10 @@
 //! Breakers: how they stand, and closing one after somebody looked.
 
-use super::{App, Error, Problem, extract::Body, view::ResetBreaker};
+use super::{
+    App, Error, Problem,
+    extract::{self, Body},
+    view::ResetBreaker,
+};
 use crate::{
     auth::Principal,
     store::audit::{Act, ActOutcome},
@@ -8,9 +12,6 @@ use crate::{
 use aether_core::breaker::{Scope, Standing};
 use axum::{Json, extract::State};
 use std::collections::BTreeMap;
-
-/// The longest comment.
-const COMMENT_BYTES: usize = 2_000;
 
 /// The breakers that are open or have something to count. None: nothing was begun within the window.
 #[utoipa::path(get, path = "/breakers", tag = "incidents", operation_id = "listBreakers",
@@ -34,14 +35,8 @@ pub(super) async fn reset(
         ))
     };
     let scope = Scope::parse(&body.scope).ok_or_else(wrong)?;
-    let comment = body.comment.trim();
-    if comment.is_empty() || comment.len() > COMMENT_BYTES {
-        return Err(Error::Body(format!(
-            "`comment` must be 1 to {COMMENT_BYTES} bytes: what was found when it was looked at"
-        )));
-    }
-    let detail =
-        BTreeMap::from([("comment".to_owned(), comment.to_owned()), ("name".to_owned(), principal.name.clone())]);
+    let comment = extract::comment("comment", &body.comment)?;
+    let detail = BTreeMap::from([("comment".to_owned(), comment), ("name".to_owned(), principal.name.clone())]);
     let act = Act {
         principal: principal.id,
         rank: Some(principal.rank),

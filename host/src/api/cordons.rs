@@ -2,7 +2,7 @@
 
 use super::{
     App, Error, Problem,
-    extract::{Body, Id},
+    extract::{self, Body, Id},
     view::CordonWord,
 };
 use crate::{
@@ -13,9 +13,6 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use std::collections::BTreeMap;
-
-/// The longest reason.
-const REASON_BYTES: usize = 2_000;
 
 /// Have nothing placed on a node, until a person lifts it. What runs there goes on.
 #[utoipa::path(post, path = "/nodes/{id}/cordon", tag = "fleet", operation_id = "cordonNode", params(("id" = String, Path)), request_body = CordonWord,
@@ -43,10 +40,7 @@ pub(super) async fn uncordon(
 
 async fn change(app: &App, by: Principal, id: &str, word: CordonWord, set: bool) -> Result<Json<NodeView>, Error> {
     let node = app.node(id)?;
-    let reason = word.reason.trim().to_owned();
-    if reason.is_empty() || reason.len() > REASON_BYTES {
-        return Err(Error::Body(format!("`reason` must be 1 to {REASON_BYTES} bytes")));
-    }
+    let reason = extract::comment("reason", &word.reason)?;
     let at = clock::now();
     let act = Act {
         principal: by.id.clone(),

@@ -41,6 +41,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// The longest that a person can say of what they do.
+pub(super) const COMMENT_BYTES: usize = 2_000;
+
+/// What a person says of what they do, where they must: it is what others read of it in the audit.
+pub(super) fn comment(name: &str, text: &str) -> Result<String, Error> {
+    let text = text.trim();
+    if text.is_empty() || text.len() > COMMENT_BYTES {
+        return Err(Error::Body(format!(
+            "`{name}` must be 1 to {COMMENT_BYTES} bytes: it is what others will read of it"
+        )));
+    }
+    Ok(text.to_owned())
+}
+
 /// Query parameters.
 pub(super) struct Params<T>(pub T);
 

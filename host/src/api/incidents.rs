@@ -2,7 +2,7 @@
 
 use super::{
     App, Deed, Error, NotDecided, Problem, Word,
-    extract::{Body, Id, Params},
+    extract::{Body, COMMENT_BYTES, Id, Params},
     view::{Decide, Decided, ForecastView, IncidentDetail, IncidentPage, PlanDetail},
 };
 use crate::{
@@ -25,9 +25,6 @@ use axum::{Json, extract::State};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use utoipa::IntoParams;
-
-/// The longest comment on an approval.
-const COMMENT_BYTES: usize = 2_000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -2,16 +2,13 @@
 
 use super::{
     App, Error, Problem,
-    extract::Body,
+    extract::{self, Body},
     fleet,
     view::{RequestPlan, RequestedPlan},
 };
 use crate::{auth::Principal, control::Ask, store::audit::ActOutcome};
 use axum::{Json, extract::State, http::StatusCode};
 use std::collections::BTreeMap;
-
-/// The longest reason.
-const REASON_BYTES: usize = 2_000;
 
 /// Ask for a verb to be carried out. It is judged by the gates like any plan, and whoever asks cannot approve it.
 #[utoipa::path(post, path = "/requests", tag = "incidents", operation_id = "requestPlan", request_body = RequestPlan,
@@ -22,10 +19,7 @@ pub(super) async fn request(
     Body(wish): Body<RequestPlan>,
 ) -> Result<(StatusCode, Json<RequestedPlan>), Error> {
     let RequestPlan { verb, target, arguments, reason } = wish;
-    let reason = reason.trim().to_owned();
-    if reason.is_empty() || reason.len() > REASON_BYTES {
-        return Err(Error::Body(format!("`reason` must be 1 to {REASON_BYTES} bytes")));
-    }
+    let reason = extract::comment("reason", &reason)?;
     let subject = fleet::subject(&target)?;
     let (by, name, rank) = (principal.id.clone(), principal.name.clone(), principal.rank);
     let ask = Ask { by, name, rank, verb: verb.clone(), target: subject, arguments, reason: reason.clone() };

@@ -2,7 +2,7 @@
 
 use super::{
     App, Error, Problem,
-    extract::{Body, Id},
+    extract::{self, Body, Id},
     view::{DrillSnapshot, PinSnapshot},
 };
 use crate::{
@@ -17,9 +17,6 @@ use crate::{
 use aether_core::id::Digest;
 use axum::{Json, extract::State, http::StatusCode};
 use std::collections::BTreeMap;
-
-/// The longest comment.
-const COMMENT_BYTES: usize = 2_000;
 
 fn desk(app: &App) -> Result<Desk, Error> {
     app.plane().snapshots().ok_or_else(|| Error::NotReady("the snapshot store is not up".into()))
@@ -61,10 +58,7 @@ pub(super) async fn pin(
     Id(id): Id,
     Body(body): Body<PinSnapshot>,
 ) -> Result<Json<Snapshot>, Error> {
-    let comment = body.comment.trim().to_owned();
-    if comment.is_empty() || comment.len() > COMMENT_BYTES {
-        return Err(Error::Body(format!("`comment` must be 1 to {COMMENT_BYTES} bytes: what it is kept for")));
-    }
+    let comment = extract::comment("comment", &body.comment)?;
     let manifest = Digest(id);
     let act = act(&principal, "snapshot.pin", &manifest, Some(&comment));
     let pin = Pin { at: clock::now(), by: principal.id, name: principal.name, comment };

@@ -1,4 +1,4 @@
-//! Asking the components: one evaluation at a time becomes one envelope, on a bounded number of blocking threads, so
+//! Asking the components: each evaluation becomes one envelope, on a bounded number of blocking threads, so
 //! that the async runtime never waits for a guest. Whoever answers is asked first; shadows are asked beside, afterwards,
 //! and dropped where too many wait, so that they never delay a live answer.
 
@@ -18,10 +18,14 @@ use aether_core::{
 use aether_recorder::Recorder;
 use aether_runtime::{ENGINE_VERSION, Environment, Evaluation, History, WIT_VERSION, bundle::Failure};
 use async_trait::async_trait;
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument as _;
+use tracing::Span;
 
 /// Questions with shadows that may wait; of more, shadows are not asked.
 const SHADOWS_WAITING: usize = 64;
@@ -143,21 +147,17 @@ impl Components {
     /// `question` makes what is asked from the inputs that a component declares.
     async fn ask_slot(&self, generation: &Arc<Generation>, at: Time, question: &Asking<'_>) -> Vec<Envelope> {
         let Asked { answering, shadows } = generation.cast(&slot::key(&question(&[])));
-        let mut envelopes = Vec::with_capacity(answering.len());
-        for live in &answering {
-            let inputs = &live.prepared.description().inputs;
-            let envelope = self.ask(generation, live, at, question(inputs), &self.0.evaluating).await;
-            self.count(generation, live, &envelope, None);
-            envelopes.push(envelope);
+        let ask = |live: &Arc<Live>| (Arc::clone(live), question(&live.prepared.description().inputs));
+        let asked = answering.iter().map(ask).collect();
+        let envelopes = self.ask(generation, at, asked, &self.0.evaluating).await;
+        for (live, envelope) in answering.iter().zip(&envelopes) {
+            self.count(generation, live, envelope, None);
         }
         if !shadows.is_empty() {
             match Arc::clone(&self.0.shadows_waiting).try_acquire_owned() {
                 Ok(place) => {
-                    let asked = shadows.into_iter().map(|live| {
-                        let question = question(&live.prepared.description().inputs);
-                        (live, question)
-                    });
-                    let (components, generation, asked) = (self.clone(), Arc::clone(generation), asked.collect());
+                    let asked = shadows.iter().map(ask).collect();
+                    let (components, generation) = (self.clone(), Arc::clone(generation));
                     let answered = envelopes.clone();
                     self.0.tasks.spawn(async move { components.shadow(generation, at, asked, answered, place).await });
                 }
@@ -178,10 +178,11 @@ impl Components {
     ) {
         let mut kept = Vec::new();
         for (live, question) in asked {
-            let envelope = tokio::select! {
+            let envelopes = tokio::select! {
                 () = self.0.stop.cancelled() => return,
-                envelope = self.ask(&generation, &live, at, question, &self.0.shadowing) => envelope,
+                envelopes = self.ask(&generation, at, vec![(live.clone(), question)], &self.0.shadowing) => envelopes,
             };
+            let Some(envelope) = envelopes.into_iter().next() else { continue };
             let spoken: Vec<Spoken<'_>> =
                 answered.iter().map(|e| Spoken { entry: &e.entry, outcome: &e.outcome }).collect();
             let role = generation.slot().role;
@@ -207,62 +208,69 @@ impl Components {
         }
     }
 
-    /// Asks one component. Never fails: what goes wrong is a fault in the envelope.
+    /// Asks components one after another, on one blocking thread. What goes wrong is a fault in the envelope.
     async fn ask(
         &self,
         generation: &Generation,
-        live: &Live,
         at: Time,
-        question: Question,
+        asked: Vec<(Arc<Live>, Question)>,
         places: &Arc<Semaphore>,
-    ) -> Envelope {
-        let prepared = live.prepared.clone();
-        let history = RecordedHistory { recorder: self.0.recorder.clone(), at };
-        let id = DecisionId(crate::clock::id("dec"));
-        let environment = Environment { at, seed: id.0.clone(), history: Some(Arc::new(history)) };
-        let asked = question.clone();
+    ) -> Vec<Envelope> {
         let permit = Arc::clone(places).acquire_owned().await;
-        let span = tracing::info_span!("evaluate", slot.id = %live.slot, slot.generation = generation.number(),
-            slot.entry = %live.entry.id, slot.stage = live.entry.stage.name(), plugin.digest = prepared.digest().short(),
-            decision.id = %id, fuel.used = tracing::field::Empty, fault = tracing::field::Empty);
-        let inside = span.clone();
-        let evaluation = tokio::task::spawn_blocking(move || {
+        let (recorder, generation, span) = (self.0.recorder.clone(), generation.number(), Span::current());
+        let answered = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            inside.in_scope(|| prepared.evaluate(&asked, environment))
-        })
-        .instrument(span.clone())
-        .await
-        .unwrap_or_else(|_| panicked());
-        let Evaluation { outcome, fuel, memory_bytes, duration, log, host_calls } = evaluation;
-        span.record("fuel.used", fuel);
-        if let Err(fault) = &outcome {
-            span.record("fault", fault.message.as_str());
+            let _inside = span.enter();
+            asked.into_iter().map(|(live, question)| answer(&recorder, generation, &live, at, question)).collect()
+        });
+        match answered.await {
+            Ok(envelopes) => envelopes,
+            // The runtime is ending, and nothing may be concluded from a silence.
+            Err(_) => std::future::pending().await,
         }
-        let description = live.prepared.description();
-        Envelope {
-            schema_version: 1,
-            id,
-            slot: live.slot.clone(),
-            generation: generation.number(),
-            entry: live.entry.id.clone(),
-            stage: live.entry.stage,
-            component: live.prepared.digest().clone(),
-            component_name: description.name.clone(),
-            component_version: description.version.clone(),
-            config: live.prepared.config_digest().clone(),
-            assets: live.prepared.assets_digest().cloned(),
-            wit_version: WIT_VERSION.into(),
-            engine_version: ENGINE_VERSION.into(),
-            limits: live.prepared.limits().clone(),
-            at,
-            question,
-            host_calls,
-            log,
-            outcome,
-            fuel,
-            memory_bytes,
-            duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-        }
+    }
+}
+
+/// Asks one component, on this thread.
+fn answer(recorder: &Recorder, generation: u64, live: &Live, at: Time, question: Question) -> Envelope {
+    let history = RecordedHistory { recorder: recorder.clone(), at };
+    let id = DecisionId(crate::clock::id("dec"));
+    let environment = Environment { at, seed: id.0.clone(), history: Some(Arc::new(history)) };
+    let prepared = &live.prepared;
+    let span = tracing::info_span!("evaluate", slot.id = %live.slot, slot.generation = generation,
+        slot.entry = %live.entry.id, slot.stage = live.entry.stage.name(), plugin.digest = prepared.digest().short(),
+        decision.id = %id, fuel.used = tracing::field::Empty, fault = tracing::field::Empty);
+    let evaluation = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| prepared.evaluate(&question, environment))));
+    let Evaluation { outcome, fuel, memory_bytes, duration, log, host_calls } =
+        evaluation.unwrap_or_else(|_| panicked());
+    span.record("fuel.used", fuel);
+    if let Err(fault) = &outcome {
+        span.record("fault", fault.message.as_str());
+    }
+    let description = prepared.description();
+    Envelope {
+        schema_version: 1,
+        id,
+        slot: live.slot.clone(),
+        generation,
+        entry: live.entry.id.clone(),
+        stage: live.entry.stage,
+        component: prepared.digest().clone(),
+        component_name: description.name.clone(),
+        component_version: description.version.clone(),
+        config: prepared.config_digest().clone(),
+        assets: prepared.assets_digest().cloned(),
+        wit_version: WIT_VERSION.into(),
+        engine_version: ENGINE_VERSION.into(),
+        limits: prepared.limits().clone(),
+        at,
+        question,
+        host_calls,
+        log,
+        outcome,
+        fuel,
+        memory_bytes,
+        duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
     }
 }
 

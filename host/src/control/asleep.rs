@@ -3,7 +3,10 @@
 //! plan is verified, and its silence is no trouble.
 
 use super::{Control, locked};
-use crate::{clock, fabric::Asleep};
+use crate::{
+    clock,
+    fabric::{Asleep, Glimpse},
+};
 use aether_core::{
     id::NodeId,
     incident::{Event, Reservation},
@@ -60,9 +63,10 @@ impl Teller {
 
 impl Control {
     pub(super) fn tell_sleepers(&self) {
-        let nodes = self.0.fabric.nodes();
-        let sleepers: Vec<NodeId> =
-            nodes.into_iter().filter(|node| node.asleep.is_some()).map(|node| node.id).collect();
+        let asleep = |nodes: &mut dyn Iterator<Item = Glimpse<'_>>| {
+            nodes.filter(|node| node.asleep).map(|node| node.id.clone()).collect()
+        };
+        let sleepers: Vec<NodeId> = self.0.fabric.survey(asleep);
         if !sleepers.is_empty()
             && let Err(rejected) = self.0.teller.tell(&self.0.recorder, &sleepers, clock::now())
         {

@@ -3,7 +3,7 @@
 use super::{Control, locked};
 use crate::{
     clock,
-    fabric::NodeView,
+    fabric::{Fabric, fact_of_label},
     store::{self, Store},
 };
 use aether_core::{
@@ -17,16 +17,18 @@ use aether_core::{
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The scopes that a node stands in, each with how many nodes are there: itself, what its labels say, the fleet.
-fn scopes(node: &NodeId, all: &[NodeView]) -> Vec<(Scope, u32)> {
+fn scopes(node: &NodeId, fabric: &Fabric) -> Vec<(Scope, u32)> {
     let mut scopes = vec![(Scope { kind: ScopeKind::Node, name: node.0.clone() }, 1)];
-    let here = all.iter().find(|view| view.id == *node);
+    let here = fabric.node(node);
     for kind in [ScopeKind::Pool, ScopeKind::Rack, ScopeKind::Tenant] {
-        if let Some(name) = here.and_then(|view| view.label(kind.name())) {
-            let size = all.iter().filter(|view| view.label(kind.name()) == Some(name)).count();
+        let label = fact_of_label(kind.name());
+        if let Some(name) = here.as_ref().and_then(|here| here.facts.get(&label)) {
+            let size = fabric.survey(|nodes| nodes.filter(|node| node.label(&label) == Some(name)).count());
             scopes.push((Scope { kind, name: name.to_owned() }, u32::try_from(size).unwrap_or(u32::MAX)));
         }
     }
-    scopes.push((Scope::fleet(), u32::try_from(all.len()).unwrap_or(u32::MAX)));
+    let fleet = fabric.survey(|nodes| nodes.count());
+    scopes.push((Scope::fleet(), u32::try_from(fleet).unwrap_or(u32::MAX)));
     scopes
 }
 
@@ -34,7 +36,7 @@ fn scopes(node: &NodeId, all: &[NodeView]) -> Vec<(Scope, u32)> {
 pub(super) async fn restored(
     limits: breaker::Limits,
     store: &Store,
-    nodes: &[NodeView],
+    fabric: &Fabric,
     acting: &BTreeSet<IncidentId>,
     now: Time,
 ) -> Result<Breakers, store::Error> {
@@ -53,7 +55,7 @@ pub(super) async fn restored(
         if breaker::is_recovery(&begun.verb) {
             continue;
         }
-        let counted: Vec<_> = scopes(&begun.node, nodes)
+        let counted: Vec<_> = scopes(&begun.node, fabric)
             .into_iter()
             .filter(|(scope, _)| reset.get(scope).is_none_or(|at| begun.at > *at))
             .collect();
@@ -94,7 +96,7 @@ impl Control {
         if reservation.direction == Direction::Compensate || reservation.step > 0 {
             return Ok(());
         }
-        let scopes = scopes(&reservation.node, &self.0.fabric.nodes());
+        let scopes = scopes(&reservation.node, &self.0.fabric);
         let beginning = Beginning {
             incident: &incident.id,
             direction: reservation.direction,
@@ -124,7 +126,7 @@ impl Control {
     pub(super) fn has_begun(&self, incident: &Incident, reservation: &Reservation, now: Time) {
         let recovers = incident.plan.as_ref().is_some_and(breaker::recovers);
         if reservation.direction == Direction::Forward && reservation.step == 0 && !recovers {
-            let scopes = scopes(&reservation.node, &self.0.fabric.nodes());
+            let scopes = scopes(&reservation.node, &self.0.fabric);
             locked(&self.0.breakers).begun(now, &incident.id, &reservation.node, &scopes);
         }
     }

@@ -1,7 +1,10 @@
 //! What planners, routers and gates are asked about an incident, and with what they are told of the world.
 
 use super::{Control, ask, observe};
-use crate::{clock, fabric::NodeView};
+use crate::{
+    clock,
+    fabric::{Glimpse, fact_of_label},
+};
 use aether_core::{
     artifact::SummaryEvent,
     catalogue, combine,
@@ -131,14 +134,12 @@ impl Control {
     /// What a proposal can name: what the planners are shown of the fleet, and what policy has. It goes into the
     /// incident's journal, so it does not grow with the fleet.
     async fn world(&self, incident: &Incident, candidates: &[Subject], at: Time) -> World {
-        let mut world = self.0.fabric.world();
         let shown: BTreeSet<&str> =
             candidates.iter().map(|node| &*node.id).chain([&*incident.opening.subject.id]).collect();
-        let sleeps = |node: &aether_core::plan::KnownNode| !node.live && node.asleep.is_some();
         let mut sleepers = 0;
-        world.nodes.retain(|id, node| {
-            sleepers += u32::from(sleeps(node));
-            shown.contains(id.as_str()) || (sleeps(node) && sleepers <= self.0.settings.candidates)
+        let mut world = self.0.fabric.world_of(|node| {
+            sleepers += u32::from(node.asleep);
+            shown.contains(node.id.as_str()) || (node.asleep && sleepers <= self.0.settings.candidates)
         });
         world.workloads.retain(|_, workload| shown.contains(workload.node.as_str()));
         world.runbooks = self.0.panels.runbooks().known().clone();
@@ -172,10 +173,12 @@ impl Control {
     /// Other live nodes that take work, best first as the routers rank them; those that no router named come last. Of a
     /// fleet with many, a draw of `control.candidates`.
     async fn candidates(&self, incident: &Incident, at: Time, envelopes: &mut Vec<Envelope>) -> Vec<Subject> {
-        let mut open = self.0.fabric.nodes();
-        open.retain(|node| node.live && node.takes_work() && node.id.0 != incident.opening.subject.id);
+        let is_open = |node: &Glimpse<'_>| node.live && node.takes_work() && node.id.0 != incident.opening.subject.id;
+        let open = self.0.fabric.survey(|nodes| nodes.filter(is_open).map(|node| node.id.clone()).collect());
         let most = usize::try_from(self.0.settings.candidates).unwrap_or(usize::MAX);
-        let others: Vec<_> = drawn(open, &incident.id, most).iter().map(observe::node_subject).collect();
+        let drawn = drawn(open, &incident.id, most).into_iter();
+        let others: Vec<_> =
+            drawn.filter_map(|node| self.0.fabric.node(&node)).map(|node| observe::node_subject(&node)).collect();
         if others.is_empty() {
             return others;
         }
@@ -207,7 +210,7 @@ impl Control {
     pub(super) async fn judge(&self, incident: Incident) {
         let (Some(resolved), Some(proposal)) = (incident.resolved.clone(), incident.proposal.clone()) else { return };
         let at = clock::now();
-        let blast = blast(&resolved, &self.0.fabric.nodes());
+        let blast = self.0.fabric.survey(|nodes| blast(&resolved, nodes));
         let targets: Vec<_> = resolved.steps.iter().map(|step| step.target.clone()).collect();
         let since = at.minus_ms(RECENT_WINDOW_MS);
         let recent = self.0.store.recent_activity(&targets, since, RECENT_MAXIMUM).await;
@@ -261,11 +264,11 @@ impl Control {
 
 /// At most `most` of these nodes. Which ones is drawn by the incident, so that a fleet's work spreads, and asking again
 /// about the same incident asks about the same nodes.
-fn drawn(mut nodes: Vec<NodeView>, incident: &IncidentId, most: usize) -> Vec<NodeView> {
+fn drawn(mut nodes: Vec<NodeId>, incident: &IncidentId, most: usize) -> Vec<NodeId> {
     if nodes.len() > most {
         nodes.sort_by_cached_key(|node| {
             let mut lot = blake3::Hasher::new();
-            lot.update(incident.0.as_bytes()).update(&[0]).update(node.id.0.as_bytes());
+            lot.update(incident.0.as_bytes()).update(&[0]).update(node.0.as_bytes());
             *lot.finalize().as_bytes()
         });
         nodes.truncate(most);
@@ -275,13 +278,14 @@ fn drawn(mut nodes: Vec<NodeView>, incident: &IncidentId, most: usize) -> Vec<No
 
 /// How far a plan reaches, as counts and as shares of what is known. The pool's share is that of the pool which is
 /// touched most; nodes without a label are a pool of their own.
-fn blast(resolved: &Resolved, all: &[NodeView]) -> BlastRadius {
+fn blast<'a>(resolved: &Resolved, all: impl Iterator<Item = Glimpse<'a>>) -> BlastRadius {
+    let pool = fact_of_label("pool");
     let touched: BTreeSet<&NodeId> = resolved.steps.iter().map(|step| &step.node).collect();
     let mut pools: BTreeMap<Option<&str>, (u32, u32)> = BTreeMap::new();
     let mut fleet = (0, 0);
     for node in all {
-        let hit = u32::from(touched.contains(&node.id));
-        for (hits, size) in [pools.entry(node.label("pool")).or_default(), &mut fleet] {
+        let hit = u32::from(touched.contains(node.id));
+        for (hits, size) in [pools.entry(node.label(&pool)).or_default(), &mut fleet] {
             *hits += hit;
             *size += 1;
         }
@@ -309,7 +313,6 @@ fn silent_gate(failure: &aether_runtime::bundle::Failure) -> GateAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fabric::TelemetryView;
     use aether_core::{
         catalogue::SafetyClass,
         decision::OnFailure,
@@ -317,24 +320,15 @@ mod tests {
         subject::{SubjectKind, Target},
     };
 
-    fn node(name: &str, pool: Option<&str>) -> NodeView {
-        NodeView {
-            id: NodeId::new(name),
-            generation: 1,
-            live: true,
-            registered_at: Time(0),
-            connected_since: None,
-            last_seen: None,
-            clock_skew_ms: None,
-            software_version: String::new(),
-            instance: String::new(),
-            capabilities: vec![],
-            facts: pool.map(|pool| ("label.pool".to_owned(), pool.to_owned())).into_iter().collect(),
-            workloads: vec![],
-            cordon: None,
-            asleep: None,
-            telemetry: TelemetryView::default(),
-        }
+    type Known = (NodeId, BTreeMap<String, String>);
+
+    fn node(name: &str, pool: Option<&str>) -> Known {
+        let facts = pool.map(|pool| (fact_of_label("pool"), pool.to_owned())).into_iter().collect();
+        (NodeId::new(name), facts)
+    }
+
+    fn glimpse((id, facts): &Known) -> Glimpse<'_> {
+        Glimpse { id, live: true, facts, cordoned: false, asleep: false }
     }
 
     fn on(nodes: &[&str]) -> Resolved {
@@ -354,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_pools_share_is_of_the_pool_that_is_touched_most() {
-        let mut all: Vec<NodeView> = (0..10).map(|n| node(&format!("big-{n}"), Some("big"))).collect();
+        let mut all: Vec<Known> = (0..10).map(|n| node(&format!("big-{n}"), Some("big"))).collect();
         all.extend([node("small-0", Some("small")), node("small-1", Some("small"))]);
         all.extend((0..8).map(|n| node(&format!("bare-{n}"), None)));
         for (touched, pool, fleet) in [
@@ -364,18 +358,16 @@ mod tests {
             (&["bare-0", "bare-1"], 25.0, 10.0),
             (&["gone"], 0.0, 0.0),
         ] {
-            let blast = blast(&on(touched), &all);
+            let blast = blast(&on(touched), all.iter().map(glimpse));
             assert_eq!((blast.pool_percent, blast.fleet_percent), (pool, fleet), "{touched:?}");
         }
-        assert_eq!(blast(&on(&["big-0"]), &[]).fleet_percent, 0.0, "of nothing nothing is touched");
+        assert_eq!(blast(&on(&["big-0"]), std::iter::empty()).fleet_percent, 0.0, "of nothing nothing is touched");
     }
 
     #[test]
     fn of_many_nodes_an_incident_draws_the_same_and_another_incident_others() {
-        let all: Vec<NodeView> = (0..200).map(|n| node(&format!("node-{n}"), None)).collect();
-        let names = |incident: &str, all: &[NodeView]| -> Vec<String> {
-            drawn(all.to_vec(), &IncidentId(incident.into()), 64).into_iter().map(|node| node.id.0).collect()
-        };
+        let all: Vec<NodeId> = (0..200).map(|n| NodeId(format!("node-{n}"))).collect();
+        let names = |incident: &str, all: &[NodeId]| drawn(all.to_vec(), &IncidentId(incident.into()), 64);
         let one = names("inc-1", &all);
         assert_eq!((one.len(), one.iter().collect::<BTreeSet<_>>().len()), (64, 64));
         let mut turned = all.clone();

@@ -5,7 +5,7 @@ use super::{Control, locked};
 use crate::{
     clock,
     fabric::{Cancelled, DispatchError, Events, FabricEvent},
-    store::{self, Commit},
+    store::{self, Commit, Reserved},
 };
 use aether_core::{
     artifact::Artifact,
@@ -28,6 +28,7 @@ use aether_core::{
 };
 use futures::future::BoxFuture;
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::{Arc, PoisonError},
     time::Duration,
@@ -55,6 +56,16 @@ impl Live {
     pub(super) fn new(incident: Incident, number: u64) -> Self {
         Self { incident, number, timers: BTreeMap::new(), again: false }
     }
+}
+
+/// What is written of an incident.
+enum Word {
+    Event(Event),
+    /// The reservation of a step, and the event that tells of it.
+    Reserve {
+        reservation: Reservation,
+        execute_by: Time,
+    },
 }
 
 /// Why a person's word changed nothing.
@@ -193,7 +204,7 @@ impl Control {
     }
 
     /// Opens an incident; false if it could not be committed.
-    pub(super) async fn begin(&self, opening: Opening, envelopes: Vec<Envelope>, now: Time) -> bool {
+    pub(super) async fn begin(&self, opening: Opening, envelopes: &[Envelope], now: Time) -> bool {
         let id = opening.incident.clone();
         let (incident, effects) = Incident::open(now, opening.clone());
         let artifacts = recorded(&effects);
@@ -204,10 +215,11 @@ impl Control {
             at: now,
             event: &event,
             artifacts: &artifacts,
-            envelopes: &envelopes,
+            envelopes,
             acts: audit::told(None, &event, &incident),
         };
-        if let Err(error) = self.0.store.commit(commit).await {
+        let committed = async { self.0.store.write().await?.commit(commit).await };
+        if let Err(error) = committed.await {
             tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "an incident could not be opened");
             return false;
         }
@@ -232,7 +244,8 @@ impl Control {
             };
             let mut live = Live::new(incident, journal.len() as u64);
             let opening = Opening { incident: id.clone(), ..opening.clone() };
-            let effects = self.commit(&mut live, &Event::Relapsed(Box::new(opening)), envelopes).await?;
+            let relapsed = Word::Event(Event::Relapsed(Box::new(opening)));
+            let effects = self.commit(&mut live, &relapsed, envelopes).await?;
             Ok::<_, store::Error>((!live.incident.is_closed()).then_some((id, live, effects)))
         };
         let (id, live, effects) = match again.await {
@@ -283,32 +296,17 @@ impl Control {
 
     /// Steps, commits and performs. On an error nothing has changed.
     async fn take(&self, live: &mut Live, event: Event, envelopes: Vec<Envelope>) -> Result<(), store::Error> {
-        let effects = self.commit(live, &event, &envelopes).await?;
+        let effects = self.commit(live, &Word::Event(event), &envelopes).await?;
         self.perform_all(live, effects).await;
         Ok(())
     }
 
-    async fn commit(
-        &self,
-        live: &mut Live,
-        event: &Event,
-        envelopes: &[Envelope],
-    ) -> Result<Vec<Effect>, store::Error> {
+    async fn commit(&self, live: &mut Live, word: &Word, envelopes: &[Envelope]) -> Result<Vec<Effect>, store::Error> {
         let now = clock::now();
-        let mut after = live.incident.clone();
-        let effects = step(&mut after, now, event);
-        if effects.is_empty() && after == live.incident {
-            // Too late or twice: nothing to tell.
-            return Ok(effects);
-        }
-        let artifacts = recorded(&effects);
-        let number = live.number + 1;
         let mut tries = 0;
         loop {
-            let acts = audit::told(Some(&live.incident), event, &after);
-            let commit = Commit { incident: &after, number, at: now, event, artifacts: &artifacts, envelopes, acts };
-            match self.0.store.commit(commit).await {
-                Ok(()) => break,
+            match self.write(live, word, envelopes, now).await {
+                Ok(effects) => return Ok(effects),
                 Err(error) => {
                     tries += 1;
                     if tries >= COMMIT_TRIES || matches!(error, store::Error::NotInCharge { .. }) {
@@ -319,8 +317,47 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// Steps and commits at once. On an error nothing has changed.
+    async fn write(
+        &self,
+        live: &mut Live,
+        word: &Word,
+        envelopes: &[Envelope],
+        now: Time,
+    ) -> Result<Vec<Effect>, store::Error> {
+        let (reserving, event) = match word {
+            Word::Event(event) => (None, Cow::Borrowed(event)),
+            Word::Reserve { reservation, execute_by } => {
+                let mut writing = self.0.store.write().await?;
+                let Reserved { fence, execute_by } =
+                    writing.reserve(&live.incident.id, reservation, now, *execute_by).await?;
+                (Some(writing), Cow::Owned(Event::Reserved { key: reservation.key.clone(), fence, execute_by }))
+            }
+        };
+        let mut after = live.incident.clone();
+        let effects = step(&mut after, now, &event);
+        if effects.is_empty() && after == live.incident {
+            // Too late or twice: nothing to tell.
+            return Ok(effects);
+        }
+        let commit = Commit {
+            incident: &after,
+            number: live.number + 1,
+            at: now,
+            event: &event,
+            artifacts: &recorded(&effects),
+            envelopes,
+            acts: audit::told(Some(&live.incident), &event, &after),
+        };
+        let writing = match reserving {
+            Some(writing) => writing,
+            None => self.0.store.write().await?,
+        };
+        writing.commit(commit).await?;
         live.incident = after;
-        live.number = number;
+        live.number += 1;
         Ok(effects)
     }
 
@@ -330,9 +367,14 @@ impl Control {
         Box::pin(async move {
             let mut queue: VecDeque<Effect> = effects.into();
             while let Some(effect) = queue.pop_front() {
-                let Some(event) = self.perform(live, effect).await else { continue };
-                match self.commit(live, &event, &[]).await {
-                    Ok(more) => queue.extend(more),
+                let Some(word) = self.perform(live, effect).await else { continue };
+                match self.commit(live, &word, &[]).await {
+                    Ok(more) => {
+                        if let Word::Reserve { reservation, execute_by: _ } = &word {
+                            self.has_begun(&live.incident, reservation, clock::now());
+                        }
+                        queue.extend(more);
+                    }
                     Err(error) => {
                         let id = &live.incident.id;
                         tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error,
@@ -349,8 +391,8 @@ impl Control {
         })
     }
 
-    /// Performs one effect; gives back the event that follows from it at once, if any.
-    async fn perform(&self, live: &mut Live, effect: Effect) -> Option<Event> {
+    /// Performs one effect; gives back what is to be written of it at once, if anything.
+    async fn perform(&self, live: &mut Live, effect: Effect) -> Option<Word> {
         let id = live.incident.id.clone();
         match effect {
             Effect::Record(artifact) => {
@@ -368,13 +410,11 @@ impl Control {
                 tracing::warn!(incident.id = %id, plan.hash = %plan, "a plan waits for approval");
             }
             Effect::Reserve(reservation) => {
-                let reserved = self.reserve(live, reservation).await;
-                live.again |= reserved.is_none();
-                return reserved;
+                return Some(self.reserve(live, reservation).await);
             }
             Effect::Dispatch { reservation, fence, execute_by } => {
                 if let Some(slept) = self.sleeps_by(&reservation) {
-                    return Some(slept);
+                    return Some(Word::Event(slept));
                 }
                 live.again |= self.dispatch(&live.incident, reservation, fence, execute_by).await;
             }
@@ -382,7 +422,8 @@ impl Control {
             Effect::CallOff { node, key, reason } => match self.0.fabric.cancel(&node, &key, &reason).await {
                 Ok(Cancelled::Asked) => {}
                 Ok(Cancelled::NeverSent) => {
-                    return Some(Event::DispatchRefused { key, code: "order.cancelled".into(), reason });
+                    let code = "order.cancelled".into();
+                    return Some(Word::Event(Event::DispatchRefused { key, code, reason }));
                 }
                 Err(error) => {
                     tracing::warn!(incident.id = %id, %node, error = &error as &dyn std::error::Error,
@@ -448,58 +489,46 @@ impl Control {
         }
     }
 
-    /// None: it is to be tried again with the next tick.
-    async fn reserve(&self, live: &Live, reservation: Reservation) -> Option<Event> {
+    /// Whether a step may begin: its reservation, or why there is none.
+    async fn reserve(&self, live: &Live, reservation: Reservation) -> Word {
         let now = clock::now();
-        let id = &live.incident.id;
-        let key = reservation.key.clone();
+        let refused = |code: &str, reason: String| {
+            Word::Event(Event::ReservationRefused { key: reservation.key.clone(), code: code.into(), reason })
+        };
         // What the plan bounds is volatile and was left out of its hash: it is looked at once more, just before.
         if reservation.direction == Direction::Forward {
             let step =
                 usize::try_from(reservation.step).ok().and_then(|step| live.incident.plan.as_ref()?.steps.get(step));
             if step.is_some_and(|step| script_of(step).is_some_and(|digest| self.script(digest).is_none())) {
-                let reason = "the policy in force no longer has the script that was approved".to_string();
-                return Some(Event::ReservationRefused { key, code: "runbook.gone".into(), reason });
+                return refused(
+                    "runbook.gone",
+                    "the policy in force no longer has the script that was approved".into(),
+                );
             }
             let bounds = step.map(|step| self.readings(&step.preconditions)).unwrap_or_default();
             if let Some(reason) = bounds.iter().find_map(|reading| reading.broken(now)) {
-                return Some(Event::ReservationRefused { key, code: "precondition".into(), reason });
+                return refused("precondition", reason);
             }
         }
         if let Err(open) = self.may_begin(&live.incident, &reservation, now).await {
-            return Some(Event::ReservationRefused { key, code: Open::CODE.into(), reason: open.to_string() });
+            return refused(Open::CODE, open.to_string());
         }
         let admitted = locked(&self.0.guard).admit(
             now,
-            id,
+            &live.incident.id,
             &live.incident.shape,
             &reservation.target.subject(),
             reservation.direction,
         );
         if let Err(stop) = admitted {
-            return Some(Event::ReservationRefused { key, code: stop.code().into(), reason: stop.to_string() });
+            return refused(stop.code(), stop.to_string());
         }
         let within = match reservation.direction {
             Direction::Forward => self.0.settings.begin_within_ms,
             // An undoing that comes late is better than one that is refused.
             Direction::Compensate => self.0.settings.begin_within_ms.max(UNDO_WITHIN_MS),
         };
-        let execute_by = now.plus_ms(within);
-        match self.0.store.reserve(id, &reservation, now, execute_by).await {
-            Ok(reserved) => {
-                self.has_begun(&live.incident, &reservation, now);
-                Some(Event::Reserved { key, fence: reserved.fence, execute_by: reserved.execute_by })
-            }
-            Err(error) => {
-                tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "a step could not be reserved");
-                // An undoing does not end because a database took no writes for a moment.
-                if reservation.direction == Direction::Compensate {
-                    return None;
-                }
-                let reason = "the ledger could not take the reservation, so nothing was sent".to_string();
-                Some(Event::ReservationRefused { key, code: "ledger".into(), reason })
-            }
-        }
+        Word::Reserve { reservation, execute_by: now.plus_ms(within) }
     }
 
     /// The text of a runbook's script, by what the plan that was approved names.
@@ -538,7 +567,7 @@ impl Control {
             execute_by,
             inputs,
         };
-        match self.0.fabric.dispatch(plan, order).await {
+        match self.0.fabric.dispatch_reserved(plan, order).await {
             Ok(()) => {
                 tracing::info!(incident.id = %incident.id, %node, verb, key = %key, "order sent");
                 false
@@ -546,7 +575,7 @@ impl Control {
             Err(error) => {
                 tracing::warn!(incident.id = %incident.id, %node, verb, error = &error as &dyn std::error::Error,
                     "the order could not be sent yet");
-                matches!(error, DispatchError::Store(_) | DispatchError::TooMany { .. })
+                matches!(error, DispatchError::TooMany { .. })
             }
         }
     }

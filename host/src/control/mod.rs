@@ -205,7 +205,7 @@ impl Control {
             tracing::info!(incident.id = %id, phase = crate::store::phase_name(&incident.phase), "resuming an incident");
             live.insert(id, Arc::new(tokio::sync::Mutex::new(Live::new(incident, number))));
         }
-        let breakers = breakers::restored(breakers, &store, &fabric.nodes(), &acting, now).await?;
+        let breakers = breakers::restored(breakers, &store, &fabric, &acting, now).await?;
         let control = Self(Arc::new(Inner {
             settings,
             posture,

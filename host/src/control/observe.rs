@@ -10,7 +10,7 @@ use aether_core::{
     combine::{self, Scored},
     decision::{Answer, Assessment, Condition, Envelope, Fault, Question, Role},
     finding::{Change, Finding},
-    id::IncidentId,
+    id::{IncidentId, NodeId},
     incident::{Event, Opening, Reading},
     observation::{Input, Observation},
     subject::{Subject, SubjectKind},
@@ -18,6 +18,7 @@ use aether_core::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
@@ -32,11 +33,13 @@ const SUMMARY_EVENTS_MAXIMUM: usize = 20;
 impl Control {
     pub(super) async fn score_nodes(&self) {
         let mut patience = Duration::from_millis(self.0.settings.tick_ms) / GIVES_WAY;
-        for node in self.0.fabric.nodes() {
+        let known: Vec<NodeId> = self.0.fabric.survey(|nodes| nodes.map(|node| node.id.clone()).collect());
+        for node in known {
             patience = self.give_way(patience).await;
             if self.0.stop.is_cancelled() {
                 return;
             }
+            let Some(node) = self.0.fabric.node(&node) else { continue };
             let subject = node_subject(&node);
             let now = clock::now();
             if !node.live {
@@ -50,7 +53,7 @@ impl Control {
                     },
                     None => "the node's agent has no live session, so nothing fresh is known".to_string(),
                 };
-                self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), vec![]);
+                self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), Arc::default());
                 continue;
             }
             for panel in self.0.panels.of(Role::RiskScorer) {
@@ -74,7 +77,7 @@ impl Control {
 
     async fn score(&self, node: &NodeView, subject: &Subject, panel: &dyn Panel, now: Time) {
         let question = |inputs: &[Input]| Question::Score(self.observation(subject, inputs, now));
-        let envelopes = panel.ask(now, &question).await;
+        let envelopes: Arc<[Envelope]> = panel.ask(now, &question).await.into();
         let answers: Vec<(String, Result<Assessment, Fault>)> = envelopes
             .iter()
             .map(|envelope| {
@@ -92,7 +95,7 @@ impl Control {
             None => {}
             Some(Change::Raised(finding)) => {
                 let unknown = answers.iter().filter_map(|(name, answer)| said_nothing(name, answer)).collect();
-                self.open(node, subject, finding, (panel, envelopes), unknown, now).await;
+                self.open(node, subject, finding, (panel, &envelopes), unknown, now).await;
             }
             Some(Change::Continues(shape)) => {
                 if let (Scored::Risk(risk), Some(incident)) = (scored, self.open_about(&shape)) {
@@ -116,11 +119,11 @@ impl Control {
         node: &NodeView,
         subject: &Subject,
         finding: Finding,
-        (panel, envelopes): (&dyn Panel, Vec<Envelope>),
+        (panel, envelopes): (&dyn Panel, &[Envelope]),
         unknown: Vec<String>,
         now: Time,
     ) {
-        let (readings, events, window_ms) = summarise(panel, &envelopes);
+        let (readings, events, window_ms) = summarise(panel, envelopes);
         let drilled = |attributes: &BTreeMap<String, String>| attributes.contains_key(DRILL);
         let drill = events.iter().any(|event| drilled(&event.attributes))
             || readings.iter().any(|reading| drilled(&reading.attributes));
@@ -143,7 +146,7 @@ impl Control {
             },
             requested: None,
         };
-        let relapsed = self.relapse(&opening, &envelopes, now).await;
+        let relapsed = self.relapse(&opening, envelopes, now).await;
         let begun = match relapsed {
             Some(id) => Some(id),
             None => self.begin(opening, envelopes, now).await.then_some(incident),

@@ -102,7 +102,7 @@ impl Control {
             },
             requested: Some(Requested { by, name, rank, proposal }),
         };
-        if self.begin(opening, vec![], now).await { Ok(incident) } else { Err(NotAsked::Store) }
+        if self.begin(opening, &[], now).await { Ok(incident) } else { Err(NotAsked::Store) }
     }
 
     /// The wish in the planners' place, with what it names of the world.

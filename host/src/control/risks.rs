@@ -9,7 +9,10 @@ use aether_core::{
     subject::SubjectRef,
     time::Time,
 };
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubjectRisk {
@@ -28,14 +31,14 @@ struct Word {
     at: Time,
     scored: Scored,
     decision: Option<DecisionId>,
-    envelopes: Vec<Envelope>,
+    envelopes: Arc<[Envelope]>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Risks(Mutex<BTreeMap<SubjectRef, Word>>);
 
 impl Risks {
-    pub(super) fn tell(&self, subject: SubjectRef, at: Time, scored: Scored, envelopes: Vec<Envelope>) {
+    pub(super) fn tell(&self, subject: SubjectRef, at: Time, scored: Scored, envelopes: Arc<[Envelope]>) {
         let decision = envelopes.iter().find(|envelope| stands(envelope, &scored)).map(|envelope| envelope.id.clone());
         locked(&self.0).insert(subject, Word { at, scored, decision, envelopes });
     }
@@ -61,7 +64,7 @@ impl Risks {
     }
 
     pub(super) fn decision(&self, id: &DecisionId) -> Option<Envelope> {
-        locked(&self.0).values().flat_map(|word| &word.envelopes).find(|envelope| envelope.id == *id).cloned()
+        locked(&self.0).values().flat_map(|word| &*word.envelopes).find(|envelope| envelope.id == *id).cloned()
     }
 }
 

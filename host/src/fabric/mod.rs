@@ -23,7 +23,9 @@ mod view;
 pub use collection::{Collection, Configured};
 pub use dead_letters::{NotReplayed, Replayed};
 pub use settings::{OutOfRange, Settings};
-pub use view::{Asleep, CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView};
+pub use view::{
+    Asleep, CapabilityView, Cordon, Glimpse, NodeView, TelemetryView, WorkloadState, WorkloadView, fact_of_label,
+};
 
 use crate::{
     blobs::{self, Blobs},
@@ -331,7 +333,17 @@ impl Fabric {
 
     /// What can be targeted now.
     pub fn world(&self) -> World {
-        self.inner.registry().world()
+        self.world_of(|_| true)
+    }
+
+    /// The same of the nodes that are `wanted`, and of what runs on them. Nobody else learns of nodes meanwhile.
+    pub fn world_of(&self, wanted: impl FnMut(Glimpse<'_>) -> bool) -> World {
+        self.inner.registry().world(wanted)
+    }
+
+    /// Looks over all nodes, in order of id, and copies none. Nobody else learns of nodes meanwhile.
+    pub fn survey<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = Glimpse<'_>>) -> T) -> T {
+        look(&mut self.inner.registry().glimpses())
     }
 
     /// What outstanding orders need of the snapshot store.
@@ -397,6 +409,15 @@ impl Fabric {
     /// Signs the order and sends it with the plan to `order.node`. `Ok` means sent, not accepted. A repeat is fine: the
     /// agent answers it with what it has recorded.
     pub async fn dispatch(&self, plan: &Plan, order: Order) -> Result<(), DispatchError> {
+        self.send(plan, order, false).await
+    }
+
+    /// The same of a step whose reservation is in the ledger: nothing more is written of it before it is sent.
+    pub async fn dispatch_reserved(&self, plan: &Plan, order: Order) -> Result<(), DispatchError> {
+        self.send(plan, order, true).await
+    }
+
+    async fn send(&self, plan: &Plan, order: Order, reserved: bool) -> Result<(), DispatchError> {
         let verb = verb_of(plan, &order)?;
         let node = order.node.clone();
         let row = DispatchedRow {
@@ -421,7 +442,9 @@ impl Fabric {
             }
             (outgoing, known)
         };
-        self.inner.store.note_dispatched(&row).await.map_err(DispatchError::Store)?;
+        if !reserved {
+            self.inner.store.note_dispatched(&row).await.map_err(DispatchError::Store)?;
+        }
         // What the agent sends on account of this order may come before this method returns.
         let outstanding = Outstanding { row, ended: false, ahead: restored_on(plan, &order) };
         self.inner.registry().orders.insert(order.key.clone(), outstanding);
@@ -444,6 +467,8 @@ impl Fabric {
                 // An earlier sending may have arrived: then it stays outstanding.
                 if !known {
                     self.inner.registry().orders.remove(&order.key);
+                }
+                if !known && !reserved {
                     self.forget(order.key);
                 }
                 Err(error)

@@ -4,7 +4,7 @@
 use super::{
     FabricEvent, Settings,
     outgoing::Outgoing,
-    view::{Asleep, CapabilityView, Cordon, NodeView, TelemetryView, WorkloadState, WorkloadView},
+    view::{Asleep, CapabilityView, Cordon, Glimpse, NodeView, TelemetryView, WorkloadState, WorkloadView},
 };
 use crate::store::nodes::{DispatchedRow, NodeRow};
 use aether_core::{
@@ -101,6 +101,13 @@ pub(crate) struct Node {
     pub(crate) row: NodeRow<Report>,
     pub(crate) live: Option<Live>,
     pub(crate) pulse: Arc<Pulse>,
+}
+
+impl Node {
+    /// Whether it has a session that was welcomed.
+    fn is_live(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.ready)
+    }
 }
 
 /// An order that was sent and whose end is not in the journal yet.
@@ -298,13 +305,22 @@ impl Registry {
         }
     }
 
-    /// What can be targeted now. Of a workload that several nodes speak of, the newest generation is the one, and of
-    /// two equal ones that which runs, on a node that is live.
-    pub(crate) fn world(&self) -> World {
+    /// What can be targeted now, of the nodes that are `wanted`. Of a workload that several nodes speak of, the newest
+    /// generation is the one, and of two equal ones that which runs, on a node that is live.
+    pub(crate) fn world(&self, mut wanted: impl FnMut(Glimpse<'_>) -> bool) -> World {
         let mut world = World::default();
-        let mut best: BTreeMap<&WorkloadId, (u64, bool, bool)> = BTreeMap::new();
+        let mut best: BTreeMap<&WorkloadId, ((u64, bool, bool), &NodeId)> = BTreeMap::new();
         for (id, node) in &self.nodes {
-            let live = node.live.as_ref().is_some_and(|live| live.ready);
+            let live = node.is_live();
+            for workload in node.row.report.workloads.iter().filter(|w| w.state != WorkloadState::Exited) {
+                let rank = (workload.generation, workload.state == WorkloadState::Running, live);
+                if best.get(&workload.id).is_none_or(|(known, _)| *known < rank) {
+                    best.insert(&workload.id, (rank, id));
+                }
+            }
+            if !wanted(self.glimpse(node)) {
+                continue;
+            }
             let capability =
                 |c: &CapabilityView| (c.name.clone(), if c.available { Ok(()) } else { Err(c.reason.clone()) });
             let capabilities = node.row.report.capabilities.iter().map(capability).collect();
@@ -325,16 +341,31 @@ impl Registry {
                 asleep: node.row.report.asleep.as_ref().filter(|_| !live).map(Asleep::how),
             };
             world.nodes.insert(id.clone(), known);
-            for workload in node.row.report.workloads.iter().filter(|w| w.state != WorkloadState::Exited) {
-                let rank = (workload.generation, workload.state == WorkloadState::Running, live);
-                if best.get(&workload.id).is_none_or(|known| *known < rank) {
-                    best.insert(&workload.id, rank);
-                    let known = KnownWorkload { generation: workload.generation, node: id.clone(), forecast: None };
-                    world.workloads.insert(workload.id.clone(), known);
-                }
+        }
+        for (id, ((generation, _, _), node)) in best {
+            if world.nodes.contains_key(node) {
+                let known = KnownWorkload { generation, node: node.clone(), forecast: None };
+                world.workloads.insert(id.clone(), known);
             }
         }
         world
+    }
+
+    /// Every node, in order of id.
+    pub(crate) fn glimpses(&self) -> impl Iterator<Item = Glimpse<'_>> {
+        self.nodes.values().map(|node| self.glimpse(node))
+    }
+
+    fn glimpse<'a>(&self, node: &'a Node) -> Glimpse<'a> {
+        let Node { row, live: _, pulse: _ } = node;
+        let live = node.is_live();
+        Glimpse {
+            id: &row.id,
+            live,
+            facts: &row.report.facts,
+            cordoned: self.cordons.contains_key(&row.id),
+            asleep: row.report.asleep.is_some() && !live,
+        }
     }
 
     pub(crate) fn view(&self, node: &Node, acknowledged: Option<aether_recorder::Position>) -> NodeView {

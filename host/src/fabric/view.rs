@@ -79,15 +79,39 @@ pub struct NodeView {
 }
 
 impl NodeView {
-    /// What its agent's file says of it, such as its pool.
-    pub fn label(&self, name: &str) -> Option<&str> {
-        self.facts.get(&format!("label.{name}")).map(String::as_str)
+    /// Whether something may be placed there.
+    pub fn takes_work(&self) -> bool {
+        let Self { id, live, facts, cordon, asleep, .. } = self;
+        let (cordoned, asleep) = (cordon.is_some(), asleep.is_some());
+        Glimpse { id, live: *live, facts, cordoned, asleep }.takes_work()
     }
+}
 
+/// A node as one looks over the fleet, where copying what is known of each would cost too much.
+#[derive(Clone, Copy, Debug)]
+pub struct Glimpse<'a> {
+    pub id: &'a NodeId,
+    pub live: bool,
+    pub facts: &'a BTreeMap<String, String>,
+    pub cordoned: bool,
+    pub asleep: bool,
+}
+
+impl<'a> Glimpse<'a> {
     /// Whether something may be placed there: it is neither drained by a plan nor cordoned by a person.
     pub fn takes_work(&self) -> bool {
-        self.cordon.is_none() && !self.facts.contains_key(aether_core::catalogue::fact::DRAINED)
+        !self.cordoned && !self.facts.contains_key(aether_core::catalogue::fact::DRAINED)
     }
+
+    /// What its agent's file says of it, by the label's [`fact_of_label`].
+    pub fn label(&self, fact: &str) -> Option<&'a str> {
+        self.facts.get(fact).map(String::as_str)
+    }
+}
+
+/// The fact that tells a node's label, such as `pool`.
+pub fn fact_of_label(name: &str) -> String {
+    format!("label.{name}")
 }
 
 /// A machine whose alarm went off is awake and its agent back within this; one that is not deserves a look.

@@ -1,6 +1,6 @@
 //! The audit as it is kept: one table that only grows, each entry holding the hash of the one before.
 
-use super::{Error, Store, from_json, signed, to_json, unsigned};
+use super::{Error, Store, batch::Batch, from_json, signed, to_json, unsigned};
 use aether_core::{
     audit::{Broken, Walk},
     id::{Digest, PrincipalId},
@@ -102,23 +102,29 @@ async fn head(tx: &mut Transaction<'_, Sqlite>) -> Result<Head, Error> {
 /// Appends within a transaction that has the write lock: what is told and what it is told of are there together.
 pub(super) async fn append(tx: &mut Transaction<'_, Sqlite>, at: Time, act: Act) -> Result<Entry, Error> {
     let entry = head(tx).await?.next(at, act);
-    sqlx::query(
-        "INSERT INTO audit (number, at, principal, rank, action, target, outcome, detail, previous, hash)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(signed(entry.number))
-    .bind(entry.at.0)
-    .bind(entry.principal.as_str())
-    .bind(entry.rank.map(Rank::name))
-    .bind(&entry.action)
-    .bind(&entry.target)
-    .bind(entry.outcome.name())
-    .bind(to_json(&entry.detail))
-    .bind(&entry.previous.0)
-    .bind(&entry.hash.0)
-    .execute(&mut **tx)
-    .await?;
+    let mut batch = Batch::default();
+    insert(&mut batch, &entry);
+    batch.run(tx).await?;
     Ok(entry)
+}
+
+/// The same as part of a batch. Whoever adds it knows the chain's head, and has the write lock since.
+pub(super) fn insert(batch: &mut Batch, entry: &Entry) {
+    batch
+        .statement(
+            "INSERT INTO audit (number, at, principal, rank, action, target, outcome, detail, previous, hash)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(signed(entry.number))
+        .bind(entry.at.0)
+        .bind(entry.principal.as_str())
+        .bind(entry.rank.map(Rank::name))
+        .bind(entry.action.as_str())
+        .bind(entry.target.as_str())
+        .bind(entry.outcome.name())
+        .bind(to_json(&entry.detail))
+        .bind(entry.previous.0.as_str())
+        .bind(entry.hash.0.as_str());
 }
 
 fn entry(row: &SqliteRow) -> Result<Entry, Error> {

@@ -1,11 +1,11 @@
 //! Incidents: journal, artifacts, plans, the ledger of reservations, raised findings, decision envelopes.
 
-use super::{Error, Store, audit::append, from_json, signed, to_json, unsigned};
+use super::{Error, Store, audit, batch::Batch, from_json, signed, to_json, unsigned};
 use aether_core::{
     artifact::{Artifact, Flags},
-    audit::Act,
+    audit::{Act, Head},
     decision::{Activity, Envelope},
-    id::{DecisionId, IncidentId},
+    id::{DecisionId, Digest, IncidentId},
     incident::{Event, Incident, Phase, Reservation, Resolution},
     order::{Direction, IdempotencyKey, OutcomeStatus},
     plan::{Plan, PlanHash, Shape},
@@ -77,73 +77,26 @@ pub struct Attempt {
 /// Decisions kept beyond those of open incidents; the oldest go first.
 pub const DECISIONS_MAXIMUM: u32 = 100_000;
 
-impl Store {
-    /// Writes an event, its artifacts and decisions, the plan and what it changes in the ledger, or nothing.
-    pub async fn commit(&self, commit: Commit<'_>) -> Result<(), Error> {
-        let Commit { incident, number, at, event, artifacts, envelopes, acts } = commit;
-        let mut tx = self.begin_driving().await?;
-        if number == 1 {
-            insert_incident(&mut tx, incident, at).await?;
-        } else {
-            update_incident(&mut tx, incident, at).await?;
-        }
-        let inserted = sqlx::query(
-            "INSERT INTO journal (incident_id, number, at, event) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(incident.id.as_str())
-        .bind(signed(number))
-        .bind(at.0)
-        .bind(to_json(event))
-        .execute(&mut *tx)
-        .await?;
-        if inserted.rows_affected() != 1 {
-            return Err(Error::Conflict(format!("journal entry {number} of {} exists already", incident.id)));
-        }
-        for artifact in artifacts {
-            sqlx::query("INSERT INTO artifacts (id, incident_id, number, kind, at, hash, body) VALUES (?, ?, (SELECT COUNT(*) + 1 FROM artifacts WHERE incident_id = ?), ?, ?, ?, ?)")
-                .bind(artifact.id.as_str())
-                .bind(incident.id.as_str())
-                .bind(incident.id.as_str())
-                .bind(artifact.body.kind().name())
-                .bind(artifact.at.0)
-                .bind(&artifact.hash.0)
-                .bind(to_json(artifact))
-                .execute(&mut *tx)
-                .await?;
-        }
-        if let (Some(plan), Some(hash)) = (&incident.plan, &incident.hash) {
-            sqlx::query("INSERT INTO plans (hash, incident_id, at, canonical) VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET incident_id = excluded.incident_id, at = excluded.at")
-                .bind(&hash.0)
-                .bind(incident.id.as_str())
-                .bind(at.0)
-                .bind(plan.canonical())
-                .execute(&mut *tx)
-                .await?;
-        }
-        for envelope in envelopes {
-            insert_decision(&mut tx, envelope).await?;
-        }
-        update_ledger(&mut tx, event).await?;
-        for act in acts {
-            append(&mut tx, at, act).await?;
-        }
-        tx.commit().await?;
-        Ok(())
-    }
+/// What is being written of an incident. Dropped before it is committed it leaves nothing.
+pub struct Writing {
+    tx: Transaction<'static, Sqlite>,
+    /// Where the audit's chain ends.
+    audit: Head,
+}
 
+impl Writing {
     /// Reserves a step, or says what was reserved before under the same key: asking twice is harmless.
     pub async fn reserve(
-        &self,
+        &mut self,
         incident: &IncidentId,
         reservation: &Reservation,
         now: Time,
         execute_by: Time,
     ) -> Result<Reserved, Error> {
-        let mut tx = self.begin_driving().await?;
-        sqlx::query(
-            "INSERT INTO ledger (key, incident_id, plan_hash, step, direction, verb, node, target, fence, execute_by, reserved_at, status)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(fence), 0) + 1 FROM ledger), ?, ?, 'reserved')
-             ON CONFLICT (key) DO NOTHING",
+        let row = sqlx::query(
+            "INSERT INTO ledger (key, incident_id, plan_hash, step, direction, verb, node, target, inputs, fence, execute_by, reserved_at, status)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT COALESCE(MAX(fence), 0) + 1 FROM ledger), ?, ?, 'reserved')
+             ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING incident_id, fence, execute_by",
         )
         .bind(&reservation.key.0)
         .bind(incident.as_str())
@@ -153,19 +106,91 @@ impl Store {
         .bind(&reservation.verb)
         .bind(reservation.node.as_str())
         .bind(to_json(&reservation.target))
+        .bind(to_json(&reservation.inputs))
         .bind(execute_by.0)
         .bind(now.0)
-        .execute(&mut *tx)
+        .fetch_one(&mut *self.tx)
         .await?;
-        let row = sqlx::query("SELECT incident_id, fence, execute_by FROM ledger WHERE key = ?")
-            .bind(&reservation.key.0)
-            .fetch_one(&mut *tx)
-            .await?;
-        tx.commit().await?;
         if row.try_get::<String, _>("incident_id")? != incident.0 {
             return Err(Error::Conflict(format!("step {} is reserved by another incident", reservation.step + 1)));
         }
         Ok(Reserved { fence: unsigned(row.try_get("fence")?), execute_by: Time(row.try_get("execute_by")?) })
+    }
+
+    /// Writes an event, its artifacts and decisions, the plan and what it changes in the ledger, and all that was written
+    /// before, or nothing.
+    pub async fn commit(mut self, commit: Commit<'_>) -> Result<(), Error> {
+        let Commit { incident, number, at, event, artifacts, envelopes, acts } = commit;
+        let id = incident.id.as_str();
+        let mut batch = Batch::default();
+        if number == 1 {
+            insert_incident(&mut batch, incident, at);
+        } else {
+            update_incident(&mut batch, incident, at);
+        }
+        batch
+            .statement("INSERT INTO journal (incident_id, number, at, event) VALUES (?, ?, ?, ?)")
+            .bind(id)
+            .bind(signed(number))
+            .bind(at.0)
+            .bind(to_json(event));
+        for artifact in artifacts {
+            batch
+                .statement("INSERT INTO artifacts (id, incident_id, number, kind, at, hash, body) VALUES (?, ?, (SELECT COUNT(*) + 1 FROM artifacts WHERE incident_id = ?), ?, ?, ?, ?)")
+                .bind(artifact.id.as_str())
+                .bind(id)
+                .bind(id)
+                .bind(artifact.body.kind().name())
+                .bind(artifact.at.0)
+                .bind(artifact.hash.0.as_str())
+                .bind(to_json(artifact));
+        }
+        if let (Some(plan), Some(hash)) = (&incident.plan, &incident.hash) {
+            batch
+                .statement("INSERT INTO plans (hash, incident_id, at, canonical) VALUES (?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET incident_id = excluded.incident_id, at = excluded.at")
+                .bind(hash.0.as_str())
+                .bind(id)
+                .bind(at.0)
+                .bind(plan.canonical());
+        }
+        for envelope in envelopes {
+            insert_decision(&mut batch, envelope);
+        }
+        update_ledger(&mut batch, event);
+        let mut head = self.audit;
+        for act in acts {
+            let entry = head.next(at, act);
+            audit::insert(&mut batch, &entry);
+            head = Head { number: entry.number, hash: entry.hash };
+        }
+        let written = batch.run(&mut self.tx).await;
+        if let Err(Error::Database(sqlx::Error::Database(refused))) = &written
+            && refused.is_unique_violation()
+        {
+            return Err(Error::Conflict(format!("journal entry {number} of {id} exists already: {refused}")));
+        }
+        written?;
+        self.tx.commit().await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Begins to write of an incident. Until that is committed or dropped, nobody else writes.
+    pub async fn write(&self) -> Result<Writing, Error> {
+        let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let row = sqlx::query(
+            "SELECT (SELECT epoch FROM lease WHERE id = 1) AS epoch, last.number, last.hash FROM (SELECT 1)
+             LEFT JOIN (SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1) AS last",
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        self.in_charge(row.try_get("epoch")?)?;
+        let audit = match (row.try_get("number")?, row.try_get("hash")?) {
+            (Some(number), Some(hash)) => Head { number: unsigned(number), hash: Digest(hash) },
+            _ => Head::start(),
+        };
+        Ok(Writing { tx, audit })
     }
 
     /// Whether an open incident waits for the end of this step, whichever host drives it.
@@ -399,9 +424,11 @@ impl Store {
     /// Keeps decisions that no incident refers to: what shadows said, and what showed that a component fails.
     pub async fn keep_decisions(&self, envelopes: &[Envelope]) -> Result<(), Error> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut batch = Batch::default();
         for envelope in envelopes {
-            insert_decision(&mut tx, envelope).await?;
+            insert_decision(&mut batch, envelope);
         }
+        batch.run(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -431,9 +458,9 @@ impl Store {
     }
 }
 
-async fn insert_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, at: Time) -> Result<(), Error> {
+fn insert_incident(batch: &mut Batch, incident: &Incident, at: Time) {
     let (kind, id) = subject_columns(&incident.shape.subject);
-    sqlx::query(
+    batch.statement(
         "INSERT INTO incidents (id, shape, subject_kind, subject_id, cause, opened_at, phase, summary, flags, updated_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -441,23 +468,20 @@ async fn insert_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, 
     .bind(to_json(&incident.shape))
     .bind(kind)
     .bind(id)
-    .bind(&incident.shape.cause)
+    .bind(incident.shape.cause.as_str())
     .bind(incident.opened_at.0)
     .bind(phase_name(&incident.phase))
-    .bind(&incident.opening.finding.risk.reason)
+    .bind(incident.opening.finding.risk.reason.as_str())
     .bind(to_json(&incident.flags))
-    .bind(at.0)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(at.0);
 }
 
-async fn update_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, at: Time) -> Result<(), Error> {
+fn update_incident(batch: &mut Batch, incident: &Incident, at: Time) {
     let resolution = match &incident.phase {
         Phase::Closed { resolution } => Some(*resolution),
         _ => None,
     };
-    sqlx::query(
+    batch.statement(
         "UPDATE incidents SET phase = ?, closed_at = ?, resolution = ?, flags = ?, plan_hash = ?, updated_at = ? WHERE id = ?",
     )
     .bind(phase_name(&incident.phase))
@@ -466,33 +490,27 @@ async fn update_incident(tx: &mut Transaction<'_, Sqlite>, incident: &Incident, 
     .bind(to_json(&incident.flags))
     .bind(incident.hash.as_ref().map(|hash| hash.0.as_str()))
     .bind(at.0)
-    .bind(incident.id.as_str())
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    .bind(incident.id.as_str());
 }
 
-async fn insert_decision(tx: &mut Transaction<'_, Sqlite>, envelope: &Envelope) -> Result<(), Error> {
+fn insert_decision(batch: &mut Batch, envelope: &Envelope) {
     let subject = match &envelope.question {
         aether_core::decision::Question::Score(observation) => observation.subject.subject().to_string(),
         aether_core::decision::Question::Plan { finding, .. } => finding.subject.subject().to_string(),
         aether_core::decision::Question::Judge(_) | aether_core::decision::Question::Route(_) => String::new(),
     };
-    sqlx::query("INSERT INTO decisions (id, slot, component, assets, subject, at, envelope) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+    batch.statement("INSERT INTO decisions (id, slot, component, assets, subject, at, envelope) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(envelope.id.as_str())
         .bind(envelope.slot.as_str())
-        .bind(&envelope.component.0)
+        .bind(envelope.component.0.as_str())
         .bind(envelope.assets.as_ref().map(|assets| assets.0.as_str()))
         .bind(subject)
         .bind(envelope.at.0)
-        .bind(to_json(envelope))
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(to_json(envelope));
 }
 
 /// What an event says of a reserved step. A settled outcome is never overwritten.
-async fn update_ledger(tx: &mut Transaction<'_, Sqlite>, event: &Event) -> Result<(), Error> {
+fn update_ledger(batch: &mut Batch, event: &Event) {
     let (key, status, outcome): (&IdempotencyKey, &str, Option<String>) = match event {
         Event::Accepted { key, .. } => (key, "accepted", None),
         Event::DispatchRefused { key, .. } => (key, "refused", None),
@@ -504,15 +522,12 @@ async fn update_ledger(tx: &mut Transaction<'_, Sqlite>, event: &Event) -> Resul
             };
             (key, status, Some(to_json(outcome)))
         }
-        _ => return Ok(()),
+        _ => return,
     };
-    sqlx::query("UPDATE ledger SET status = ?, outcome = COALESCE(?, outcome) WHERE key = ? AND status IN ('reserved', 'accepted')")
+    batch.statement("UPDATE ledger SET status = ?, outcome = COALESCE(?, outcome) WHERE key = ? AND status IN ('reserved', 'accepted')")
         .bind(status)
         .bind(outcome)
-        .bind(&key.0)
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
+        .bind(key.0.as_str());
 }
 
 async fn journal(connection: &mut SqliteConnection, id: &IncidentId) -> Result<Vec<(Time, Event)>, Error> {

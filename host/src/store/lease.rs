@@ -82,12 +82,18 @@ impl Store {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         if self.lease != 0 {
             let row = sqlx::query("SELECT epoch FROM lease WHERE id = 1").fetch_optional(&mut *tx).await?;
-            let newest = row.map(|row| row.try_get("epoch")).transpose()?.map_or(0, unsigned);
-            if newest != self.lease {
-                return Err(Error::NotInCharge { lease: self.lease, newest });
-            }
+            self.in_charge(row.map(|row| row.try_get("epoch")).transpose()?)?;
         }
         Ok(tx)
+    }
+
+    /// Whether `newest` is the epoch that is driven under.
+    pub(super) fn in_charge(&self, newest: Option<i64>) -> Result<(), Error> {
+        let newest = newest.map_or(0, unsigned);
+        if self.lease != 0 && newest != self.lease {
+            return Err(Error::NotInCharge { lease: self.lease, newest });
+        }
+        Ok(())
     }
 }
 

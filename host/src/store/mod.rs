@@ -6,6 +6,7 @@
 mod agent_configs;
 pub mod audit;
 mod backtests;
+mod batch;
 pub mod break_glass;
 pub mod breakers;
 mod checkpoints;
@@ -20,7 +21,7 @@ pub mod slots;
 pub mod snapshots;
 pub mod tokens;
 
-pub use incidents::{Attempt, Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, Story, phase_name};
+pub use incidents::{Attempt, Commit, DECISIONS_MAXIMUM, IncidentSummary, Reserved, Story, Writing, phase_name};
 pub use lease::Lease;
 
 use sqlx::{
@@ -54,7 +55,8 @@ pub struct Store {
 impl Store {
     /// Opens or makes the database and brings it to this version's schema.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let pool = SqlitePoolOptions::new().max_connections(4);
+        // A connection is looked at when it comes back: asking it again before each use would only cost time.
+        let pool = SqlitePoolOptions::new().max_connections(4).test_before_acquire(false);
         Self::open_with(path, pool.after_release(|connection, _| Box::pin(is_sound(connection)))).await
     }
 

@@ -217,7 +217,7 @@ impl Store {
             .collect()
     }
 
-    /// Notes that an order goes out; a repeat is fine.
+    /// Notes that an order of no incident goes out; a repeat is fine. Others stand in the ledger.
     pub async fn note_dispatched(&self, order: &DispatchedRow) -> Result<(), Error> {
         let mut tx = self.begin_driving().await?;
         sqlx::query(
@@ -235,16 +235,25 @@ impl Store {
         Ok(())
     }
 
-    /// The order has ended, and its end is in the journal.
+    /// The order has ended.
     pub async fn forget_dispatched(&self, key: &IdempotencyKey) -> Result<(), Error> {
         sqlx::query("DELETE FROM dispatched WHERE key = $1").bind(&key.0).execute(&self.pool).await?;
         Ok(())
     }
 
-    /// Orders outstanding. What was sent before `since` is given up and removed.
+    /// Orders that may be outstanding: those of no incident, and the steps whose end the ledger does not know. What is of
+    /// before `since` is given up.
     pub async fn dispatched(&self, since: Time) -> Result<Vec<DispatchedRow>, Error> {
         sqlx::query("DELETE FROM dispatched WHERE at < $1").bind(since.0).execute(&self.pool).await?;
-        let rows = sqlx::query("SELECT key, node, verb, inputs, at FROM dispatched").fetch_all(&self.pool).await?;
+        let rows = sqlx::query(
+            "SELECT key, node, verb, inputs, at FROM dispatched
+             UNION ALL
+             SELECT key, node, verb, inputs, reserved_at AS at FROM ledger
+             WHERE reserved_at >= $1 AND status IN ('reserved', 'accepted') AND inputs IS NOT NULL",
+        )
+        .bind(since.0)
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter()
             .map(|row| {
                 let key: String = row.try_get("key")?;
