@@ -151,7 +151,8 @@ fn batch(node: &str, epoch: u64, sequence: u64, at: Time) -> Batch {
                 metric: (*metric).into(),
                 unit: (*unit).into(),
                 attributes: BTreeMap::new(),
-            },
+            }
+            .into(),
             samples: vec![Sample { at, value: *value }],
         })
         .collect();

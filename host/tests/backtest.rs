@@ -276,7 +276,10 @@ async fn recorded(folder: &std::path::Path) -> Recorder {
             batch.1.push(DiscreteEvent { subject, name: cells[2].into(), at, attributes });
         } else {
             let key = SeriesKey { subject, metric: cells[2].into(), unit: cells[3].into(), attributes };
-            batch.0.push(SeriesSamples { key, samples: vec![Sample { at, value: cells[4].parse().unwrap() }] });
+            batch.0.push(SeriesSamples {
+                key: key.into(),
+                samples: vec![Sample { at, value: cells[4].parse().unwrap() }],
+            });
         }
     }
     for (at, (series, events)) in batches {

@@ -114,10 +114,10 @@ fn two_rounds(folder: &Path) -> (Vec<SeriesSamples>, Vec<Standing>) {
                 .then_some(())
         });
         for series in collector.take().0 {
-            taken.entry(series.key).or_default().extend(series.samples);
+            taken.entry(Arc::unwrap_or_clone(series.key)).or_default().extend(series.samples);
         }
     }
-    let taken = taken.into_iter().map(|(key, samples)| SeriesSamples { key, samples }).collect();
+    let taken = taken.into_iter().map(|(key, samples)| SeriesSamples { key: key.into(), samples }).collect();
     (taken, collector.standings(&BTreeSet::new()))
 }
 

@@ -108,7 +108,8 @@ pub async fn run(settings: Settings, node: NodeId, spool: Arc<Spool>, shutdown: 
                 metric: metric::SIGNALS_AVAILABLE.into(),
                 unit: "1".into(),
                 attributes: BTreeMap::from([("cloud".to_owned(), cloud.name().to_owned())]),
-            },
+            }
+            .into(),
             samples: vec![Sample { at: now, value: f64::from(u8::from(answers)) }],
         });
         let spool = spool.clone();

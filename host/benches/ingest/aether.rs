@@ -179,7 +179,8 @@ impl Sender {
                 metric: format!("measured.metric_{metric:03}"),
                 unit: "1".into(),
                 attributes: BTreeMap::new(),
-            },
+            }
+            .into(),
             samples: vec![Sample { at, value: Load::value(self.index, metric, second) }],
         });
         let series = series.collect();

@@ -2,7 +2,7 @@
 
 use crate::{id::NodeId, subject::SubjectRef, time::Time};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
 /// What names one series.
@@ -22,7 +22,8 @@ pub struct Sample {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesSamples {
-    pub key: SeriesKey,
+    /// Shared by all batches of a stream that tell of it.
+    pub key: Arc<SeriesKey>,
     /// In order of time.
     pub samples: Vec<Sample>,
 }

@@ -165,7 +165,15 @@ pub(crate) fn weigh(batch: &Batch) -> usize {
 mod tests {
     use super::*;
     use crate::testing::{NOW, batch, sample};
-    use aether_core::{subject::SubjectKind, telemetry::DiscreteEvent};
+    use aether_core::{
+        subject::SubjectKind,
+        telemetry::{DiscreteEvent, SeriesKey},
+    };
+    use std::sync::Arc;
+
+    fn key(batch: &mut Batch) -> &mut SeriesKey {
+        Arc::make_mut(&mut batch.series[0].key)
+    }
 
     fn code(change: impl FnOnce(&mut Batch)) -> &'static str {
         let mut batch = batch("node-a", 1, &[sample(NOW.0 - 2_000, 1.0), sample(NOW.0 - 1_000, 2.0)]);
@@ -196,14 +204,14 @@ mod tests {
         assert_eq!(code(|b| b.events.push(event(NOW))), "taken");
         assert_eq!(code(|b| b.origin.0 = "../etc".to_owned()), "telemetry.name");
         assert_eq!(
-            code(|b| b.series[0].key.subject = SubjectRef { kind: SubjectKind::Gpu, id: "a b".to_owned() }),
+            code(|b| key(b).subject = SubjectRef { kind: SubjectKind::Gpu, id: "a b".to_owned() }),
             "telemetry.name"
         );
-        assert_eq!(code(|b| b.series[0].key.metric.clear()), "telemetry.name");
-        assert_eq!(code(|b| b.series[0].key.metric = "x".repeat(256)), "telemetry.name");
-        assert_eq!(code(|b| b.series[0].key.unit = "\u{7}".to_owned()), "telemetry.name");
+        assert_eq!(code(|b| key(b).metric.clear()), "telemetry.name");
+        assert_eq!(code(|b| key(b).metric = "x".repeat(256)), "telemetry.name");
+        assert_eq!(code(|b| key(b).unit = "\u{7}".to_owned()), "telemetry.name");
         assert_eq!(
-            code(|b| drop(b.series[0].key.attributes.insert("k".to_owned(), "line\nline".to_owned()))),
+            code(|b| drop(key(b).attributes.insert("k".to_owned(), "line\nline".to_owned()))),
             "telemetry.attributes"
         );
         assert_eq!(code(|b| b.series = vec![b.series[0].clone(); SERIES_PER_BATCH + 1]), "telemetry.too_large");

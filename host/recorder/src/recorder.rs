@@ -234,7 +234,7 @@ impl Recorder {
     /// that would rather leave one out than have all refused.
     pub fn check(&self, key: &SeriesKey, at: Time, now: Time) -> Result<(), Rejected> {
         let (origin, samples) = (NodeId::new("check"), vec![Sample { at, value: 0.0 }]);
-        let series = vec![SeriesSamples { key: key.clone(), samples }];
+        let series = vec![SeriesSamples { key: key.clone().into(), samples }];
         let mut batch = Batch { origin, epoch: 0, sequence: 0, series, events: vec![] };
         admission::admit(&mut batch, &self.inner.settings, now).map(|_| ())
     }
@@ -543,7 +543,7 @@ impl Inner {
         if has.saturating_add(batch.series.len()) <= limit {
             return Ok(());
         }
-        let keys: BTreeSet<&SeriesKey> = batch.series.iter().map(|s| &s.key).collect();
+        let keys: BTreeSet<&SeriesKey> = batch.series.iter().map(|s| &*s.key).collect();
         let new = keys.into_iter().filter(|key| source.as_ref().is_none_or(|s| !self.window.knows(key, s))).count();
         if has.saturating_add(new) <= limit {
             return Ok(());

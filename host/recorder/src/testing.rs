@@ -26,7 +26,7 @@ pub(crate) fn batch(origin: &str, sequence: u64, samples: &[Sample]) -> Batch {
         epoch: 1,
         sequence,
         series: vec![SeriesSamples {
-            key: key(SubjectRef::node(origin), "system.cpu.utilization"),
+            key: key(SubjectRef::node(origin), "system.cpu.utilization").into(),
             samples: samples.to_vec(),
         }],
         events: Vec::new(),

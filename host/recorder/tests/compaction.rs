@@ -42,7 +42,7 @@ fn key(subject: SubjectRef, metric: &str) -> SeriesKey {
 fn batch(origin: &str, sequence: u64) -> Batch {
     let at = NOW.plus_ms(sequence * 10_000);
     let series = |metric: &str, from: u64, count: u64| SeriesSamples {
-        key: key(SubjectRef::node(origin), metric),
+        key: key(SubjectRef::node(origin), metric).into(),
         samples: (0..count)
             .map(|i| Sample { at: at.plus_ms(from + i), value: f64::from(u32::try_from(sequence * 10 + i).unwrap()) })
             .collect(),
@@ -251,7 +251,7 @@ async fn fleet(store: &Arc<Store>, settings: Settings, nodes: u32, metrics: u32)
         for node in 0..nodes {
             let origin = format!("node-{node:03}");
             let series = (0..metrics).map(|m| SeriesSamples {
-                key: key(SubjectRef::node(&origin), &format!("metric.{m:02}")),
+                key: key(SubjectRef::node(&origin), &format!("metric.{m:02}")).into(),
                 samples: (0..10u64)
                     .map(|i| {
                         let second = (n - 1) * 10 + i;

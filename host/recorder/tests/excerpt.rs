@@ -52,7 +52,8 @@ fn batch(origin: &str, n: u64, at: Time, second: &Second, subject: &SubjectRef) 
             metric: metric.into(),
             unit: "1".into(),
             attributes: BTreeMap::from([("cpu".into(), (n % 2).to_string())]),
-        },
+        }
+        .into(),
         samples: vec![Sample {
             at: at.minus_ms(n % 400),
             value: second.value + if origin == "node-a" { 0.5 } else { 0.25 },
@@ -119,8 +120,11 @@ fn history_from_elsewhere_is_sorted_once_and_says_what_it_is() {
     let key =
         SeriesKey { subject: SubjectRef::node("a"), metric: "m".into(), unit: "%".into(), attributes: BTreeMap::new() };
     let sample = |at, value| Sample { at: Time(at), value };
-    let late = SeriesSamples { key: key.clone(), samples: vec![sample(600_000, 3.0), sample(0, 9.0)] };
-    let first = SeriesSamples { key, samples: vec![sample(0, 1.0), sample(300_000, f64::NAN), sample(300_000, 2.0)] };
+    let late = SeriesSamples { key: key.clone().into(), samples: vec![sample(600_000, 3.0), sample(0, 9.0)] };
+    let first = SeriesSamples {
+        key: key.into(),
+        samples: vec![sample(0, 1.0), sample(300_000, f64::NAN), sample(300_000, 2.0)],
+    };
     let excerpt = Excerpt::of(vec![first, late], vec![]);
     assert_eq!((excerpt.samples(), excerpt.step_ms()), (3, Some(300_000)));
     assert_eq!(excerpt.span(), Some((Time(0), Time(600_000))));

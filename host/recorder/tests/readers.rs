@@ -25,7 +25,8 @@ fn batch(origin: &str, sequence: u64) -> Batch {
             metric: metric.to_owned(),
             unit: unit.to_owned(),
             attributes: attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-        },
+        }
+        .into(),
         samples: (0..10u32)
             .map(|i| Sample {
                 at: NOW.plus_ms(sequence * 10_000 + u64::from(i) * 1_000),

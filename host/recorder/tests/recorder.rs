@@ -11,6 +11,7 @@ use aether_recorder::{Appended, Position, RangeQuery, Recorder, Rejected, Settin
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const NOW: Time = Time(1_795_226_400_000);
@@ -29,7 +30,10 @@ fn batch(origin: &str, sequence: u64) -> Batch {
         origin: NodeId::new(origin),
         epoch: 9,
         sequence,
-        series: vec![SeriesSamples { key: key(SubjectRef::node(origin), CPU), samples: vec![Sample { at, value }] }],
+        series: vec![SeriesSamples {
+            key: key(SubjectRef::node(origin), CPU).into(),
+            samples: vec![Sample { at, value }],
+        }],
         events: Vec::new(),
     }
 }
@@ -195,11 +199,14 @@ async fn a_malformed_batch_is_refused_once_and_does_not_hold_up_the_next() {
     let recorder = open_with(folder.path(), settings).await;
     recorder.append(batch("node-a", 1), now).expect("taken");
     let mut bad = batch("node-a", 2);
-    bad.series[0].key.metric = "no spaces please".to_owned();
+    Arc::make_mut(&mut bad.series[0].key).metric = "no spaces please".to_owned();
     assert_eq!(recorder.append(bad, now).map_err(|r| r.code()), Err("telemetry.name"));
     let mut wide = batch("node-a", 3);
     wide.series = (0..4)
-        .map(|n| SeriesSamples { key: key(SubjectRef::node("node-a"), &format!("m{n}")), ..wide.series[0].clone() })
+        .map(|n| SeriesSamples {
+            key: key(SubjectRef::node("node-a"), &format!("m{n}")).into(),
+            ..wide.series[0].clone()
+        })
         .collect();
     assert_eq!(recorder.append(wide, now).map_err(|r| r.code()), Err("telemetry.too_many_series"));
     recorder.append(batch("node-a", 4), now).expect("taken");
@@ -239,7 +246,7 @@ async fn columns_and_events_follow_the_declaration() {
         let samples = (0..=10u32)
             .map(|s| Sample { at: NOW.plus_ms(u64::from(s) * 1_000), value: f64::from(s) * factor })
             .collect();
-        SeriesSamples { key, samples }
+        SeriesSamples { key: key.into(), samples }
     };
     first.series.extend([counter("sdb", 200.0), counter("sda", 100.0)]);
     first.events = (0..5).map(|s| event(&node, "gpu.xid", NOW.plus_ms(s * 1_000))).collect();

@@ -306,7 +306,8 @@ pub(crate) fn telemetry(number: usize, sequence: u64, at: Time, load: f64, troub
             metric: metric.into(),
             unit: "1".into(),
             attributes: Default::default(),
-        },
+        }
+        .into(),
         samples: vec![Sample { at, value }],
     };
     let origin = node::id(number);

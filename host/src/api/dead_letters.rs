@@ -120,9 +120,9 @@ fn act(by: &Principal, action: &str, number: u64) -> Act {
 fn parts(batch: Batch) -> (Vec<DeadLetterPart>, bool) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let series = batch.series.into_iter().map(|series| DeadLetterPart {
-        subject: series.key.subject,
-        name: series.key.metric,
-        attributes: series.key.attributes,
+        subject: series.key.subject.clone(),
+        name: series.key.metric.clone(),
+        attributes: series.key.attributes.clone(),
         samples: count(series.samples.len()),
         first: series.samples.first().map(|sample| sample.at),
         last: series.samples.last().map(|sample| sample.at),

@@ -41,7 +41,8 @@ impl Teller {
                 metric: metric::NODE_ASLEEP.into(),
                 unit: "1".into(),
                 attributes: BTreeMap::new(),
-            },
+            }
+            .into(),
             samples: vec![Sample { at: now, value: 1.0 }],
         };
         let mut sequence = locked(&self.sequence);

@@ -63,7 +63,7 @@ impl Known {
             }
             let windows = windows(&store.artifacts(id).await?);
             let (_, frozen) = self.0.get(id).cloned().unwrap_or_default();
-            let new: Vec<ExcerptQuery> = windows.difference(&frozen).map(query).collect();
+            let new = queries(windows.difference(&frozen));
             if !new.is_empty()
                 && let Err(error) = recorder.freeze(id.as_str(), &new, now).await
             {
@@ -97,11 +97,17 @@ fn windows(artifacts: &[Artifact]) -> BTreeSet<Window> {
     all
 }
 
-fn query((subject, name, from, to): &Window) -> ExcerptQuery {
-    ExcerptQuery {
-        subjects: Some(BTreeSet::from([subject.clone()])),
-        names: BTreeSet::from([name.clone()]),
-        from: *from,
-        to: *to,
+/// What is of one subject and time is asked for at once: each question looks through all that is not sealed yet.
+fn queries<'a>(windows: impl Iterator<Item = &'a Window>) -> Vec<ExcerptQuery> {
+    let mut alike: BTreeMap<(&SubjectRef, Time, Time), BTreeSet<String>> = BTreeMap::new();
+    for (subject, name, from, to) in windows {
+        alike.entry((subject, *from, *to)).or_default().insert(name.clone());
     }
+    let query = |((subject, from, to), names): ((&SubjectRef, Time, Time), BTreeSet<String>)| ExcerptQuery {
+        subjects: Some(BTreeSet::from([subject.clone()])),
+        names,
+        from,
+        to,
+    };
+    alike.into_iter().map(query).collect()
 }

@@ -575,7 +575,7 @@ impl Control {
             Err(error) => {
                 tracing::warn!(incident.id = %incident.id, %node, verb, error = &error as &dyn std::error::Error,
                     "the order could not be sent yet");
-                matches!(error, DispatchError::TooMany { .. })
+                matches!(error, DispatchError::Store(_) | DispatchError::TooMany { .. })
             }
         }
     }

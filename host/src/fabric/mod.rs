@@ -412,7 +412,8 @@ impl Fabric {
         self.send(plan, order, false).await
     }
 
-    /// The same of a step whose reservation is in the ledger: nothing more is written of it before it is sent.
+    /// The same of a step whose reservation is in the ledger: nothing more is written of it before it is sent. Whether
+    /// this host drives still is asked once more: it may have stood still since.
     pub async fn dispatch_reserved(&self, plan: &Plan, order: Order) -> Result<(), DispatchError> {
         self.send(plan, order, true).await
     }
@@ -442,9 +443,11 @@ impl Fabric {
             }
             (outgoing, known)
         };
-        if !reserved {
-            self.inner.store.note_dispatched(&row).await.map_err(DispatchError::Store)?;
-        }
+        let noted = match reserved {
+            true => self.inner.store.drives().await,
+            false => self.inner.store.note_dispatched(&row).await,
+        };
+        noted.map_err(DispatchError::Store)?;
         // What the agent sends on account of this order may come before this method returns.
         let outstanding = Outstanding { row, ended: false, ahead: restored_on(plan, &order) };
         self.inner.registry().orders.insert(order.key.clone(), outstanding);

@@ -86,7 +86,7 @@ mod tests {
             attributes: [].into(),
         };
         let samples = (0..samples).map(|at| Sample { at: Time(at), value: 1.0 }).collect();
-        let series = vec![SeriesSamples { key, samples }];
+        let series = vec![SeriesSamples { key: key.into(), samples }];
         Arc::new(Batch { origin: NodeId::new("node-a"), epoch: 1, sequence, series, events: vec![] })
     }
 

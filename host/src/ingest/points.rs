@@ -78,7 +78,7 @@ pub(super) fn groups(series: Series, series_maximum: usize, samples_maximum: usi
         .into_iter()
         .map(|(key, samples)| {
             let samples = samples.into_iter().map(|(at, value)| Sample { at, value }).collect();
-            SeriesSamples { key, samples }
+            SeriesSamples { key: key.into(), samples }
         })
         .collect();
     all.sort_by(|a, b| a.key.cmp(&b.key));

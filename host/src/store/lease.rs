@@ -77,6 +77,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether what drives is still in charge, as of now.
+    pub async fn drives(&self) -> Result<(), Error> {
+        let row = sqlx::query("SELECT epoch FROM lease WHERE id = 1").fetch_optional(&self.pool).await?;
+        self.in_charge(row.map(|row| row.try_get("epoch")).transpose()?)
+    }
+
     /// A transaction of what drives.
     pub(super) async fn begin_driving(&self) -> Result<Transaction<'static, Sqlite>, Error> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -122,6 +128,8 @@ mod tests {
         assert!(!a.renew_lease().await.unwrap());
         let late = a.begin_driving().await.unwrap_err();
         assert!(matches!(late, Error::NotInCharge { lease, newest } if (lease, newest) == (first, second)), "{late:?}");
+        assert!(matches!(a.drives().await.unwrap_err(), Error::NotInCharge { .. }));
+        store.under(second).drives().await.unwrap();
         // What it gives back is not its own.
         a.give_lease_back().await.unwrap();
         let b = store.under(second);

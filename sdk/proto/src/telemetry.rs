@@ -12,7 +12,10 @@ use aether_core::{
     time::Time,
 };
 use prost::Message;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 use thiserror::Error;
 
 /// The layout that this version writes.
@@ -28,7 +31,7 @@ pub const SAMPLES_MAXIMUM: usize = 100_000;
 #[derive(Debug)]
 pub struct Encoder {
     schema: u32,
-    ids: HashMap<SeriesKey, u32>,
+    ids: HashMap<Arc<SeriesKey>, u32>,
 }
 
 impl Default for Encoder {
@@ -155,7 +158,7 @@ pub enum DecodeError {
 /// The receiving side's dictionary: lives as long as the stream.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    series: HashMap<u32, SeriesKey>,
+    series: HashMap<u32, Arc<SeriesKey>>,
 }
 
 impl Decoder {
@@ -167,7 +170,8 @@ impl Decoder {
             }
             let subject = subject_from_proto(subject.clone().ok_or(Malformed::Missing("dictionary.subject"))?)?;
             let attributes: BTreeMap<String, String> = attributes.clone().into_iter().collect();
-            self.series.insert(*id, SeriesKey { subject, metric: metric.clone(), unit: unit.clone(), attributes });
+            let key = SeriesKey { subject, metric: metric.clone(), unit: unit.clone(), attributes };
+            self.series.insert(*id, Arc::new(key));
         }
         Ok(())
     }
@@ -254,7 +258,7 @@ mod tests {
             at: Time(1_500),
             attributes: BTreeMap::new(),
         };
-        let series = vec![SeriesSamples { key, samples }];
+        let series = vec![SeriesSamples { key: key.into(), samples }];
         Batch { origin: NodeId::new("node-a"), epoch: 7, sequence, series, events: vec![event] }
     }
 

@@ -96,13 +96,13 @@ impl Excerpt {
     /// History that came from elsewhere: one subject's series and events, in any order. Of two values for one time the
     /// later stands; what is no finite number is left out, as the recorder leaves it out.
     pub fn of(series: Vec<SeriesSamples>, events: Vec<DiscreteEvent>) -> Self {
-        let mut all: BTreeMap<SeriesKey, Vec<Sample>> = BTreeMap::new();
+        let mut all: BTreeMap<Arc<SeriesKey>, Vec<Sample>> = BTreeMap::new();
         for SeriesSamples { key, samples } in series {
             all.entry(key).or_default().extend(samples.into_iter().filter(|sample| sample.value.is_finite()));
         }
         let mut excerpt = Self { series: BTreeMap::new(), events };
         for (key, samples) in all {
-            excerpt.add(key, in_order(samples));
+            excerpt.add(Arc::unwrap_or_clone(key), in_order(samples));
         }
         excerpt.settle();
         excerpt

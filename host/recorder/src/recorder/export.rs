@@ -88,6 +88,25 @@ impl Export {
         Ok(())
     }
 
+    fn add_unsealed(&mut self, batches: &[Arc<Batch>], query: &ExcerptQuery) -> Result<(), Error> {
+        let ExcerptQuery { subjects, names, from, to } = query;
+        let of_subject = |subject: &SubjectRef| subjects.as_ref().is_none_or(|all| all.contains(subject));
+        let of_name = |name: &String| names.is_empty() || names.contains(name);
+        for batch in batches {
+            for series in batch.series.iter().filter(|s| of_subject(&s.key.subject) && of_name(&s.key.metric)) {
+                let samples: Vec<Sample> =
+                    series.samples.iter().filter(|sample| (*from..=*to).contains(&sample.at)).copied().collect();
+                self.sample(&series.key, &batch.origin, &samples)?;
+            }
+            for event in batch.events.iter().filter(|e| of_subject(&e.subject) && of_name(&e.name)) {
+                if (*from..=*to).contains(&event.at) {
+                    self.event(&batch.origin, event.clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), Error> {
         if self.rows > ROWS_LIMIT { Err(Error::TooMuch { limit: ROWS_LIMIT }) } else { Ok(()) }
     }
@@ -175,20 +194,10 @@ impl Inner {
                 }
             }
         }
-        let of_subject = |subject: &SubjectRef| subjects.as_ref().is_none_or(|all| all.contains(subject));
-        let of_name = |name: &String| names.is_empty() || names.contains(name);
-        for batch in &unsealed {
-            for series in batch.series.iter().filter(|s| of_subject(&s.key.subject) && of_name(&s.key.metric)) {
-                let samples: Vec<Sample> =
-                    series.samples.iter().filter(|sample| (*from..=*to).contains(&sample.at)).copied().collect();
-                out.sample(&series.key, &batch.origin, &samples)?;
-            }
-            for event in batch.events.iter().filter(|e| of_subject(&e.subject) && of_name(&e.name)) {
-                if (*from..=*to).contains(&event.at) {
-                    out.event(&batch.origin, event.clone())?;
-                }
-            }
-        }
+        // A large fleet's is long to look through.
+        let (query, mut all) = (query.clone(), std::mem::take(out));
+        let looked = tokio::task::spawn_blocking(move || all.add_unsealed(&unsealed, &query).map(|()| all)).await;
+        *out = looked.map_err(|_| Error::Stopped)??;
         Ok(())
     }
 

@@ -364,7 +364,7 @@ mod tests {
                     let mut key = key(SubjectRef::workload(id), &metric);
                     key.attributes.insert("a".to_owned(), attribute);
                     SeriesSamples {
-                        key,
+                        key: key.into(),
                         samples: samples.into_iter().map(|(at, value)| sample(NOW.0 + at, value)).collect(),
                     }
                 });
@@ -387,7 +387,7 @@ mod tests {
         fn rows_come_back(batches in any_batches()) {
             let mut expected: BTreeMap<(SeriesKey, NodeId), BTreeMap<Time, u64>> = BTreeMap::new();
             for (batch, series) in batches.iter().flat_map(|b| b.series.iter().map(move |s| (b, s))) {
-                let of = expected.entry((series.key.clone(), batch.origin.clone())).or_default();
+                let of = expected.entry(((*series.key).clone(), batch.origin.clone())).or_default();
                 for s in &series.samples {
                     of.insert(s.at, s.value.to_bits());
                 }

@@ -30,7 +30,7 @@ use parquet::{
     },
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
     sync::Arc,
 };
@@ -222,30 +222,31 @@ pub(crate) fn encode(batches: &[Arc<Batch>], content: &Content) -> Result<Bytes,
 }
 
 fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, ParquetError> {
-    // Compare texts once per series, and integers for the rows.
+    // Batches of one stream share their keys: so texts are compared once per series, and integers for the rows.
+    let mut shared: HashMap<(*const SeriesKey, &str), (&SeriesKey, Vec<Row>)> = HashMap::new();
+    for batch in batches {
+        let (origin, epoch, sequence) = (batch.origin.as_str(), batch.epoch, batch.sequence);
+        for series in &batch.series {
+            let row = |s: &Sample| Row { at: s.at.0, epoch, sequence, value: Some(s.value) };
+            let place = shared.entry((Arc::as_ptr(&series.key), origin)).or_insert_with(|| (&series.key, vec![]));
+            place.1.extend(series.samples.iter().map(row));
+        }
+    }
     let mut groups: BTreeMap<[&str; TEXTS], Vec<Row>> = BTreeMap::new();
     let mut attributes: BTreeMap<&BTreeMap<String, String>, String> = BTreeMap::new();
-    let all = batches.iter().flat_map(|batch| {
-        batch
-            .series
-            .iter()
-            .map(|series| &series.key.attributes)
-            .chain(batch.events.iter().map(|event| &event.attributes))
-    });
-    for map in all {
+    let of_events = batches.iter().flat_map(|batch| batch.events.iter().map(|event| &event.attributes));
+    for map in shared.values().map(|(key, _)| &key.attributes).chain(of_events) {
         if !attributes.contains_key(map) {
             attributes.insert(map, serde_json::to_string(map).map_err(|e| ParquetError::External(Box::new(e)))?);
         }
     }
+    for ((_, origin), (key, rows)) in shared {
+        let (kind, id) = (kind_text(key.subject.kind), key.subject.id.as_str());
+        let texts = [kind, id, SAMPLE, &key.metric, &key.unit, &attributes[&key.attributes], origin];
+        groups.entry(texts).or_default().extend(rows);
+    }
     for batch in batches {
         let (origin, epoch, sequence) = (batch.origin.as_str(), batch.epoch, batch.sequence);
-        for series in &batch.series {
-            let key = &series.key;
-            let (kind, id) = (kind_text(key.subject.kind), key.subject.id.as_str());
-            let texts = [kind, id, SAMPLE, &key.metric, &key.unit, &attributes[&key.attributes], origin];
-            let row = |s: &Sample| Row { at: s.at.0, epoch, sequence, value: Some(s.value) };
-            groups.entry(texts).or_default().extend(series.samples.iter().map(row));
-        }
         for event in &batch.events {
             let (kind, id) = (kind_text(event.subject.kind), event.subject.id.as_str());
             let texts = [kind, id, EVENT, &event.name, "", &attributes[&event.attributes], origin];
