@@ -192,6 +192,8 @@ async fn main() {
         })
         .await;
     let mut waits = Vec::new();
+    let mut slowest = Vec::new();
+    let began = clock::now();
     let mut stages: [Vec<i64>; 3] = Default::default();
     for finding in 0..findings {
         let node = name(finding * nodes / findings);
@@ -209,6 +211,7 @@ async fn main() {
         assert_eq!(incident["shape"]["subject"]["id"], node, "{incident:#}");
         let opened = incident["opened_at"].as_i64().unwrap();
         waits.push(order.at.0 - opened);
+        let mut parts = Vec::new();
         let story = fleet.incident(incident["id"].as_str().unwrap()).await;
         let mut before = opened;
         for (stage, kind) in stages.iter_mut().zip(["remediation_proposal", "execution_plan", "order"]) {
@@ -216,10 +219,16 @@ async fn main() {
             let recorded = artifacts.iter().find(|artifact| artifact["body"]["kind"] == kind);
             let at = recorded.map_or(order.at.0, |artifact| artifact["at"].as_i64().unwrap());
             stage.push(at - before);
+            parts.push(at - before);
             before = at;
         }
+        slowest.push((order.at.0 - opened, opened - began.0, parts));
     }
     waits.sort_unstable();
+    slowest.sort_unstable();
+    for (took, at, parts) in slowest.iter().rev().take(5) {
+        println!("{took} ms, found {at} ms after the first: {parts:?}");
+    }
     println!("of that, ms:        median       p99");
     for (stage, name) in stages.iter_mut().zip(["to the proposal", "to the judgement", "to the order"]) {
         stage.sort_unstable();

@@ -30,13 +30,15 @@ use tonic::transport::{Channel, Endpoint};
 /// Nodes that share a connection: thousands of sockets in one program are not what is measured.
 const NODES_A_CONNECTION: usize = 50;
 
-pub(crate) async fn measure(load: Load) -> Taken {
+/// `tick_ms`: how often every node is scored meanwhile.
+pub(crate) async fn measure(load: Load, tick_ms: u64) -> Taken {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
     let config = format!(
         "[server]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = \"{data}\"\n\
          [policy]\nbundle_dir = \"{bundle}\"\nplugins_dir = \"{plugins}\"\n\
+         [control]\ntick_ms = {tick_ms}\n\
          [recorder]\nhot_series_limit = 10000000\nhot_bytes_limit = 8589934592\nunsealed_bytes_limit = 4294967296\n",
         data = folder.path().join("host").display(),
         bundle = root.join("policies/default").display(),

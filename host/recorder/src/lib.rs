@@ -14,6 +14,7 @@
 //! [`Recorder::compact`] and [`Recorder::enforce_retention`]), any knowledge of what a metric means, and SQL.
 
 mod admission;
+mod aside;
 mod counters;
 mod error;
 mod positions;

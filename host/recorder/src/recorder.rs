@@ -14,7 +14,9 @@ pub use excerpt::{Excerpt, ExcerptQuery, Excerpts};
 pub use export::{Export, Frozen};
 
 use crate::{
-    Error, Position, Rejected, Settings, admission, counters,
+    Error, Position, Rejected, Settings, admission,
+    aside::aside,
+    counters,
     positions::{Origin, Taken},
     range::{RangeAnswer, RangeQuery, RangeSeries, downsample},
     segment,
@@ -354,7 +356,8 @@ impl Recorder {
     pub async fn seal(&self, now: Time) -> Result<Sealed, Error> {
         let inner = &self.inner;
         let _one = inner.sealing.lock().await;
-        inner.window.sweep(now);
+        let swept = Arc::clone(inner);
+        aside(move || swept.window.sweep(now)).await?;
         let began = tokio::time::Instant::now();
         let result = inner.seal(now).await;
         match &result {

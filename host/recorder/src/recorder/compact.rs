@@ -10,7 +10,9 @@
 
 use super::{Inner, Recorder, chain, count, lock};
 use crate::{
-    Error, Settings, counters,
+    Error, Settings,
+    aside::aside,
+    counters,
     segment::{self, Content},
     shelf::{Entry, path_of},
 };
@@ -80,8 +82,8 @@ impl Inner {
             files.push(self.shelf.get(entry).await?);
         }
         // A damaged file may make a decoder panic; that must not take the recorder along.
-        let merged = tokio::task::spawn_blocking(move || segment::merge(&files)).await;
-        let (bytes, content) = match merged.unwrap_or(Err((None, Error::Stopped))) {
+        let merged = aside(move || segment::merge(&files)).await;
+        let (bytes, content) = match merged.unwrap_or_else(|stopped| Err((None, stopped))) {
             Ok(merged) => merged,
             Err((at, error)) => {
                 let spoiled = at.map_or(originals, |at| originals.get(at..=at).unwrap_or(originals));

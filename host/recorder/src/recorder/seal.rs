@@ -7,6 +7,7 @@
 use super::{Inner, Known, Sealed, count, lock};
 use crate::{
     Error, admission,
+    aside::aside,
     positions::EpochRecord,
     segment::{self, Content},
     shelf::{Entry, path_of},
@@ -19,6 +20,8 @@ use std::{
 
 /// Every so many segments, one names the positions of all origins; a start reads footers back to that one.
 const COMPLETE_EVERY: u64 = 64;
+/// Origins that are told of a seal before others have their turn.
+const TOLD_AT_ONCE: usize = 32;
 
 /// What one segment is to hold.
 #[derive(Clone)]
@@ -47,22 +50,21 @@ impl Inner {
     }
 
     async fn seal_once(&self, now: Time) -> Result<Sealed, Error> {
-        let Some((attempt, batches)) = self.attempt(now) else { return Ok(Sealed::default()) };
-        let Attempt { mut content, batches: _ } = attempt;
-        let entry = loop {
+        let Some((mut content, batches)) = self.attempt(now).await? else { return Ok(Sealed::default()) };
+        let (entry, weight) = loop {
             let path = path_of(content.from, content.to, content.number, content.number);
             let (this, rows) = (content.clone(), batches.clone());
-            let bytes = tokio::task::spawn_blocking(move || segment::encode(&rows, &this))
-                .await
-                .map_err(|_| Error::Stopped)??;
+            let encode = move || (segment::encode(&rows, &this), rows.iter().map(|b| admission::weigh(b)).sum());
+            let (bytes, weight): (_, usize) = aside(encode).await?;
+            let bytes = bytes?;
             let (from, to, number) = (content.from, content.to, content.number);
             let size = count(bytes.len());
             if self.shelf.put(&path, bytes).await? {
-                break Entry::new(path, from, to, number, number, size);
+                break (Entry::new(path, from, to, number, number, size), weight);
             }
             let found = self.shelf.find(path, from, to, number, number).await?;
             if self.shelf.content(&found).await.is_ok_and(|there| there == content) {
-                break found;
+                break (found, weight);
             }
             // Another file has this name: take the next number, and leave that file alone.
             content.number = content.number.saturating_add(1);
@@ -73,18 +75,20 @@ impl Inner {
         for batch in &batches {
             by_epoch.entry((&batch.origin, batch.epoch)).or_default().push(batch.sequence);
         }
-        {
-            let mut origins = lock(&self.origins);
-            for ((origin, epoch), sequences) in by_epoch {
-                if let Some(known) = origins.get_mut(origin) {
-                    known.origin.settle(epoch, &sequences);
+        let by_epoch: Vec<_> = by_epoch.into_iter().collect();
+        for few in by_epoch.chunks(TOLD_AT_ONCE) {
+            {
+                let mut origins = lock(&self.origins);
+                for ((origin, epoch), sequences) in few {
+                    if let Some(known) = origins.get_mut(*origin) {
+                        known.origin.settle(*epoch, sequences);
+                    }
                 }
             }
-            lock(&self.pending).drain(..batches.len());
-            *lock(&self.attempt) = None;
+            // Each of them is told at once, by a task of its own: what else is to be done has its turn in between.
+            tokio::task::yield_now().await;
         }
-        self.unsealed_bytes.fetch_sub(batches.iter().map(|b| admission::weigh(b)).sum(), super::Relaxed);
-        self.unsealed_batches.fetch_sub(batches.len(), super::Relaxed);
+        // From here on nothing is waited for: a seal that is cut off has either all of this to do again, or none.
         let sealed = Sealed {
             batches: batches.len(),
             samples: content.samples,
@@ -92,48 +96,60 @@ impl Inner {
             bytes: entry.bytes,
             path: Some(entry.path.to_string()),
         };
-        let mut index = lock(&self.index);
-        if content.complete {
-            index.complete = Some(entry.number);
+        {
+            let mut index = lock(&self.index);
+            if content.complete {
+                index.complete = Some(entry.number);
+            }
+            index.last_sealed = Some(now);
+            index.push(entry);
         }
-        index.last_sealed = Some(now);
-        index.push(entry);
+        let gone: Vec<_> = {
+            let mut pending = lock(&self.pending);
+            *lock(&self.attempt) = None;
+            pending.drain(..batches.len()).collect()
+        };
+        self.unsealed_bytes.fetch_sub(weight, super::Relaxed);
+        self.unsealed_batches.fetch_sub(batches.len(), super::Relaxed);
+        // Letting go of so much takes its time, too.
+        drop(tokio::task::spawn_blocking(move || drop((gone, batches))));
         Ok(sealed)
     }
 
     /// What was to be sealed when the last try did not come to its end, or else all that is unsealed now.
-    fn attempt(&self, now: Time) -> Option<(Attempt, Vec<Arc<Batch>>)> {
-        let origins = lock(&self.origins);
-        let pending = lock(&self.pending);
-        let mut attempt = lock(&self.attempt);
-        if attempt.is_none() && !pending.is_empty() {
-            let (number, complete) = {
-                let index = lock(&self.index);
-                let due = index.complete.is_none_or(|at| index.next.saturating_sub(at) >= COMPLETE_EVERY);
-                (index.next, due)
-            };
-            let content = content(number, now, &pending, &origins, complete);
-            *attempt = Some(Attempt { content, batches: pending.len() });
+    async fn attempt(&self, now: Time) -> Result<Option<(Content, Vec<Arc<Batch>>)>, Error> {
+        let left = lock(&self.attempt).clone();
+        if let Some(Attempt { content, batches }) = left {
+            return Ok(lock(&self.pending).get(..batches).map(|batches| (content, batches.to_vec())));
         }
-        let attempt = attempt.clone()?;
-        let batches = pending.get(..attempt.batches)?.to_vec();
-        Some((attempt, batches))
+        let batches = lock(&self.pending).clone();
+        if batches.is_empty() {
+            return Ok(None);
+        }
+        let (number, complete) = {
+            let index = lock(&self.index);
+            let due = index.complete.is_none_or(|at| index.next.saturating_sub(at) >= COMPLETE_EVERY);
+            (index.next, due)
+        };
+        let mut pending: HashMap<&NodeId, Vec<(u64, u64)>> = HashMap::new();
+        for batch in &batches {
+            pending.entry(&batch.origin).or_default().push((batch.epoch, batch.sequence));
+        }
+        let positions = positions(&pending, &lock(&self.origins), complete);
+        let these = batches.clone();
+        let content = aside(move || content(number, now, &these, complete, positions)).await?;
+        *lock(&self.attempt) = Some(Attempt { content: content.clone(), batches: batches.len() });
+        Ok(Some((content, batches)))
     }
 }
 
-/// What the footer of the segment of these batches says.
-fn content(
-    number: u64,
-    now: Time,
-    batches: &[Arc<Batch>],
+/// How far each origin is settled once `pending` are; of origins that have none only where all are to be told.
+fn positions(
+    pending: &HashMap<&NodeId, Vec<(u64, u64)>>,
     origins: &HashMap<NodeId, Known>,
     complete: bool,
-) -> Content {
-    let mut pending: BTreeMap<&NodeId, Vec<(u64, u64)>> = BTreeMap::new();
-    for batch in batches {
-        pending.entry(&batch.origin).or_default().push((batch.epoch, batch.sequence));
-    }
-    let mut positions: BTreeMap<NodeId, Vec<EpochRecord>> = BTreeMap::new();
+) -> BTreeMap<NodeId, Vec<EpochRecord>> {
+    let mut positions = BTreeMap::new();
     for (id, known) in origins {
         let of_origin = pending.get(id);
         if complete || of_origin.is_some() {
@@ -143,6 +159,17 @@ fn content(
             }
         }
     }
+    positions
+}
+
+/// What the footer of the segment of these batches says.
+fn content(
+    number: u64,
+    now: Time,
+    batches: &[Arc<Batch>],
+    complete: bool,
+    positions: BTreeMap<NodeId, Vec<EpochRecord>>,
+) -> Content {
     let (from, to) = segment::span(batches).unwrap_or((now, now));
     Content {
         number,
