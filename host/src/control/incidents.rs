@@ -331,9 +331,16 @@ impl Control {
             Word::Event(event) => (None, Cow::Borrowed(event)),
             Word::Reserve { reservation, execute_by } => {
                 let mut writing = self.0.store.write().await?;
-                let Reserved { fence, execute_by } =
-                    writing.reserve(&live.incident.id, reservation, now, *execute_by).await?;
-                (Some(writing), Cow::Owned(Event::Reserved { key: reservation.key.clone(), fence, execute_by }))
+                let key = reservation.key.clone();
+                let event = match writing.reserve(&live.incident.id, reservation, now, *execute_by).await {
+                    Ok(Reserved { fence, execute_by }) => Event::Reserved { key, fence, execute_by },
+                    // Another incident has the very step, and trying again would not change that.
+                    Err(store::Error::Conflict(reason)) => {
+                        Event::ReservationRefused { key, code: "ledger".into(), reason }
+                    }
+                    Err(error) => return Err(error),
+                };
+                (Some(writing), Cow::Owned(event))
             }
         };
         let mut after = live.incident.clone();
@@ -370,7 +377,8 @@ impl Control {
                 let Some(word) = self.perform(live, effect).await else { continue };
                 match self.commit(live, &word, &[]).await {
                     Ok(more) => {
-                        if let Word::Reserve { reservation, execute_by: _ } = &word {
+                        let sends = more.iter().any(|effect| matches!(effect, Effect::Dispatch { .. }));
+                        if let (true, Word::Reserve { reservation, execute_by: _ }) = (sends, &word) {
                             self.has_begun(&live.incident, reservation, clock::now());
                         }
                         queue.extend(more);

@@ -587,3 +587,49 @@ fn subject_columns(subject: &SubjectRef) -> (String, String) {
     let kind = text.split('/').next().unwrap_or_default().to_string();
     (kind, subject.id.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aether_core::{id::NodeId, subject::SubjectKind};
+
+    #[tokio::test]
+    async fn a_step_is_reserved_once_for_one_incident_and_what_is_not_committed_is_not_reserved() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("aether.db")).await.unwrap();
+        let ids = ["inc-a", "inc-b"].map(|id| IncidentId(id.into()));
+        for id in &ids {
+            sqlx::query("INSERT INTO incidents (id, shape, subject_kind, subject_id, cause, opened_at, phase, summary, flags, updated_at) VALUES (?, '', '', '', '', 0, '', '', '', 0)")
+                .bind(id.as_str())
+                .execute(&store.pool)
+                .await
+                .unwrap();
+        }
+        let reservation = Reservation {
+            key: IdempotencyKey("key".into()),
+            plan: PlanHash("plan".into()),
+            step: 0,
+            direction: Direction::Forward,
+            verb: "process.checkpoint".into(),
+            node: NodeId::new("node-a"),
+            target: Target { kind: SubjectKind::Node, id: "node-a".into(), generation: 1 },
+            inputs: Default::default(),
+        };
+        let mut dropped = store.write().await.unwrap();
+        dropped.reserve(&ids[0], &reservation, Time(1), Time(9)).await.unwrap();
+        drop(dropped);
+        assert_eq!(store.dispatched(Time(0)).await.unwrap(), []);
+
+        let mut writing = store.write().await.unwrap();
+        let first = writing.reserve(&ids[0], &reservation, Time(1), Time(9)).await.unwrap();
+        assert_eq!(first, Reserved { fence: 1, execute_by: Time(9) });
+        let again = writing.reserve(&ids[0], &reservation, Time(2), Time(99)).await.unwrap();
+        assert_eq!(again, first, "the first word stands");
+        let other = writing.reserve(&ids[1], &reservation, Time(2), Time(9)).await.unwrap_err();
+        assert!(matches!(other, Error::Conflict(_)), "{other:?}");
+        writing.tx.commit().await.unwrap();
+        let outstanding = store.dispatched(Time(1)).await.unwrap();
+        assert_eq!(outstanding.iter().map(|row| (row.key.0.as_str(), row.at)).collect::<Vec<_>>(), [("key", Time(1))]);
+        assert_eq!(store.dispatched(Time(2)).await.unwrap(), [], "it is given up in time");
+    }
+}
