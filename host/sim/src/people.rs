@@ -7,7 +7,7 @@ use crate::{
 };
 use aether_core::{
     audit::Act,
-    id::PrincipalId,
+    id::{IncidentId, PrincipalId},
     incident::{Approval, Rank},
     plan::PlanHash,
     time::Time,
@@ -24,8 +24,10 @@ use std::{
 /// What people did and what is wrong in the world, as those know it who did it.
 #[derive(Default)]
 pub(crate) struct Book {
-    /// Who said yes to exactly this plan, with the rank for it. Noted before it is said: the host may die meanwhile.
-    approved: BTreeMap<PlanHash, BTreeSet<PrincipalId>>,
+    /// Who said yes to exactly this plan, with the rank for it, in which incident: a host that died right after it opened
+    /// one may have opened another about the same, whose plan is the same. Noted before it is said: the host may die
+    /// meanwhile.
+    approved: BTreeMap<PlanHash, BTreeMap<IncidentId, BTreeSet<PrincipalId>>>,
     /// How many must have. None: plans run by themselves.
     pub approvers: Option<u32>,
     /// When a plan was called off in the middle, and the host had taken that.
@@ -40,7 +42,8 @@ impl Book {
     /// Why a plan may not run; none if it may.
     pub(crate) fn not_approved(&self, plan: &PlanHash) -> Option<String> {
         let needed = usize::try_from(self.approvers?).unwrap_or(usize::MAX);
-        let given = self.approved.get(plan).map_or(0, BTreeSet::len);
+        let given =
+            self.approved.get(plan).into_iter().flat_map(BTreeMap::values).map(BTreeSet::len).max().unwrap_or(0);
         (given < needed).then(|| format!("with {given} of {needed} approvals of its plan {}", plan.short()))
     }
 
@@ -89,7 +92,8 @@ pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mu
             0..=69 => {
                 if word.rank >= Rank::Approver {
                     let mut book = shared.book();
-                    book.approved.entry(word.plan.clone()).or_default().insert(word.by.clone());
+                    let of_plan = book.approved.entry(word.plan.clone()).or_default();
+                    of_plan.entry(waiting.id.clone()).or_default().insert(word.by.clone());
                 }
                 ("approves", control.approve(&waiting.id, word.clone()).await)
             }
@@ -108,7 +112,8 @@ pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mu
         };
         if what == "withdraws"
             && done.is_ok()
-            && let Some(given) = shared.book().approved.get_mut(&word.plan)
+            && let Some(given) =
+                shared.book().approved.get_mut(&word.plan).and_then(|of_plan| of_plan.get_mut(&waiting.id))
         {
             given.remove(&word.by);
         }
