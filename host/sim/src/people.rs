@@ -24,9 +24,8 @@ use std::{
 /// What people did and what is wrong in the world, as those know it who did it.
 #[derive(Default)]
 pub(crate) struct Book {
-    /// Who said yes to exactly this plan, with the rank for it, in which incident: a host that died right after it opened
-    /// one may have opened another about the same, whose plan is the same. Noted before it is said: the host may die
-    /// meanwhile.
+    /// Who said yes to exactly this plan, with the rank for it, in which incident: a later one about the same trouble may
+    /// have the same plan. Noted before it is said: the host may die meanwhile.
     approved: BTreeMap<PlanHash, BTreeMap<IncidentId, BTreeSet<PrincipalId>>>,
     /// How many must have. None: plans run by themselves.
     pub approvers: Option<u32>,
@@ -78,6 +77,7 @@ impl Book {
 pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mut dice: Rng) {
     reset_breakers(&shared, &control, &mut dice).await;
     let Ok(open) = store.incidents(Some(true), None, 50).await else { return };
+    asked_once(&shared, &open);
     for acting in open.iter().filter(|incident| incident.phase == "executing") {
         call_off(&shared, &control, acting, &mut dice).await;
     }
@@ -119,6 +119,17 @@ pub(crate) async fn look(shared: Arc<Shared>, control: Control, store: Store, mu
         }
         let came = done.map_or_else(|error| error.to_string(), |()| "taken".to_string());
         shared.note(format!("{} ({}) {what} of {}: {came}", word.by, word.rank.name(), waiting.id));
+    }
+}
+
+/// Nobody is asked twice about one trouble.
+fn asked_once(shared: &Shared, open: &[IncidentSummary]) {
+    let mut about = BTreeMap::new();
+    for incident in open {
+        if let Some(other) = about.insert((&incident.shape.subject, &incident.shape.cause), &incident.id) {
+            let of = format!("{} of {}", incident.shape.cause, incident.shape.subject);
+            shared.world().broken.push(format!("{other} and {} are open at once about {of}", incident.id));
+        }
     }
 }
 

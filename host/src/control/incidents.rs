@@ -13,6 +13,7 @@ use aether_core::{
     breaker::Open,
     catalogue,
     decision::{Condition, Envelope, Risk},
+    finding::Finding,
     id::{IncidentId, NodeId, PrincipalId},
     incident::{
         Approval, ApprovalRefused, CallOffRefused, Effect, Event, Incident, Opening, Phase, Rank, Reservation,
@@ -34,13 +35,39 @@ use std::{
     time::Duration,
 };
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// Tries to commit an event before the driver gives the event back.
 const COMMIT_TRIES: u32 = 5;
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 /// How long an order that undoes something may wait for its agent.
 const UNDO_WITHIN_MS: u64 = 3_600_000;
+
+/// An open incident, and what it is about: that never changes.
+pub(super) struct Driven {
+    shape: Shape,
+    live: Mutex<Live>,
+}
+
+impl Driven {
+    /// `number`: of the last event in its journal.
+    pub(super) fn new(incident: Incident, number: u64) -> Arc<Self> {
+        Arc::new(Self { shape: incident.shape.clone(), live: Mutex::new(Live::new(incident, number)) })
+    }
+
+    pub(super) async fn lock(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().await
+    }
+}
+
+/// Whether a trouble that was found is one that an open incident is about: it was gone for a while.
+pub(super) enum Known {
+    No,
+    /// Something is to be done about it, and the finding is that incident's now.
+    Waits,
+    /// Something is being done about it; whether it stays is known when that is over.
+    Underway,
+}
 
 /// An open incident with what the driver keeps beside it.
 pub(super) struct Live {
@@ -53,7 +80,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(incident: Incident, number: u64) -> Self {
+    fn new(incident: Incident, number: u64) -> Self {
         Self { incident, number, timers: BTreeMap::new(), again: false }
     }
 }
@@ -144,7 +171,6 @@ impl Control {
         .await
     }
 
-    /// Checks and takes a person's word under the incident's lock, so that two words have one outcome.
     /// Has an execution given up and undone, while that can be.
     pub async fn call_off(
         &self,
@@ -164,6 +190,7 @@ impl Control {
         .await
     }
 
+    /// Checks and takes a person's word under the incident's lock, so that two words have one outcome.
     async fn decide(
         &self,
         id: &IncidentId,
@@ -175,32 +202,42 @@ impl Control {
         self.take(&mut live, event, vec![]).await.map_err(NotTaken::Store)
     }
 
-    pub(super) fn find(&self, id: &IncidentId) -> Option<Arc<Mutex<Live>>> {
+    pub(super) fn find(&self, id: &IncidentId) -> Option<Arc<Driven>> {
         self.0.live.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    fn all(&self) -> Vec<(IncidentId, Arc<Mutex<Live>>)> {
+    fn all(&self) -> Vec<(IncidentId, Arc<Driven>)> {
         let live = self.0.live.read().unwrap_or_else(PoisonError::into_inner);
         live.iter().map(|(id, live)| (id.clone(), live.clone())).collect()
     }
 
     /// Open incidents by their subject.
     pub(super) fn open_subjects(&self) -> BTreeMap<SubjectRef, IncidentId> {
-        let mut subjects = BTreeMap::new();
-        for (id, live) in self.all() {
-            if let Ok(live) = live.try_lock() {
-                subjects.insert(live.incident.shape.subject.clone(), id);
-            }
-        }
-        subjects
+        self.all().into_iter().map(|(id, driven)| (driven.shape.subject.clone(), id)).collect()
     }
 
     /// The open incident of this shape, if any.
     pub(super) fn open_about(&self, shape: &Shape) -> Option<IncidentId> {
-        self.all().into_iter().find_map(|(id, live)| {
-            let live = live.try_lock().ok()?;
-            (live.incident.shape == *shape).then_some(id)
-        })
+        let live = self.0.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.iter().find_map(|(id, driven)| (driven.shape == *shape).then(|| id.clone()))
+    }
+
+    /// One trouble is one incident, also when it goes away and comes back before that is closed.
+    pub(super) async fn known(&self, finding: &Finding) -> Result<Known, store::Error> {
+        let Some(id) = self.open_about(&finding.shape) else { return Ok(Known::No) };
+        let Some(driven) = self.find(&id) else { return Ok(Known::No) };
+        // It cannot close before the finding is noted as its own.
+        let mut live = driven.lock().await;
+        let known = match live.incident.phase {
+            Phase::Closed { resolution: _ } => return Ok(Known::No),
+            Phase::Planning | Phase::Gating | Phase::AwaitingApproval { approve_by: _ } => {
+                self.0.store.raise_finding(finding, &id).await?;
+                Known::Waits
+            }
+            Phase::Executing { .. } | Phase::Compensating { .. } | Phase::Verifying { .. } => Known::Underway,
+        };
+        self.note_recurrence(&mut live, finding.risk.clone()).await?;
+        Ok(known)
     }
 
     /// Opens an incident; false if it could not be committed.
@@ -225,16 +262,16 @@ impl Control {
         }
         tracing::warn!(incident.id = %id, subject = %incident.shape.subject, cause = incident.shape.cause, "incident opened");
         metrics::counter!("aether_incidents_opened_total").increment(1);
-        let live = Arc::new(Mutex::new(Live::new(incident, 1)));
+        let live = Driven::new(incident, 1);
         self.0.live.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), live.clone());
         let mut live = live.lock().await;
         self.perform_all(&mut live, effects).await;
         true
     }
 
-    /// Goes on with an incident of the same trouble that was closed as done a short time ago; none if there is none, or if
-    /// it does not take it.
-    pub(super) async fn relapse(&self, opening: &Opening, envelopes: &[Envelope], now: Time) -> Option<IncidentId> {
+    /// Goes on with an incident of the same trouble that was closed as done a short time ago; false if there is none, or
+    /// if it does not take it.
+    pub(super) async fn relapse(&self, opening: &Opening, envelopes: &[Envelope], now: Time) -> bool {
         let since = now.minus_ms(self.0.settings.relapse_within_ms);
         let again = async {
             let Some(id) = self.0.store.closed_as_done(&opening.finding.shape, since).await? else { return Ok(None) };
@@ -242,42 +279,51 @@ impl Control {
             let Some(incident) = Incident::fold(journal.iter().map(|(at, event)| (*at, event))) else {
                 return Ok(None);
             };
-            let mut live = Live::new(incident, journal.len() as u64);
+            let driven = Driven::new(incident, journal.len() as u64);
             let opening = Opening { incident: id.clone(), ..opening.clone() };
             let relapsed = Word::Event(Event::Relapsed(Box::new(opening)));
+            let mut live = driven.lock().await;
             let effects = self.commit(&mut live, &relapsed, envelopes).await?;
-            Ok::<_, store::Error>((!live.incident.is_closed()).then_some((id, live, effects)))
+            let again = !live.incident.is_closed();
+            drop(live);
+            Ok::<_, store::Error>(again.then_some((id, driven, effects)))
         };
-        let (id, live, effects) = match again.await {
-            Ok(found) => found?,
+        let (id, driven, effects) = match again.await {
+            Ok(Some(found)) => found,
+            Ok(None) => return false,
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "a relapse could not be noted; a new incident is opened"
                 );
-                return None;
+                return false;
             }
         };
+        let mut live = driven.lock().await;
         tracing::warn!(incident.id = %id, relapses = live.incident.relapses, "the trouble came back; the incident goes on");
         metrics::counter!("aether_incidents_relapsed_total").increment(1);
-        let live = Arc::new(Mutex::new(live));
-        self.0.live.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), live.clone());
-        let mut live = live.lock().await;
+        self.0.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, driven.clone());
         self.perform_all(&mut live, effects).await;
-        Some(id)
+        true
     }
 
-    /// The trouble was seen again. Told once per incident and minute at most: the journal is not for every tick.
+    /// The trouble of an open incident was seen again.
     pub(super) async fn recur(&self, id: &IncidentId, risk: Risk) {
-        const EVERY_MS: u64 = 60_000;
         let Some(live) = self.find(id) else { return };
         let mut live = live.lock().await;
-        let told = live.incident.opened_at.plus_ms(u64::from(live.incident.recurrences + 1) * EVERY_MS);
-        if clock::now() >= told
-            && let Err(error) = self.take(&mut live, Event::Recurred { risk }, vec![]).await
-        {
+        if let Err(error) = self.note_recurrence(&mut live, risk).await {
             tracing::error!(incident.id = %id, error = &error as &dyn std::error::Error, "a recurrence could not be noted");
         }
+    }
+
+    /// Told once per incident and minute at most: the journal is not for every tick.
+    async fn note_recurrence(&self, live: &mut Live, risk: Risk) -> Result<(), store::Error> {
+        const EVERY_MS: u64 = 60_000;
+        let told = live.incident.opened_at.plus_ms(u64::from(live.incident.recurrences + 1) * EVERY_MS);
+        if clock::now() < told {
+            return Ok(());
+        }
+        self.take(live, Event::Recurred { risk }, vec![]).await
     }
 
     /// Feeds an event that nobody waits for.

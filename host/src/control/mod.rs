@@ -39,7 +39,7 @@ use aether_core::{
 };
 use aether_recorder::Recorder;
 use asleep::Teller;
-use incidents::Live;
+use incidents::Driven;
 use risks::Risks;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -148,7 +148,7 @@ struct Inner {
     detector: Mutex<Detector>,
     guard: Mutex<Guard>,
     breakers: Mutex<Breakers>,
-    live: RwLock<BTreeMap<IncidentId, Arc<tokio::sync::Mutex<Live>>>>,
+    live: RwLock<BTreeMap<IncidentId, Arc<Driven>>>,
     /// Incidents that nobody but the host holds up: what is to be done is being worked out, or judged, or sent.
     pressing: watch::Sender<BTreeSet<IncidentId>>,
     risks: Risks,
@@ -203,7 +203,7 @@ impl Control {
                 }
             }
             tracing::info!(incident.id = %id, phase = crate::store::phase_name(&incident.phase), "resuming an incident");
-            live.insert(id, Arc::new(tokio::sync::Mutex::new(Live::new(incident, number))));
+            live.insert(id, Driven::new(incident, number));
         }
         let breakers = breakers::restored(breakers, &store, &fabric, &acting, now).await?;
         let control = Self(Arc::new(Inner {

@@ -1,6 +1,6 @@
 //! Each tick: every live node is scored, findings are raised and cleared, and conditions that are watched are read.
 
-use super::{Control, Panel, ask, locked};
+use super::{Control, Panel, ask, incidents::Known, locked};
 use crate::{
     clock,
     fabric::{NodeView, WorkloadState},
@@ -123,42 +123,22 @@ impl Control {
         unknown: Vec<String>,
         now: Time,
     ) {
-        let (readings, events, window_ms) = summarise(panel, envelopes);
-        let drilled = |attributes: &BTreeMap<String, String>| attributes.contains_key(DRILL);
-        let drill = events.iter().any(|event| drilled(&event.attributes))
-            || readings.iter().any(|reading| drilled(&reading.attributes));
-        let incident = IncidentId(clock::id("inc"));
-        let opening = Opening {
-            incident: incident.clone(),
-            finding: finding.clone(),
-            subject: subject.clone(),
-            workloads: workload_subjects(node),
-            readings,
-            events,
-            window_ms,
-            decisions: envelopes.iter().map(ask::context).collect(),
-            unknown,
-            // Whatever is done about this node is only pretended, and every artifact has to say so.
-            flags: Flags {
-                drill,
-                simulated: node.capabilities.iter().any(|capability| capability.simulated),
-                ..Flags::default()
-            },
-            requested: None,
-        };
-        let relapsed = self.relapse(&opening, envelopes, now).await;
-        let begun = match relapsed {
-            Some(id) => Some(id),
-            None => self.begin(opening, envelopes, now).await.then_some(incident),
-        };
-        if let Some(incident) = begun {
-            let raised = self.0.store.raise_finding(&finding.shape, finding.first_seen, &incident).await;
-            if let Err(error) = raised {
-                tracing::error!(error = &error as &dyn std::error::Error, "a raised finding could not be noted");
+        let shape = finding.shape.clone();
+        let is_noted = match self.known(&finding).await {
+            Ok(Known::Waits) => true,
+            Ok(Known::Underway) => false,
+            Ok(Known::No) => {
+                let opening = opening(node, subject, finding, (panel, envelopes), unknown);
+                self.relapse(&opening, envelopes, now).await || self.begin(opening, envelopes, now).await
             }
-        } else {
-            // It could not be committed: the next tick raises it again.
-            locked(&self.0.detector).forget(&finding.shape.subject);
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a finding could not be noted");
+                false
+            }
+        };
+        if !is_noted {
+            // Later ticks raise it again, if it is still there.
+            locked(&self.0.detector).forget(&shape.subject);
         }
     }
 
@@ -197,6 +177,38 @@ impl Control {
                 }
             })
             .collect()
+    }
+}
+
+/// An incident that begins with a finding.
+fn opening(
+    node: &NodeView,
+    subject: &Subject,
+    finding: Finding,
+    (panel, envelopes): (&dyn Panel, &[Envelope]),
+    unknown: Vec<String>,
+) -> Opening {
+    let (readings, events, window_ms) = summarise(panel, envelopes);
+    let drilled = |attributes: &BTreeMap<String, String>| attributes.contains_key(DRILL);
+    let drill = events.iter().any(|event| drilled(&event.attributes))
+        || readings.iter().any(|reading| drilled(&reading.attributes));
+    Opening {
+        incident: IncidentId(clock::id("inc")),
+        finding,
+        subject: subject.clone(),
+        workloads: workload_subjects(node),
+        readings,
+        events,
+        window_ms,
+        decisions: envelopes.iter().map(ask::context).collect(),
+        unknown,
+        // Whatever is done about this node is only pretended, and every artifact has to say so.
+        flags: Flags {
+            drill,
+            simulated: node.capabilities.iter().any(|capability| capability.simulated),
+            ..Flags::default()
+        },
+        requested: None,
     }
 }
 

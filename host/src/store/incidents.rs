@@ -5,6 +5,7 @@ use aether_core::{
     artifact::{Artifact, Flags},
     audit::{Act, Head},
     decision::{Activity, Envelope},
+    finding::Finding,
     id::{DecisionId, Digest, IncidentId},
     incident::{Event, Incident, Phase, Reservation, Resolution},
     order::{Direction, IdempotencyKey, OutcomeStatus},
@@ -117,8 +118,8 @@ impl Writing {
         Ok(Reserved { fence: unsigned(row.try_get("fence")?), execute_by: Time(row.try_get("execute_by")?) })
     }
 
-    /// Writes an event, its artifacts and decisions, the plan and what it changes in the ledger, and all that was written
-    /// before, or nothing.
+    /// Writes an event, its artifacts and decisions, the plan, the finding that it raises, what it changes in the ledger,
+    /// and all that was written before, or nothing.
     pub async fn commit(mut self, commit: Commit<'_>) -> Result<(), Error> {
         let Commit { incident, number, at, event, artifacts, envelopes, acts } = commit;
         let id = incident.id.as_str();
@@ -155,6 +156,11 @@ impl Writing {
         }
         for envelope in envelopes {
             insert_decision(&mut batch, envelope);
+        }
+        if let Event::Opened(opening) | Event::Relapsed(opening) = event
+            && opening.requested.is_none()
+        {
+            raise_finding(&mut batch, &opening.finding, &incident.id);
         }
         update_ledger(&mut batch, event);
         let mut head = self.audit;
@@ -380,19 +386,13 @@ impl Store {
         row.map(|row| Ok(PlanHash(row.try_get("plan_hash")?))).transpose()
     }
 
-    pub async fn raise_finding(&self, shape: &Shape, first_seen: Time, incident: &IncidentId) -> Result<(), Error> {
-        let (kind, id) = subject_columns(&shape.subject);
-        sqlx::query(
-            "INSERT INTO findings (subject_kind, subject_id, shape, first_seen, incident_id) VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT (subject_kind, subject_id) DO UPDATE SET shape = excluded.shape, first_seen = excluded.first_seen, incident_id = excluded.incident_id",
-        )
-        .bind(kind)
-        .bind(id)
-        .bind(to_json(shape))
-        .bind(first_seen.0)
-        .bind(incident.as_str())
-        .execute(&self.pool)
-        .await?;
+    /// Notes a finding as that of an incident that was opened before. What opens one is noted with its event.
+    pub async fn raise_finding(&self, finding: &Finding, incident: &IncidentId) -> Result<(), Error> {
+        let mut tx = self.write().await?.tx;
+        let mut batch = Batch::default();
+        raise_finding(&mut batch, finding, incident);
+        batch.run(&mut tx).await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -493,6 +493,20 @@ fn update_incident(batch: &mut Batch, incident: &Incident, at: Time) {
     .bind(incident.id.as_str());
 }
 
+fn raise_finding(batch: &mut Batch, finding: &Finding, incident: &IncidentId) {
+    let (kind, id) = subject_columns(&finding.shape.subject);
+    batch
+        .statement(
+            "INSERT INTO findings (subject_kind, subject_id, shape, first_seen, incident_id) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (subject_kind, subject_id) DO UPDATE SET shape = excluded.shape, first_seen = excluded.first_seen, incident_id = excluded.incident_id",
+        )
+        .bind(kind)
+        .bind(id)
+        .bind(to_json(&finding.shape))
+        .bind(finding.first_seen.0)
+        .bind(incident.as_str());
+}
+
 fn insert_decision(batch: &mut Batch, envelope: &Envelope) {
     let subject = match &envelope.question {
         aether_core::decision::Question::Score(observation) => observation.subject.subject().to_string(),
@@ -591,7 +605,12 @@ fn subject_columns(subject: &SubjectRef) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aether_core::{id::NodeId, subject::SubjectKind};
+    use aether_core::{
+        decision::{Level, Risk},
+        id::NodeId,
+        incident::Opening,
+        subject::{Subject, SubjectKind},
+    };
 
     #[tokio::test]
     async fn a_step_is_reserved_once_for_one_incident_and_what_is_not_committed_is_not_reserved() {
@@ -631,5 +650,52 @@ mod tests {
         let outstanding = store.dispatched(Time(1)).await.unwrap();
         assert_eq!(outstanding.iter().map(|row| (row.key.0.as_str(), row.at)).collect::<Vec<_>>(), [("key", Time(1))]);
         assert_eq!(store.dispatched(Time(2)).await.unwrap(), [], "it is given up in time");
+    }
+
+    #[tokio::test]
+    async fn a_finding_is_noted_with_the_incident_that_it_opens_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("aether.db")).await.unwrap();
+        let node = SubjectRef::node("node-a");
+        let shape = Shape { cause: "spot.rebalance".into(), subject: node.clone() };
+        let risk = Risk {
+            level: Level::Critical,
+            score: 0.9,
+            confidence: 0.9,
+            horizon_ms: None,
+            cause: shape.cause.clone(),
+            reason: String::new(),
+            contributions: vec![],
+        };
+        let opening = Opening {
+            incident: IncidentId("inc-a".into()),
+            finding: Finding { shape: shape.clone(), risk, first_seen: Time(5), consecutive: 2 },
+            subject: Subject { kind: node.kind, id: node.id.clone(), generation: 1, labels: Default::default() },
+            workloads: vec![],
+            readings: vec![],
+            events: vec![],
+            window_ms: 0,
+            decisions: vec![],
+            unknown: vec![],
+            flags: Flags::default(),
+            requested: None,
+        };
+        let (incident, _) = Incident::open(Time(6), opening.clone());
+        let event = Event::Opened(Box::new(opening));
+        let commit = |number| Commit {
+            incident: &incident,
+            number,
+            at: Time(6),
+            event: &event,
+            artifacts: &[],
+            envelopes: &[],
+            acts: vec![],
+        };
+        store.write().await.unwrap().commit(commit(1)).await.unwrap();
+        assert_eq!(store.raised_findings().await.unwrap(), [(shape, Time(5))]);
+
+        store.clear_finding(&node).await.unwrap();
+        store.write().await.unwrap().commit(commit(1)).await.unwrap_err();
+        assert_eq!(store.raised_findings().await.unwrap(), [], "the incident was open already");
     }
 }
