@@ -3,8 +3,13 @@
 //! A value that is no number is not a reason to refuse: it is a gap, dropped and counted.
 
 use crate::{Rejected, Settings};
-use aether_core::{id::is_name, subject::SubjectRef, telemetry::Batch, time::Time};
-use std::collections::BTreeMap;
+use aether_core::{
+    id::is_name,
+    subject::SubjectRef,
+    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
+    time::Time,
+};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) const SERIES_PER_BATCH: usize = 10_000;
 pub(crate) const SAMPLES_PER_BATCH: usize = 200_000;
@@ -20,8 +25,9 @@ fn no(code: &'static str, text: String) -> Rejected {
     Rejected::Malformed { code, text }
 }
 
-/// Refuses what is malformed, and drops samples that are no finite numbers. Answers how many it dropped.
-pub(crate) fn admit(batch: &mut Batch, settings: &Settings, now: Time) -> Result<u64, Rejected> {
+/// Refuses what is malformed, and drops samples that are no finite numbers. Answers how many it dropped. `had`: which of
+/// the batch's series have keys that were checked before; none of those beyond its end.
+pub(crate) fn admit(batch: &mut Batch, had: &[bool], settings: &Settings, now: Time) -> Result<u64, Rejected> {
     if !is_name(batch.origin.as_str()) {
         return Err(no("telemetry.name", "the origin is not a name: 1 to 63 of a-z 0-9 - . are wanted".to_owned()));
     }
@@ -63,17 +69,11 @@ pub(crate) fn admit(batch: &mut Batch, settings: &Settings, now: Time) -> Result
             Ok(())
         }
     };
-    for series in &batch.series {
+    for (series, had) in batch.series.iter().zip(had.iter().chain(std::iter::repeat(&false))) {
         let key = &series.key;
-        subject(&key.subject)?;
-        metric_name(&key.metric)?;
-        if key.unit.len() > UNIT_BYTES || !key.unit.chars().all(|c| c.is_ascii_graphic()) {
-            return Err(no(
-                "telemetry.name",
-                format!("the unit of {} is not a UCUM unit of at most {UNIT_BYTES} printable characters", key.metric),
-            ));
+        if !had {
+            name(key)?;
         }
-        attributes(&key.attributes, &key.metric)?;
         if let Some(pair) = series.samples.windows(2).find(|pair| pair[0].at >= pair[1].at) {
             return Err(no(
                 "telemetry.unordered",
@@ -100,6 +100,18 @@ pub(crate) fn admit(batch: &mut Batch, settings: &Settings, now: Time) -> Result
         dropped += before - series.samples.len();
     }
     Ok(u64::try_from(dropped).unwrap_or(u64::MAX))
+}
+
+fn name(key: &SeriesKey) -> Result<(), Rejected> {
+    subject(&key.subject)?;
+    metric_name(&key.metric)?;
+    if key.unit.len() > UNIT_BYTES || !key.unit.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(no(
+            "telemetry.name",
+            format!("the unit of {} is not a UCUM unit of at most {UNIT_BYTES} printable characters", key.metric),
+        ));
+    }
+    attributes(&key.attributes, &key.metric)
 }
 
 fn subject(subject: &SubjectRef) -> Result<(), Rejected> {
@@ -141,24 +153,22 @@ fn attributes(attributes: &BTreeMap<String, String>, of: &str) -> Result<(), Rej
     Ok(())
 }
 
-/// Bytes that a batch holds in memory, roughly: what the bound on the unsealed counts.
+/// Bytes that a batch holds in memory, roughly: what the bound on the unsealed counts. The texts of a key that its stream
+/// keeps are not the batch's own.
 pub(crate) fn weigh(batch: &Batch) -> usize {
     let of_map = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len() + 64).sum::<usize>();
-    let of_series: usize = batch
-        .series
-        .iter()
-        .map(|s| {
-            s.samples.len() * 16
-                + s.key.subject.id.len()
-                + s.key.metric.len()
-                + s.key.unit.len()
-                + of_map(&s.key.attributes)
-                + 160
-        })
-        .sum();
-    let of_events: usize =
-        batch.events.iter().map(|e| e.subject.id.len() + e.name.len() + of_map(&e.attributes) + 120).sum();
-    of_series + of_events + batch.origin.as_str().len() + 160
+    let of_key = |key: &SeriesKey| {
+        size_of::<SeriesKey>() + key.subject.id.len() + key.metric.len() + key.unit.len() + of_map(&key.attributes)
+    };
+    let of_series = |series: &SeriesSamples| {
+        let own = if Arc::strong_count(&series.key) == 1 { of_key(&series.key) } else { 0 };
+        size_of::<SeriesSamples>() + series.samples.len().max(2) * size_of::<Sample>() + own
+    };
+    let of_event = |event: &DiscreteEvent| {
+        size_of::<DiscreteEvent>() + event.subject.id.len() + event.name.len() + of_map(&event.attributes)
+    };
+    let of_all = batch.series.iter().map(of_series).sum::<usize>() + batch.events.iter().map(of_event).sum::<usize>();
+    size_of::<Batch>() + batch.origin.as_str().len() + of_all
 }
 
 #[cfg(test)]
@@ -178,7 +188,7 @@ mod tests {
     fn code(change: impl FnOnce(&mut Batch)) -> &'static str {
         let mut batch = batch("node-a", 1, &[sample(NOW.0 - 2_000, 1.0), sample(NOW.0 - 1_000, 2.0)]);
         change(&mut batch);
-        match admit(&mut batch, &Settings::default(), NOW) {
+        match admit(&mut batch, &[], &Settings::default(), NOW) {
             Ok(_) => "taken",
             Err(rejected) => {
                 assert!(!rejected.is_retryable());
@@ -221,7 +231,7 @@ mod tests {
     fn a_value_that_is_no_number_is_a_gap() {
         let mut batch =
             batch("node-a", 1, &[sample(NOW.0 - 2, f64::NAN), sample(NOW.0 - 1, f64::INFINITY), sample(NOW.0, 2.0)]);
-        assert_eq!(admit(&mut batch, &Settings::default(), NOW), Ok(2));
+        assert_eq!(admit(&mut batch, &[], &Settings::default(), NOW), Ok(2));
         assert_eq!(batch.series[0].samples, [sample(NOW.0, 2.0)]);
     }
 }

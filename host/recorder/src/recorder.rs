@@ -21,7 +21,7 @@ use crate::{
     range::{RangeAnswer, RangeQuery, RangeSeries, downsample},
     segment,
     shelf::{Entry, Shelf},
-    window::{Limits, Source, Window},
+    window::{Feed, Limits, Source, Window},
 };
 use aether_core::{
     id::NodeId,
@@ -120,7 +120,7 @@ struct Inner {
     shelf: Shelf,
     window: Window,
     origins: Mutex<HashMap<NodeId, Known>>,
-    pending: Mutex<Vec<Arc<Batch>>>,
+    pending: Mutex<Vec<Unsealed>>,
     unsealed_bytes: AtomicUsize,
     unsealed_batches: AtomicUsize,
     index: Mutex<Index>,
@@ -139,7 +139,14 @@ struct Inner {
 
 struct Known {
     origin: Origin,
-    source: Arc<Source>,
+    feed: Arc<Feed>,
+}
+
+#[derive(Clone)]
+struct Unsealed {
+    batch: Arc<Batch>,
+    /// As it was counted when it came.
+    weight: usize,
 }
 
 #[derive(Default)]
@@ -238,7 +245,7 @@ impl Recorder {
         let (origin, samples) = (NodeId::new("check"), vec![Sample { at, value: 0.0 }]);
         let series = vec![SeriesSamples { key: key.clone().into(), samples }];
         let mut batch = Batch { origin, epoch: 0, sequence: 0, series, events: vec![] };
-        admission::admit(&mut batch, &self.inner.settings, now).map(|_| ())
+        admission::admit(&mut batch, &[], &self.inner.settings, now).map(|_| ())
     }
 
     /// Takes a batch: visible in the hot window at once, safe when [`Recorder::safe`] says so.
@@ -247,11 +254,14 @@ impl Recorder {
     /// refused whole, and its sequence counts as settled. Samples that are no finite number are dropped and counted.
     pub fn append(&self, mut batch: Batch, now: Time) -> Result<Appended, Rejected> {
         let inner = &self.inner;
-        if lock(&inner.origins).get(&batch.origin).is_some_and(|o| o.origin.has(batch.epoch, batch.sequence)) {
-            return Ok(inner.duplicate());
-        }
-        let checked = admission::admit(&mut batch, &inner.settings, now);
-        let dropped = match checked.and_then(|dropped| inner.check_series(&batch).map(|()| dropped)) {
+        let feed = match lock(&inner.origins).get(&batch.origin) {
+            Some(known) if known.origin.has(batch.epoch, batch.sequence) => return Ok(inner.duplicate()),
+            known => known.map(|known| Arc::clone(&known.feed)),
+        };
+        let had = feed.as_ref().map_or_else(Vec::new, |feed| feed.had(&batch.series));
+        let checked = admission::admit(&mut batch, &had, &inner.settings, now);
+        let source = feed.as_ref().map(|feed| &feed.source);
+        let dropped = match checked.and_then(|dropped| inner.check_series(&batch, source).map(|()| dropped)) {
             Ok(dropped) => dropped,
             Err(rejected) => {
                 if aether_core::id::is_name(batch.origin.as_str())
@@ -271,7 +281,7 @@ impl Recorder {
         }
 
         let batch = Arc::new(batch);
-        let source = {
+        let feed = {
             let mut origins = lock(&inner.origins);
             let Some(known) = inner.known(&mut origins, &batch.origin) else {
                 let text = format!("{ORIGINS_LIMIT} origins are known, which is the limit");
@@ -288,15 +298,13 @@ impl Recorder {
             // Under the lock of the positions, so that no seal sees one without the other.
             inner.unsealed_bytes.fetch_add(weight, Relaxed);
             inner.unsealed_batches.fetch_add(1, Relaxed);
-            lock(&inner.pending).push(Arc::clone(&batch));
-            Arc::clone(&known.source)
+            lock(&inner.pending).push(Unsealed { batch: Arc::clone(&batch), weight });
+            Arc::clone(&known.feed)
         };
         if unsealed_bytes.saturating_add(weight) >= inner.settings.seal_bytes {
             inner.wanted.notify_one();
         }
-        for series in &batch.series {
-            inner.window.insert(&source, &series.key, &series.samples, now);
-        }
+        inner.window.take(&feed, &batch.series, now);
         for event in &batch.events {
             inner.window.insert_event(event, now);
         }
@@ -532,22 +540,21 @@ impl Inner {
             if origins.len() >= ORIGINS_LIMIT {
                 return None;
             }
-            let known = Known { origin: Origin::default(), source: Arc::new(Source::new(id.clone())) };
+            let known = Known { origin: Origin::default(), feed: Arc::new(Feed::new(id.clone())) };
             origins.insert(id.clone(), known);
         }
         origins.get_mut(id)
     }
 
     /// Refuses a batch whose new series would take its origin over its limit.
-    fn check_series(&self, batch: &Batch) -> Result<(), Rejected> {
-        let source = lock(&self.origins).get(&batch.origin).map(|known| Arc::clone(&known.source));
-        let has = source.as_ref().map_or(0, |s| s.series.load(Relaxed));
+    fn check_series(&self, batch: &Batch, source: Option<&Arc<Source>>) -> Result<(), Rejected> {
+        let has = source.map_or(0, |s| s.series.load(Relaxed));
         let limit = self.settings.origin_series_limit;
         if has.saturating_add(batch.series.len()) <= limit {
             return Ok(());
         }
         let keys: BTreeSet<&SeriesKey> = batch.series.iter().map(|s| &*s.key).collect();
-        let new = keys.into_iter().filter(|key| source.as_ref().is_none_or(|s| !self.window.knows(key, s))).count();
+        let new = keys.into_iter().filter(|key| source.is_none_or(|s| !self.window.knows(key, s))).count();
         if has.saturating_add(new) <= limit {
             return Ok(());
         }

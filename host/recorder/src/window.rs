@@ -8,14 +8,14 @@ use crate::counters;
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
-    telemetry::{DiscreteEvent, Sample, SeriesKey},
+    telemetry::{DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -47,26 +47,75 @@ pub(crate) struct Source {
     pub(crate) series: AtomicUsize,
 }
 
-impl Source {
+/// What one origin feeds. Its streams name a series by the same key in each batch: such a key was checked when it came
+/// first, and its samples find their run without a look at its texts.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) source: Arc<Source>,
+    /// By the address of the key, which cannot become another's while the key is kept here.
+    places: Mutex<HashMap<usize, Place>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    _key: Arc<SeriesKey>,
+    run: Arc<Run>,
+}
+
+fn address(key: &Arc<SeriesKey>) -> usize {
+    Arc::as_ptr(key).addr()
+}
+
+impl Feed {
     pub(crate) fn new(id: NodeId) -> Self {
-        Self { id, series: AtomicUsize::new(0) }
+        Self { source: Arc::new(Source { id, series: AtomicUsize::new(0) }), places: Mutex::default() }
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<usize, Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which of these keys, themselves and not their like, came before.
+    pub(crate) fn had(&self, series: &[SeriesSamples]) -> Vec<bool> {
+        let places = self.places();
+        series.iter().map(|one| places.contains_key(&address(&one.key))).collect()
     }
 }
 
-/// The samples of one series that one origin sent, in order of time.
+/// The samples of one series that one origin sent.
 #[derive(Debug)]
 pub(crate) struct Run {
     source: Arc<Source>,
+    kept: Mutex<Kept>,
+}
+
+/// Those of them that the window keeps, in order of time.
+#[derive(Debug)]
+struct Kept {
     samples: VecDeque<Sample>,
     /// When the stretch began that the oldest kept sample is of: eviction must not make an old stretch look new.
     since: Time,
+    /// The window has let go of the run: what comes later belongs in another.
+    is_gone: bool,
 }
 
 impl Run {
     fn new(source: Arc<Source>) -> Self {
-        Self { source, samples: VecDeque::new(), since: Time(i64::MAX) }
+        let kept = Kept { samples: VecDeque::new(), since: Time(i64::MAX), is_gone: false };
+        Self { source, kept: Mutex::new(kept) }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The samples in `(after, until]`.
+    fn cut(&self, after: Time, until: Time) -> Vec<Sample> {
+        self.lock().cut(after, until)
+    }
+}
+
+impl Kept {
     /// In order of time; a second value for one time replaces the first.
     fn insert(&mut self, sample: Sample) {
         match self.samples.back() {
@@ -95,6 +144,12 @@ impl Run {
     fn bytes(&self) -> usize {
         self.samples.capacity() * SAMPLE_BYTES
     }
+
+    fn cut(&self, after: Time, until: Time) -> Vec<Sample> {
+        let from = self.samples.partition_point(|s| s.at <= after);
+        let to = self.samples.partition_point(|s| s.at <= until).max(from);
+        self.samples.range(from..to).copied().collect()
+    }
 }
 
 /// One series of one subject, from all its origins.
@@ -102,7 +157,7 @@ impl Run {
 struct Series {
     unit: String,
     attributes: BTreeMap<String, String>,
-    runs: Vec<Run>,
+    runs: Vec<Arc<Run>>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +169,14 @@ struct Subject {
 }
 
 type Shard = HashMap<SubjectRef, Subject>;
+
+/// What a batch adds to the window; what it takes away goes around the other end.
+#[derive(Default)]
+struct Growth {
+    bytes: usize,
+    samples: usize,
+    evicted: u64,
+}
 
 /// What the window holds and what its limits have cost.
 #[derive(Debug, Default)]
@@ -193,18 +256,55 @@ impl Window {
         found.is_some_and(|s| s.runs.iter().any(|r| Arc::ptr_eq(&r.source, source)))
     }
 
-    pub(crate) fn insert(&self, source: &Arc<Source>, key: &SeriesKey, samples: &[Sample], now: Time) {
+    /// Takes the samples of a batch.
+    pub(crate) fn take(&self, feed: &Feed, batch: &[SeriesSamples], now: Time) {
+        let horizon = now.minus_ms(self.reach_ms.load(Relaxed));
+        let mut has_room = self.has_room(now);
+        let mut places = feed.places();
+        let mut growth = Growth::default();
+        for SeriesSamples { key, samples } in batch {
+            let fresh = &samples[samples.partition_point(|s| s.at < horizon)..];
+            if fresh.is_empty() {
+                continue;
+            }
+            if !has_room {
+                self.hide(fresh);
+                continue;
+            }
+            let place = places.get(&address(key));
+            if place.is_some_and(|place| self.push(&place.run, fresh, &mut growth)) {
+                continue;
+            }
+            // A series that is new here: what it takes is counted at once.
+            self.grow(std::mem::take(&mut growth));
+            if let Some(run) = self.insert(&feed.source, key, fresh, now) {
+                // Streams that ended leave keys behind, and whoever has no stream brings new ones each time.
+                if places.len() > 2 * feed.source.series.load(Relaxed) {
+                    places.clear();
+                }
+                places.insert(address(key), Place { _key: Arc::clone(key), run });
+            }
+            has_room = self.has_room(now);
+        }
+        self.grow(growth);
+    }
+
+    /// As [`Window::take`], of one series that is found by its texts. None: there was no room.
+    pub(crate) fn insert(
+        &self,
+        source: &Arc<Source>,
+        key: &SeriesKey,
+        samples: &[Sample],
+        now: Time,
+    ) -> Option<Arc<Run>> {
         let horizon = now.minus_ms(self.reach_ms.load(Relaxed));
         let fresh = &samples[samples.partition_point(|s| s.at < horizon)..];
         if fresh.is_empty() {
-            return;
+            return None;
         }
-        if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
-            self.squeeze(now);
-            if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
-                self.hide(fresh);
-                return;
-            }
+        if !self.has_room(now) {
+            self.hide(fresh);
+            return None;
         }
         let mut shard = Self::write(self.shard(&key.subject));
         let subject = match shard.get_mut(&key.subject) {
@@ -216,15 +316,14 @@ impl Window {
             None => subject.metrics.entry(key.metric.clone()).or_default(),
         };
         let slot = all.binary_search_by(|s| (&s.unit, &s.attributes).cmp(&(&key.unit, &key.attributes)));
-        let known =
-            slot.ok().and_then(|i| all[i].runs.iter().position(|r| Arc::ptr_eq(&r.source, source)).map(|run| (i, run)));
-        let (i, run) = match known {
-            Some(place) => place,
+        let known = slot.ok().and_then(|i| all[i].runs.iter().find(|r| Arc::ptr_eq(&r.source, source)));
+        let run = match known {
+            Some(run) => Arc::clone(run),
             None => {
                 if self.tally.series.load(Relaxed) >= self.limits.series {
                     drop(shard);
                     self.hide(fresh);
-                    return;
+                    return None;
                 }
                 let i = slot.unwrap_or_else(|i| {
                     all.insert(
@@ -233,41 +332,66 @@ impl Window {
                     );
                     i
                 });
-                all[i].runs.push(Run::new(Arc::clone(source)));
+                let run = Arc::new(Run::new(Arc::clone(source)));
+                all[i].runs.push(Arc::clone(&run));
                 source.series.fetch_add(1, Relaxed);
                 self.tally.series.fetch_add(1, Relaxed);
                 self.tally.bytes.fetch_add(SERIES_BYTES + text_bytes(key), Relaxed);
-                (i, all[i].runs.len() - 1)
+                run
             }
         };
-        let run = &mut all[i].runs[run];
-        let (bytes, count) = (run.bytes(), run.samples.len());
-        let mut evicted = 0u64;
+        // Within the shard's lock, so that nobody lets go of the run before its first sample.
+        let mut growth = Growth::default();
+        self.push(&run, fresh, &mut growth);
+        drop(shard);
+        self.grow(growth);
+        Some(run)
+    }
+
+    /// False if the window has let go of the run.
+    fn push(&self, run: &Run, fresh: &[Sample], growth: &mut Growth) -> bool {
+        let mut kept = run.lock();
+        if kept.is_gone {
+            return false;
+        }
+        let (bytes, count) = (kept.bytes(), kept.samples.len());
         for sample in fresh {
-            run.insert(*sample);
-            if run.samples.len() > self.limits.samples_per_series
-                && let Some(gone) = run.pop()
+            kept.insert(*sample);
+            if kept.samples.len() > self.limits.samples_per_series
+                && let Some(gone) = kept.pop()
             {
-                evicted += 1;
+                growth.evicted += 1;
                 self.incomplete_before(gone.at.plus_ms(1));
             }
         }
-        shift(&self.tally.bytes, bytes, run.bytes());
-        shift(&self.tally.samples, count, run.samples.len());
-        drop(shard);
+        growth.bytes = growth.bytes.wrapping_add(kept.bytes().wrapping_sub(bytes));
+        growth.samples = growth.samples.wrapping_add(kept.samples.len().wrapping_sub(count));
+        true
+    }
+
+    fn grow(&self, growth: Growth) {
+        let Growth { bytes, samples, evicted } = growth;
+        self.tally.bytes.fetch_add(bytes, Relaxed);
+        self.tally.samples.fetch_add(samples, Relaxed);
         self.count_evicted(evicted, "series");
+    }
+
+    /// Whether there is room for more, if need be after a squeeze.
+    fn has_room(&self, now: Time) -> bool {
+        let is_full = || self.tally.bytes.load(Relaxed) >= self.limits.bytes;
+        if is_full() {
+            self.squeeze(now);
+        }
+        !is_full()
     }
 
     pub(crate) fn insert_event(&self, event: &DiscreteEvent, now: Time) {
         if event.at < now.minus_ms(self.reach_ms.load(Relaxed)) {
             return;
         }
-        if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
-            self.squeeze(now);
-            if self.tally.bytes.load(Relaxed) >= self.limits.bytes {
-                counters::hidden(1);
-                return;
-            }
+        if !self.has_room(now) {
+            counters::hidden(1);
+            return;
         }
         let mut shard = Self::write(self.shard(&event.subject));
         let events = &mut shard.entry(event.subject.clone()).or_default().events;
@@ -340,19 +464,22 @@ impl Window {
             shard.retain(|id, subject| {
                 subject.metrics.retain(|metric, all| {
                     all.retain_mut(|series| {
-                        series.runs.retain_mut(|run| {
-                            let (bytes, count) = (run.bytes(), run.samples.len());
-                            while run.samples.front().is_some_and(|s| s.at < horizon) {
-                                run.pop();
+                        series.runs.retain(|run| {
+                            let mut kept = run.lock();
+                            let (bytes, count) = (kept.bytes(), kept.samples.len());
+                            while kept.samples.front().is_some_and(|s| s.at < horizon) {
+                                kept.pop();
                                 gone += 1;
                             }
-                            if run.samples.capacity() / 4 > run.samples.len().max(16) {
-                                run.samples.shrink_to(run.samples.len() * 2);
+                            if kept.samples.capacity() / 4 > kept.samples.len().max(16) {
+                                let twice = kept.samples.len() * 2;
+                                kept.samples.shrink_to(twice);
                             }
-                            let empty = run.samples.is_empty();
-                            shift(&self.tally.samples, count, run.samples.len());
-                            shift(&self.tally.bytes, bytes, if empty { 0 } else { run.bytes() });
+                            let empty = kept.samples.is_empty();
+                            shift(&self.tally.samples, count, kept.samples.len());
+                            shift(&self.tally.bytes, bytes, if empty { 0 } else { kept.bytes() });
                             if empty {
+                                kept.is_gone = true;
                                 run.source.series.fetch_sub(1, Relaxed);
                                 self.tally.series.fetch_sub(1, Relaxed);
                                 let texts =
@@ -414,7 +541,7 @@ impl Window {
         let mut out = Vec::new();
         for series in all {
             for run in &series.runs {
-                let samples = cut(&run.samples, after, until);
+                let samples = run.cut(after, until);
                 if !samples.is_empty() {
                     let key = SeriesKey {
                         subject: subject.clone(),
@@ -494,7 +621,11 @@ impl Window {
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             let runs = shard.values().flat_map(|s| s.metrics.values()).flatten().flat_map(|s| &s.runs);
-            for (first, last) in runs.filter_map(|r| Some((r.samples.front()?.at, r.samples.back()?.at))) {
+            let ends = |run: &Arc<Run>| {
+                let kept = run.lock();
+                Some((kept.samples.front()?.at, kept.samples.back()?.at))
+            };
+            for (first, last) in runs.filter_map(ends) {
                 span = Some(span.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
             }
         }
@@ -518,21 +649,17 @@ fn shift(total: &AtomicUsize, before: usize, after: usize) {
     }
 }
 
-/// The samples in `(after, until]`.
-fn cut(samples: &VecDeque<Sample>, after: Time, until: Time) -> Vec<Sample> {
-    let from = samples.partition_point(|s| s.at <= after);
-    let to = samples.partition_point(|s| s.at <= until).max(from);
-    samples.range(from..to).copied().collect()
-}
-
-fn read_runs(runs: &[Run], after: Time, until: Time) -> Option<(Vec<Sample>, NodeId)> {
+fn read_runs(runs: &[Arc<Run>], after: Time, until: Time) -> Option<(Vec<Sample>, NodeId)> {
     if let [run] = runs {
-        let samples = cut(&run.samples, after, until);
+        let samples = run.cut(after, until);
         return (!samples.is_empty()).then(|| (samples, run.source.id.clone()));
     }
     // Who has the word is settled over everything that is kept, so that the cut does not change it.
-    let all: Vec<_> =
-        runs.iter().map(|r| (r.source.id.clone(), r.since, cut(&r.samples, Time(i64::MIN), Time(i64::MAX)))).collect();
+    let whole = |run: &Arc<Run>| {
+        let kept = run.lock();
+        (run.source.id.clone(), kept.since, kept.cut(Time(i64::MIN), Time(i64::MAX)))
+    };
+    let all: Vec<_> = runs.iter().map(whole).collect();
     let merged = merge(&all);
     let from = merged.partition_point(|(s, _)| s.at <= after);
     let to = merged.partition_point(|(s, _)| s.at <= until).max(from);
@@ -595,7 +722,7 @@ mod tests {
     }
 
     fn source(id: &str) -> Arc<Source> {
-        Arc::new(Source::new(NodeId::new(id)))
+        Feed::new(NodeId::new(id)).source
     }
 
     fn values(window: &Window, key: &SeriesKey) -> Vec<f64> {

@@ -165,7 +165,7 @@ impl Inner {
     async fn export(&self, query: &ExcerptQuery, out: &mut Export) -> Result<(), Error> {
         let ExcerptQuery { subjects, names, from, to } = query;
         // What is not sealed first: what is sealed meanwhile is then in both, and there once all the same.
-        let unsealed: Vec<Arc<Batch>> = lock(&self.pending).clone();
+        let unsealed = super::seal::batches_of(&lock(&self.pending));
         let wanted =
             Wanted { subjects: subjects.clone().map(Arc::new), names: Arc::new(names.clone()), from: *from, to: *to };
         let inside = |entry: &&Entry| entry.to >= *from && entry.from <= *to;

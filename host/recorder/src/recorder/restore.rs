@@ -5,7 +5,7 @@ use crate::{
     positions::Origin,
     segment::{self, Wanted},
     shelf::{Entry, superseded},
-    window::Source,
+    window::Feed,
 };
 use aether_core::time::Time;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ impl Inner {
                 }
                 match Origin::restore(records) {
                     Some(origin) => {
-                        let source = Arc::new(Source::new(id.clone()));
-                        origins.insert(id, Known { origin, source });
+                        let feed = Arc::new(Feed::new(id.clone()));
+                        origins.insert(id, Known { origin, feed });
                     }
                     None => tracing::warn!(path = %entry.path, node.id = %id, "a damaged position is not used"),
                 }
@@ -95,7 +95,7 @@ impl Inner {
 
     fn take_rows(&self, rows: segment::Rows, now: Time) {
         for (key, origin, samples) in rows.series {
-            let source = self.known(&mut lock(&self.origins), &origin).map(|known| Arc::clone(&known.source));
+            let source = self.known(&mut lock(&self.origins), &origin).map(|known| Arc::clone(&known.feed.source));
             if let Some(source) = source {
                 self.window.insert(&source, &key, &samples, now);
             }

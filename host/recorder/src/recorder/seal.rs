@@ -4,9 +4,9 @@
 //! A write that was cut off, or that failed without saying whether it had happened, is thereby found again by the next
 //! try; a batch is never in two segments.
 
-use super::{Inner, Known, Sealed, count, lock};
+use super::{Inner, Known, Sealed, Unsealed, count, lock};
 use crate::{
-    Error, admission,
+    Error,
     aside::aside,
     positions::EpochRecord,
     segment::{self, Content},
@@ -51,20 +51,18 @@ impl Inner {
 
     async fn seal_once(&self, now: Time) -> Result<Sealed, Error> {
         let Some((mut content, batches)) = self.attempt(now).await? else { return Ok(Sealed::default()) };
-        let (entry, weight) = loop {
+        let entry = loop {
             let path = path_of(content.from, content.to, content.number, content.number);
             let (this, rows) = (content.clone(), batches.clone());
-            let encode = move || (segment::encode(&rows, &this), rows.iter().map(|b| admission::weigh(b)).sum());
-            let (bytes, weight): (_, usize) = aside(encode).await?;
-            let bytes = bytes?;
+            let bytes = aside(move || segment::encode(&rows, &this)).await??;
             let (from, to, number) = (content.from, content.to, content.number);
             let size = count(bytes.len());
             if self.shelf.put(&path, bytes).await? {
-                break (Entry::new(path, from, to, number, number, size), weight);
+                break Entry::new(path, from, to, number, number, size);
             }
             let found = self.shelf.find(path, from, to, number, number).await?;
             if self.shelf.content(&found).await.is_ok_and(|there| there == content) {
-                break (found, weight);
+                break found;
             }
             // Another file has this name: take the next number, and leave that file alone.
             content.number = content.number.saturating_add(1);
@@ -109,7 +107,7 @@ impl Inner {
             *lock(&self.attempt) = None;
             pending.drain(..batches.len()).collect()
         };
-        self.unsealed_bytes.fetch_sub(weight, super::Relaxed);
+        self.unsealed_bytes.fetch_sub(gone.iter().map(|unsealed| unsealed.weight).sum(), super::Relaxed);
         self.unsealed_batches.fetch_sub(batches.len(), super::Relaxed);
         // Letting go of so much takes its time, too.
         drop(tokio::task::spawn_blocking(move || drop((gone, batches))));
@@ -120,9 +118,9 @@ impl Inner {
     async fn attempt(&self, now: Time) -> Result<Option<(Content, Vec<Arc<Batch>>)>, Error> {
         let left = lock(&self.attempt).clone();
         if let Some(Attempt { content, batches }) = left {
-            return Ok(lock(&self.pending).get(..batches).map(|batches| (content, batches.to_vec())));
+            return Ok(lock(&self.pending).get(..batches).map(|few| (content, batches_of(few))));
         }
-        let batches = lock(&self.pending).clone();
+        let batches = batches_of(&lock(&self.pending));
         if batches.is_empty() {
             return Ok(None);
         }
@@ -141,6 +139,10 @@ impl Inner {
         *lock(&self.attempt) = Some(Attempt { content: content.clone(), batches: batches.len() });
         Ok(Some((content, batches)))
     }
+}
+
+pub(super) fn batches_of(unsealed: &[Unsealed]) -> Vec<Arc<Batch>> {
+    unsealed.iter().map(|unsealed| Arc::clone(&unsealed.batch)).collect()
 }
 
 /// How far each origin is settled once `pending` are; of origins that have none only where all are to be told.

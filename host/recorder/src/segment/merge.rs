@@ -7,6 +7,7 @@
 use super::{
     Content, Covered, EPOCH, SEQUENCE, TEXTS, VALUE, content_of,
     read::{Parts, Step, footer, group},
+    texts,
     write::{Row, Texts, Writer},
 };
 use crate::{Error, positions::Ranges};
@@ -49,48 +50,58 @@ pub(crate) fn merge(files: &[Bytes]) -> Result<(Bytes, Content), (Option<usize>,
     }
     let content = content(&contents).ok_or_else(|| (None, Error::Foreign("nothing to merge".to_owned())))?;
     let mut writer = Writer::new(&content).map_err(encode)?;
-    let mut last: Option<(Texts, (i64, u64, u64))> = None;
+    let mut last: Option<Texts> = None;
     let mut samples = 0u64;
     let mut events = 0u64;
-    while let Some(first) = least(&runs, None) {
-        // As far as no other input comes before, rows of one series are taken without looking again.
-        let texts = runs[first].1.texts().clone();
-        let other = least(&runs, Some(first)).filter(|other| *runs[*other].1.texts() == texts);
-        let limit = other.map(|other| runs[other].1.row().order());
-        let (i, run) = &mut runs[first];
-        let i = *i;
-        let sorted = last.as_ref().is_none_or(|(before, order)| match compare(before, &texts) {
-            Ordering::Less => true,
-            Ordering::Equal => *order <= run.row().order(),
-            Ordering::Greater => false,
-        });
-        if !sorted {
-            return Err(of(i)(Error::Foreign("its rows are not sorted".to_owned())));
+    while let Some(texts) = least(&runs) {
+        // Of those that have rows of these texts, as far as no other comes before, rows are taken without looking again.
+        let unsorted = |i: usize| of(i)(Error::Foreign("its rows are not sorted".to_owned()));
+        let mut members: Vec<usize> = (0..runs.len()).filter(|at| is_same(runs[*at].1.texts(), &texts)).collect();
+        if last.as_ref().is_some_and(|last| compare(last, &texts) != Ordering::Less) {
+            return Err(unsorted(runs[members[0]].0));
         }
-        if last.as_ref().is_none_or(|(before, _)| *before != texts) {
-            writer.texts(texts.clone());
+        writer.texts(texts.clone());
+        let mut done = Vec::new();
+        while let Some(first) = members.iter().copied().min_by_key(|at| runs[*at].1.row().order()) {
+            let others = members.iter().filter(|at| **at != first);
+            let limit = others.map(|at| runs[*at].1.row().order()).min();
+            let (i, run) = &mut runs[first];
+            let i = *i;
+            let mut order = run.row().order();
+            loop {
+                let row = run.row();
+                if row.order() < order {
+                    return Err(unsorted(i));
+                }
+                order = row.order();
+                writer.push(row).map_err(encode)?;
+                match row.value {
+                    Some(_) => samples += 1,
+                    None => events += 1,
+                }
+                let begins = match run.next().map_err(of(i))? {
+                    Next::Same => false,
+                    Next::Loaded => !is_same(run.texts(), &texts),
+                    Next::Other => true,
+                    Next::None => {
+                        done.push(first);
+                        true
+                    }
+                };
+                if begins {
+                    members.retain(|at| *at != first);
+                    break;
+                }
+                if limit.is_some_and(|limit| run.row().order() > limit) {
+                    break;
+                }
+            }
         }
-        let mut order = run.row().order();
-        loop {
-            let row = run.row();
-            if row.order() < order {
-                return Err(of(i)(Error::Foreign("its rows are not sorted".to_owned())));
-            }
-            order = row.order();
-            writer.push(row).map_err(encode)?;
-            match row.value {
-                Some(_) => samples += 1,
-                None => events += 1,
-            }
-            if !run.next().map_err(of(i))? {
-                runs.remove(first);
-                break;
-            }
-            if *run.texts() != texts || limit.is_some_and(|limit| run.row().order() > limit) {
-                break;
-            }
+        done.sort_unstable();
+        for at in done.into_iter().rev() {
+            runs.remove(at);
         }
-        last = Some((texts, order));
+        last = Some(texts);
     }
     // What the originals say of themselves is what must have come by.
     if (samples, events) != (content.samples, content.events) {
@@ -107,13 +118,13 @@ fn compare(a: &Texts, b: &Texts) -> Ordering {
     a.iter().map(|text| text.data()).cmp(b.iter().map(|text| text.data()))
 }
 
-/// The run whose next row comes first, other than `except`.
-fn least(runs: &[(usize, Run)], except: Option<usize>) -> Option<usize> {
-    let of = |at: &usize| (runs[*at].1.texts(), runs[*at].1.row().order());
-    (0..runs.len()).filter(|at| Some(*at) != except).min_by(|a, b| {
-        let ((a, x), (b, y)) = (of(a), of(b));
-        compare(a, b).then(x.cmp(&y))
-    })
+fn is_same(a: &Texts, b: &Texts) -> bool {
+    a.iter().zip(b).all(|(a, b)| texts::is_same(a.data(), b.data()))
+}
+
+/// The texts of the row that comes first.
+fn least(runs: &[(usize, Run)]) -> Option<Texts> {
+    runs.iter().map(|(_, run)| run.texts()).min_by(|a, b| compare(a, b)).cloned()
 }
 
 /// The rows of one file, a few at a time.
@@ -123,7 +134,27 @@ struct Run {
     each: usize,
     group: usize,
     columns: Option<Columns>,
-    rows: VecDeque<(Texts, Row)>,
+    rows: Rows,
+    /// Which of them is next.
+    at: usize,
+}
+
+/// Rows in their order, and where those of one series begin.
+#[derive(Default)]
+struct Rows {
+    rows: Vec<Row>,
+    texts: VecDeque<(usize, Texts)>,
+}
+
+/// What comes after a row.
+enum Next {
+    /// One of the same texts.
+    Same,
+    /// One of others.
+    Other,
+    /// The first of those that were read just now.
+    Loaded,
+    None,
 }
 
 struct Columns {
@@ -141,21 +172,31 @@ impl Run {
         let Step::Done(metadata) = footer(&parts)? else {
             return Err(Error::Foreign("its footer is not where it should be".to_owned()));
         };
-        Ok(Self { parts: Arc::new(parts), metadata: *metadata, each, group: 0, columns: None, rows: VecDeque::new() })
+        let parts = Arc::new(parts);
+        Ok(Self { parts, metadata: *metadata, each, group: 0, columns: None, rows: Rows::default(), at: 0 })
     }
 
     /// The texts of the row that is next. There is one after `load` or `next` said so.
     fn texts(&self) -> &Texts {
-        &self.rows[0].0
+        &self.rows.texts[0].1
     }
 
     fn row(&self) -> Row {
-        self.rows[0].1
+        self.rows.rows[self.at]
     }
 
-    fn next(&mut self) -> Result<bool, Error> {
-        self.rows.pop_front();
-        if self.rows.is_empty() { self.load() } else { Ok(true) }
+    fn next(&mut self) -> Result<Next, Error> {
+        self.at += 1;
+        if self.at == self.rows.rows.len() {
+            return Ok(if self.load()? { Next::Loaded } else { Next::None });
+        }
+        match self.rows.texts.get(1) {
+            Some((from, _)) if *from == self.at => {
+                self.rows.texts.pop_front();
+                Ok(Next::Other)
+            }
+            _ => Ok(Next::Same),
+        }
     }
 
     /// Reads rows if there are more.
@@ -173,7 +214,8 @@ impl Run {
             if columns.left == 0 {
                 continue;
             }
-            columns.read(self.each.min(columns.left), &mut self.rows).map_err(Error::Parquet)?;
+            self.rows = columns.read(self.each.min(columns.left)).map_err(Error::Parquet)?;
+            self.at = 0;
             self.columns = Some(columns);
             return Ok(true);
         }
@@ -196,24 +238,37 @@ impl Columns {
         })
     }
 
-    fn read(&mut self, count: usize, out: &mut VecDeque<(Texts, Row)>) -> Result<(), ParquetError> {
+    /// `count`: at least one.
+    fn read(&mut self, count: usize) -> Result<Rows, ParquetError> {
         let mut texts = Vec::with_capacity(TEXTS);
         for column in &mut self.texts {
             texts.push(read(column, count, None)?);
         }
+        let mut begins: Vec<bool> = vec![false; count];
+        begins[0] = true;
+        for column in &texts {
+            for (row, pair) in column.windows(2).enumerate() {
+                begins[row + 1] |= !texts::is_same(pair[0].data(), pair[1].data());
+            }
+        }
+        let texts = (0..count)
+            .filter(|row| begins[*row])
+            .map(|row| (row, array::from_fn(|column| texts[column][row].clone())))
+            .collect();
         let times = read(&mut self.times, count, None)?;
         let epochs = read(&mut self.epochs, count, None)?;
         let sequences = read(&mut self.sequences, count, None)?;
         let mut levels = Vec::new();
         let mut values = read(&mut self.values, count, Some(&mut levels))?.into_iter();
-        for row in 0..count {
-            let value = if levels[row] > 0 { values.next() } else { None };
-            let (epoch, sequence) = (epochs[row].cast_unsigned(), sequences[row].cast_unsigned());
-            let of_row = array::from_fn(|column| texts[column][row].clone());
-            out.push_back((of_row, Row { at: times[row], epoch, sequence, value }));
-        }
+        let rows = (0..count).map(|row| Row {
+            at: times[row],
+            epoch: epochs[row].cast_unsigned(),
+            sequence: sequences[row].cast_unsigned(),
+            value: if levels[row] > 0 { values.next() } else { None },
+        });
+        let rows = rows.collect();
         self.left -= count;
-        Ok(())
+        Ok(Rows { rows, texts })
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod merge;
 mod read;
+mod texts;
 mod write;
 
 pub(crate) use merge::merge;

@@ -3,11 +3,14 @@
 //! The `parquet` crate checks page CRCs and does not write them. So each column is written through a page writer of ours,
 //! which puts the checksum into the header that the crate made; the finished column is then spliced into the file.
 
-use super::{CONTENT_KEY, Content, EVENT, FORMAT, FORMAT_KEY, SAMPLE, SCHEMA, TEXTS, kind_text};
+use super::{
+    CONTENT_KEY, Content, EVENT, FORMAT, FORMAT_KEY, SAMPLE, SCHEMA, TEXTS, kind_text,
+    texts::{Dictionary, Stretch},
+};
 use crate::Error;
 use aether_core::{
     id::NodeId,
-    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey},
+    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
 use bytes::Bytes;
@@ -30,6 +33,7 @@ use parquet::{
     },
 };
 use std::{
+    array,
     collections::{BTreeMap, BTreeSet, HashMap},
     io::Write,
     sync::Arc,
@@ -37,9 +41,8 @@ use std::{
 
 const ROWS_PER_GROUP: usize = 262_144;
 /// Few enough that one node's hour is a small part of a large fleet's, enough that indexes stay small beside the pages.
-const ROWS_PER_PAGE: usize = 10_000;
-/// Rows handed to a column at a time.
-const CHUNK: usize = 4_096;
+pub(super) const ROWS_PER_PAGE: usize = 10_000;
+pub(super) const ZSTD_LEVEL: i32 = 3;
 
 /// The texts of a row, in the order of the columns.
 pub(super) type Texts = [ByteArray; TEXTS];
@@ -65,9 +68,14 @@ pub(super) struct Writer {
     file: SerializedFileWriter<Vec<u8>>,
     properties: WriterPropertiesPtr,
     columns: Vec<ColumnDescPtr>,
-    /// Of the current row group. A row names its texts by their place here.
-    texts: Vec<Texts>,
-    rows: Vec<(usize, Row)>,
+    /// Of the current row group: which texts, and how many rows have them.
+    texts: Vec<(Texts, usize)>,
+    times: Vec<i64>,
+    epochs: Vec<i64>,
+    sequences: Vec<i64>,
+    /// Which rows have a value, as definition levels, and those values.
+    levels: Vec<i16>,
+    values: Vec<f64>,
 }
 
 impl Writer {
@@ -76,20 +84,47 @@ impl Writer {
         let schema = Arc::new(parse_message_type(SCHEMA)?);
         let file = SerializedFileWriter::new(Vec::new(), schema, Arc::clone(&properties))?;
         let columns = file.schema_descr().columns().to_vec();
-        Ok(Self { file, properties, columns, texts: Vec::new(), rows: Vec::new() })
+        Ok(Self {
+            file,
+            properties,
+            columns,
+            texts: Vec::new(),
+            times: Vec::new(),
+            epochs: Vec::new(),
+            sequences: Vec::new(),
+            levels: Vec::new(),
+            values: Vec::new(),
+        })
     }
 
     /// The rows that follow have these texts.
     pub(super) fn texts(&mut self, texts: Texts) {
-        self.texts.push(texts);
+        self.texts.push((texts, 0));
+    }
+
+    /// As [`Writer::texts`], of texts that are not yet as a column holds them.
+    fn plain_texts(&mut self, texts: [&str; TEXTS]) {
+        let last = self.texts.last();
+        let texts = array::from_fn(|column| {
+            // Most of them are those of the rows before.
+            let before = last.map(|(last, _)| &last[column]).filter(|before| before.data() == texts[column].as_bytes());
+            before.cloned().unwrap_or_else(|| texts[column].into())
+        });
+        self.texts(texts);
     }
 
     pub(super) fn push(&mut self, row: Row) -> Result<(), ParquetError> {
-        if self.rows.len() >= ROWS_PER_GROUP {
+        if self.times.len() >= ROWS_PER_GROUP {
             self.flush()?;
         }
-        let of = self.texts.len().checked_sub(1);
-        self.rows.push((of.ok_or_else(|| ParquetError::General("a row without texts".to_owned()))?, row));
+        let Row { at, epoch, sequence, value } = row;
+        let (_, rows) = self.texts.last_mut().ok_or_else(|| ParquetError::General("a row without texts".to_owned()))?;
+        *rows += 1;
+        self.times.push(at);
+        self.epochs.push(epoch.cast_signed());
+        self.sequences.push(sequence.cast_signed());
+        self.levels.push(i16::from(value.is_some()));
+        self.values.extend(value);
         Ok(())
     }
 
@@ -99,58 +134,73 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<(), ParquetError> {
-        if self.rows.is_empty() {
+        if self.times.is_empty() {
             return Ok(());
         }
-        let (rows, texts, properties) = (&self.rows, &self.texts, &self.properties);
         let mut group = self.file.next_row_group()?;
         for (i, column) in self.columns.iter().enumerate() {
             let (bytes, close) = match i {
-                ..TEXTS => column_of::<ByteArrayType>(column, properties, rows, |(of, _)| Some(texts[*of][i].clone())),
-                super::AT => column_of::<Int64Type>(column, properties, rows, |(_, row)| Some(row.at)),
-                super::EPOCH => {
-                    column_of::<Int64Type>(column, properties, rows, |(_, row)| Some(row.epoch.cast_signed()))
-                }
-                super::SEQUENCE => {
-                    column_of::<Int64Type>(column, properties, rows, |(_, row)| Some(row.sequence.cast_signed()))
-                }
-                _ => column_of::<DoubleType>(column, properties, rows, |(_, row)| row.value),
+                ..TEXTS => text_column(column, &self.properties, &self.texts, i),
+                super::AT => column_of::<Int64Type>(column, &self.properties, &self.times, None),
+                super::EPOCH => column_of::<Int64Type>(column, &self.properties, &self.epochs, None),
+                super::SEQUENCE => column_of::<Int64Type>(column, &self.properties, &self.sequences, None),
+                _ => column_of::<DoubleType>(column, &self.properties, &self.values, Some(&self.levels)),
             }?;
             group.append_column(&bytes, close)?;
         }
         group.close()?;
-        self.rows.clear();
-        let last = self.texts.pop();
-        self.texts.clear();
-        self.texts.extend(last);
+        for numbers in [&mut self.times, &mut self.epochs, &mut self.sequences] {
+            numbers.clear();
+        }
+        self.levels.clear();
+        self.values.clear();
+        self.texts.drain(..self.texts.len().saturating_sub(1));
+        if let Some((_, rows)) = self.texts.last_mut() {
+            *rows = 0;
+        }
         Ok(())
     }
 }
 
-/// One column of a row group, as the bytes of its pages.
+fn text_column(
+    column: &ColumnDescPtr,
+    properties: &WriterPropertiesPtr,
+    texts: &[(Texts, usize)],
+    i: usize,
+) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
+    if let Some(dictionary) = Dictionary::of(texts.iter().map(|(texts, rows)| Stretch { text: &texts[i], rows: *rows }))
+    {
+        return dictionary.column(column);
+    }
+    let each: Vec<ByteArray> =
+        texts.iter().flat_map(|(texts, rows)| std::iter::repeat_n(&texts[i], *rows)).cloned().collect();
+    column_of::<ByteArrayType>(column, properties, &each, None)
+}
+
+/// One column of a row group, as the bytes of its pages. `levels`: which rows have a value; none: all.
 fn column_of<T: DataType>(
     column: &ColumnDescPtr,
     properties: &WriterPropertiesPtr,
-    rows: &[(usize, Row)],
-    value: impl Fn(&(usize, Row)) -> Option<T::T>,
+    values: &[T::T],
+    levels: Option<&[i16]>,
 ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
     let mut pages = TrackedWrite::new(Vec::new());
-    let optional = column.max_def_level() > 0;
-    let sink = Box::new(CheckedPages { sink: &mut pages });
+    let sink = Box::new(CheckedPages::new(&mut pages));
     let mut writer = get_typed_column_writer::<T>(get_column_writer(Arc::clone(column), Arc::clone(properties), sink));
-    for chunk in rows.chunks(CHUNK) {
-        let levels: Option<Vec<i16>> =
-            optional.then(|| chunk.iter().map(|row| i16::from(value(row).is_some())).collect());
-        let values: Vec<T::T> = chunk.iter().filter_map(&value).collect();
-        writer.write_batch(&values, levels.as_deref(), None)?;
-    }
+    writer.write_batch(values, levels, None)?;
     let close = writer.close()?;
     Ok((pages.into_inner()?.into(), close))
 }
 
 /// Writes pages with their CRC.
-struct CheckedPages<'a> {
+pub(super) struct CheckedPages<'a> {
     sink: &'a mut TrackedWrite<Vec<u8>>,
+}
+
+impl<'a> CheckedPages<'a> {
+    pub(super) fn new(sink: &'a mut TrackedWrite<Vec<u8>>) -> Self {
+        Self { sink }
+    }
 }
 
 impl PageWriter for CheckedPages<'_> {
@@ -221,45 +271,65 @@ pub(crate) fn encode(batches: &[Arc<Batch>], content: &Content) -> Result<Bytes,
     encode_rows(batches, content).map(Bytes::from).map_err(Error::Encode)
 }
 
+/// Rows of the same texts, as the batches have them.
+struct Group<'a> {
+    texts: [&'a str; TEXTS],
+    parts: Vec<(&'a Batch, &'a [Sample])>,
+    event: Option<Row>,
+}
+
 fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, ParquetError> {
-    // Batches of one stream share their keys: so texts are compared once per series, and integers for the rows.
-    let mut shared: HashMap<(*const SeriesKey, &str), (&SeriesKey, Vec<Row>)> = HashMap::new();
+    let mut by_origin: BTreeMap<&str, Vec<&Batch>> = BTreeMap::new();
     for batch in batches {
-        let (origin, epoch, sequence) = (batch.origin.as_str(), batch.epoch, batch.sequence);
-        for series in &batch.series {
-            let row = |s: &Sample| Row { at: s.at.0, epoch, sequence, value: Some(s.value) };
-            let place = shared.entry((Arc::as_ptr(&series.key), origin)).or_insert_with(|| (&series.key, vec![]));
-            place.1.extend(series.samples.iter().map(row));
-        }
+        by_origin.entry(batch.origin.as_str()).or_default().push(batch);
     }
-    let mut groups: BTreeMap<[&str; TEXTS], Vec<Row>> = BTreeMap::new();
     let mut attributes: BTreeMap<&BTreeMap<String, String>, String> = BTreeMap::new();
+    let of_series = batches.iter().flat_map(|batch| batch.series.iter().map(|series| &series.key.attributes));
     let of_events = batches.iter().flat_map(|batch| batch.events.iter().map(|event| &event.attributes));
-    for map in shared.values().map(|(key, _)| &key.attributes).chain(of_events) {
+    for map in of_series.chain(of_events) {
         if !attributes.contains_key(map) {
             attributes.insert(map, serde_json::to_string(map).map_err(|e| ParquetError::External(Box::new(e)))?);
         }
     }
-    for ((_, origin), (key, rows)) in shared {
-        let (kind, id) = (kind_text(key.subject.kind), key.subject.id.as_str());
-        let texts = [kind, id, SAMPLE, &key.metric, &key.unit, &attributes[&key.attributes], origin];
-        groups.entry(texts).or_default().extend(rows);
-    }
-    for batch in batches {
-        let (origin, epoch, sequence) = (batch.origin.as_str(), batch.epoch, batch.sequence);
-        for event in &batch.events {
-            let (kind, id) = (kind_text(event.subject.kind), event.subject.id.as_str());
-            let texts = [kind, id, EVENT, &event.name, "", &attributes[&event.attributes], origin];
-            groups.entry(texts).or_default().push(Row { at: event.at.0, epoch, sequence, value: None });
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for (origin, batches) in by_origin {
+        // Batches of one stream share their keys: so texts are compared once per series, and addresses for the rest.
+        let mut places: HashMap<*const SeriesKey, usize> = HashMap::new();
+        for batch in &batches {
+            for SeriesSamples { key, samples } in &batch.series {
+                let place = *places.entry(Arc::as_ptr(key)).or_insert_with(|| {
+                    let (kind, id) = (kind_text(key.subject.kind), key.subject.id.as_str());
+                    let texts = [kind, id, SAMPLE, &key.metric, &key.unit, &attributes[&key.attributes], origin];
+                    groups.push(Group { texts, parts: Vec::with_capacity(batches.len()), event: None });
+                    groups.len() - 1
+                });
+                groups[place].parts.push((batch, samples));
+            }
+            for event in &batch.events {
+                let (kind, id) = (kind_text(event.subject.kind), event.subject.id.as_str());
+                let texts = [kind, id, EVENT, &event.name, "", &attributes[&event.attributes], origin];
+                let row = Row { at: event.at.0, epoch: batch.epoch, sequence: batch.sequence, value: None };
+                groups.push(Group { texts, parts: Vec::new(), event: Some(row) });
+            }
         }
     }
+    groups.sort_by_key(|group| group.texts);
     let mut writer = Writer::new(content)?;
-    for (texts, mut rows) in groups {
-        rows.sort_unstable_by_key(Row::order);
-        writer.texts(texts.map(ByteArray::from));
-        for row in rows {
-            writer.push(row)?;
+    let mut rows: Vec<Row> = Vec::new();
+    for same in groups.chunk_by(|a, b| a.texts == b.texts) {
+        rows.clear();
+        for Group { texts: _, parts, event } in same {
+            rows.extend(parts.iter().flat_map(|(Batch { epoch, sequence, .. }, samples)| {
+                let row = |s: &Sample| Row { at: s.at.0, epoch: *epoch, sequence: *sequence, value: Some(s.value) };
+                samples.iter().map(row)
+            }));
+            rows.extend(event);
         }
+        if !rows.is_sorted_by_key(Row::order) {
+            rows.sort_unstable_by_key(Row::order);
+        }
+        writer.plain_texts(same[0].texts);
+        rows.iter().try_for_each(|row| writer.push(*row))?;
     }
     writer.finish()
 }
@@ -290,7 +360,7 @@ pub(crate) fn encode_parts(
         }
         let mut writer = Writer::new(content)?;
         for (texts, rows) in &groups {
-            writer.texts(texts.each_ref().map(|text| ByteArray::from(text.as_str())));
+            writer.plain_texts(texts.each_ref().map(String::as_str));
             rows.iter().try_for_each(|row| writer.push(*row))?;
         }
         writer.finish()
@@ -307,7 +377,7 @@ fn properties(content: &Content) -> Result<WriterProperties, ParquetError> {
     });
     let mut builder = WriterProperties::builder()
         .set_created_by(format!("aether-recorder {}", env!("CARGO_PKG_VERSION")))
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_data_page_row_count_limit(ROWS_PER_PAGE)
         .set_sorting_columns(Some(sorting.collect()))
