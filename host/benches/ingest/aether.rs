@@ -1,6 +1,6 @@
 //! The real server, and nodes that send to it.
 
-use crate::{Gauge, Load, Started, Taken, free_port, reaches};
+use crate::{Gauge, Load, Started, Taken, bytes_in, free_port, reaches};
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
@@ -93,6 +93,7 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> Taken {
         samples: load.a_second() * load.seconds as f64,
         processor_s: gauge.processor_s() - before,
         resident_mib: gauge.resident_mib(),
+        at_rest: Some(bytes_in(&folder.path().join("host/telemetry"))),
     };
     nodes.abort_all();
     taken

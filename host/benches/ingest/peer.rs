@@ -1,6 +1,6 @@
 //! Others that take the same samples, by Prometheus' remote write 1.0.
 
-use crate::{Gauge, Load, Started, Taken, free_port, reaches};
+use crate::{Gauge, Load, Started, Taken, bytes_in, free_port, reaches};
 use prost::Message;
 use std::{
     path::Path,
@@ -8,14 +8,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Samples of one request: what Prometheus' own sender puts into one.
-const SAMPLES_A_REQUEST: usize = 2_000;
+/// Samples of one request: what Prometheus' own sender puts into one, of many nodes together.
+pub(crate) const SAMPLES_A_REQUEST: usize = 2_000;
 
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     /// The environment's variable that names its binary.
     pub(crate) variable: &'static str,
     ready: &'static str,
+    /// Whether what it has on disk when it has ended is all that it would keep.
+    is_whole_at_rest: bool,
     arguments: fn(&Path, u16) -> Vec<String>,
 }
 
@@ -24,6 +26,8 @@ pub(crate) const ALL: [Peer; 2] = [
         name: "prometheus",
         variable: "AETHER_PROMETHEUS",
         ready: "/-/ready",
+        // Two hours are in its write-ahead log first.
+        is_whole_at_rest: false,
         arguments: |folder, port| {
             let config = folder.join("prometheus.yml");
             std::fs::write(&config, "").unwrap();
@@ -39,6 +43,7 @@ pub(crate) const ALL: [Peer; 2] = [
         name: "victoria-metrics",
         variable: "AETHER_VICTORIA_METRICS",
         ready: "/health",
+        is_whole_at_rest: true,
         arguments: |folder, port| {
             vec![
                 format!("-storageDataPath={}", folder.join("data").display()),
@@ -79,13 +84,14 @@ struct Sample {
 }
 
 impl Peer {
-    pub(crate) async fn measure(&self, binary: &Path, load: Load) -> Taken {
+    /// `samples_a_request`: so many at most, of whole nodes and of one at least.
+    pub(crate) async fn measure(&self, binary: &Path, load: Load, samples_a_request: usize) -> Taken {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let mut command = Command::new(binary);
         command.args((self.arguments)(folder.path(), port));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let started = Started(command.spawn().unwrap());
+        let mut started = Started(command.spawn().unwrap());
         let url = format!("http://127.0.0.1:{port}");
         let client = reqwest::Client::new();
         let (ready, asking) = (format!("{url}{}", self.ready), client.clone());
@@ -97,7 +103,7 @@ impl Peer {
         let gauge = Gauge::of(&started.0);
         let before = gauge.processor_s();
         let mut next = tokio::time::Instant::now();
-        let nodes_a_request = (SAMPLES_A_REQUEST / load.metrics).max(1);
+        let nodes_a_request = (samples_a_request / load.metrics).max(1);
         for second in 1..=load.seconds {
             tokio::time::sleep_until(next).await;
             next += Duration::from_secs(1);
@@ -113,10 +119,13 @@ impl Peer {
                 assert!(answer.status().is_success(), "{}: {}", self.name, answer.status());
             }
         }
+        let (processor_s, resident_mib) = (gauge.processor_s() - before, gauge.resident_mib());
+        started.end();
         Taken {
             samples: load.a_second() * load.seconds as f64,
-            processor_s: gauge.processor_s() - before,
-            resident_mib: gauge.resident_mib(),
+            processor_s,
+            resident_mib,
+            at_rest: self.is_whole_at_rest.then(|| bytes_in(&folder.path().join("data"))),
         }
     }
 }

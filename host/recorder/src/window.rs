@@ -843,6 +843,48 @@ mod tests {
         assert!(window.reach_ms.load(Relaxed) > squeezed);
     }
 
+    /// One sample of each of these series.
+    fn batch(keys: &[Arc<SeriesKey>], at: Time) -> Vec<SeriesSamples> {
+        keys.iter()
+            .map(|key| SeriesSamples { key: Arc::clone(key), samples: vec![Sample { at, value: 1.0 }] })
+            .collect()
+    }
+
+    #[test]
+    fn a_key_that_came_before_leads_to_its_run_until_the_window_lets_go_of_it() {
+        let window = Window::new(limits());
+        let feed = Feed::new(NodeId::new("node-a"));
+        let keys: Vec<_> = ["m", "n"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m))).into();
+        let alike = vec![Arc::new((*keys[0]).clone())];
+        window.take(&feed, &batch(&keys, NOW), NOW);
+        assert_eq!(feed.had(&batch(&keys, NOW)), [true, true]);
+        assert_eq!(feed.had(&batch(&alike, NOW)), [false], "its like was not checked");
+        window.take(&feed, &batch(&alike, NOW.plus_ms(1_000)), NOW);
+        window.take(&feed, &batch(&keys, NOW.plus_ms(2_000)), NOW);
+        assert_eq!(values(&window, &keys[0]).len(), 3, "all of them are one series");
+        assert_eq!((window.tally().series.load(Relaxed), window.tally().samples.load(Relaxed)), (2, 5));
+
+        let later = NOW.plus_ms(10_000_000);
+        window.sweep(later);
+        window.take(&feed, &batch(&keys, later), later);
+        assert_eq!(values(&window, &keys[0]).len(), 1, "not into a run that nobody reads any more");
+        window.sweep(later.plus_ms(10_000_000));
+        let tally = window.tally();
+        assert_eq!([&tally.series, &tally.samples, &tally.bytes].map(|n| n.load(Relaxed)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn keys_that_nobody_sends_any_more_are_not_kept() {
+        let window = Window::new(limits());
+        let feed = Feed::new(NodeId::new("node-a"));
+        for n in 0..1_000 {
+            let keys: Vec<_> = ["m", "n"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m))).into();
+            window.take(&feed, &batch(&keys, NOW.plus_ms(n)), NOW);
+            assert!(feed.places().len() <= 5, "{}", feed.places().len());
+        }
+        assert_eq!(window.tally().series.load(Relaxed), 2);
+    }
+
     proptest! {
         /// However samples are cut into batches and in which order those come, the same is seen.
         #[test]
@@ -854,14 +896,17 @@ mod tests {
             let now = NOW.plus_ms(1_000_000);
             let in_order = Window::new(Limits { window_ms: 10_000_000, ..limits() });
             let scattered = Window::new(Limits { window_ms: 10_000_000, ..limits() });
-            let sources = [source("node-a"), source("node-b")];
+            let feeds = ["node-a", "node-b"].map(|id| Feed::new(NodeId::new(id)));
+            let shared = Arc::new(key.clone());
             let at = |s: &i64| sample(NOW.0 + s * 3_000, 0.0).at;
             for ((origin, s), value) in &samples {
-                in_order.insert(&sources[*origin], &key, &[Sample { at: at(s), value: *value }], now);
+                in_order.insert(&feeds[*origin].source, &key, &[Sample { at: at(s), value: *value }], now);
             }
             for piece in (0..7).rev() {
                 for (((origin, s), value), _) in samples.iter().zip(&pieces).filter(|(_, p)| **p == piece) {
-                    scattered.insert(&sources[*origin], &key, &[Sample { at: at(s), value: *value }], now);
+                    let key = if s % 3 == 0 { Arc::new(key.clone()) } else { Arc::clone(&shared) };
+                    let samples = vec![Sample { at: at(s), value: *value }];
+                    scattered.take(&feeds[*origin], &[SeriesSamples { key, samples }], now);
                 }
             }
             prop_assert_eq!(values(&in_order, &key), values(&scattered, &key));

@@ -355,6 +355,41 @@ mod tests {
         }
     }
 
+    /// Texts that fill pages, that are longer than bounds may be, and of which there are too many for a dictionary.
+    #[test]
+    fn texts_of_every_length_and_number_come_back_and_lead_to_their_rows() {
+        let series = |name: &str, text: String, count: u32| {
+            let mut key = key(SubjectRef::node("node-a"), name);
+            key.attributes = BTreeMap::from([("text".to_owned(), text)]);
+            let samples = (0..count).map(|n| sample(NOW.0 + i64::from(n), f64::from(n))).collect();
+            SeriesSamples { key: Arc::new(key), samples }
+        };
+        let long = |n: u32| format!("{n:04}{}", "x".repeat(1_000));
+        let mut batch = batch("node-a", 1, &[]);
+        batch.series =
+            vec![series("a", String::new(), 25_000), series("b", long(0), 12_345), series("c", "short".to_owned(), 1)];
+        let few = [Arc::new(batch.clone())];
+        batch.series.extend((1..1_200).map(|n| series("d", long(n), 3)));
+        let many = [Arc::new(batch)];
+        for batches in [&few, &many] {
+            let bytes = encode(batches, &content(batches)).expect("encodes");
+            let rows = decode_whole(bytes.clone(), &Wanted::default()).expect("decodes");
+            let expected: Vec<_> = batches[0]
+                .series
+                .iter()
+                .map(|SeriesSamples { key, samples }| ((**key).clone(), batches[0].origin.clone(), samples.clone()))
+                .collect();
+            assert_eq!(rows.series, expected);
+            assert_eq!(rows.damaged, 0);
+            let parts = Parts::whole(bytes.clone());
+            let Ok(Step::Done(metadata)) = footer(&parts) else { panic!("a footer") };
+            let names = Arc::new(BTreeSet::from(["c".to_owned()]));
+            let fetched = plan(&metadata, &Wanted { names, ..Wanted::default() });
+            let all = plan(&metadata, &Wanted::default());
+            assert!(fetched.bytes * 2 < all.bytes, "{} of {}", fetched.bytes, all.bytes);
+        }
+    }
+
     fn any_batches() -> impl Strategy<Value = Vec<Arc<Batch>>> {
         let samples =
             proptest::collection::btree_map(0i64..5_000, any::<f64>().prop_filter("finite", |v| v.is_finite()), 1..30);
