@@ -4,6 +4,13 @@
 //! sealed: dropping anything here loses nothing. Samples are kept per series *and origin*, because a workload's series
 //! comes from another agent after a migration; [`merge`] makes one series of them.
 
+mod feed;
+mod run;
+
+pub(crate) use feed::{Feed, Source};
+use run::{Run, read_runs};
+pub(crate) use run::{SILENCE_MS, merge};
+
 use crate::counters;
 use aether_core::{
     id::NodeId,
@@ -15,20 +22,17 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 const SHARDS: usize = 64;
-/// An origin silent for longer than this has stopped telling of a series; when it begins again, that is a new stretch.
-pub(crate) const SILENCE_MS: u64 = 15_000;
 /// The window is not squeezed below this by memory: then new samples are left out instead.
 const LEAST_WINDOW_MS: u64 = 10_000;
 /// What a series costs beside its samples and texts, roughly.
 const SERIES_BYTES: usize = 256;
 const EVENT_BYTES: usize = 256;
-const SAMPLE_BYTES: usize = size_of::<Sample>();
 
 /// Bounds of the window.
 #[derive(Clone, Debug)]
@@ -38,118 +42,6 @@ pub(crate) struct Limits {
     pub(crate) series: usize,
     pub(crate) bytes: usize,
     pub(crate) events_per_subject: usize,
-}
-
-/// One origin, and how many series of the window it feeds.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) id: NodeId,
-    pub(crate) series: AtomicUsize,
-}
-
-/// What one origin feeds. Its streams name a series by the same key in each batch: such a key was checked when it came
-/// first, and its samples find their run without a look at its texts.
-#[derive(Debug)]
-pub(crate) struct Feed {
-    pub(crate) source: Arc<Source>,
-    /// By the address of the key, which cannot become another's while the key is kept here.
-    places: Mutex<HashMap<usize, Place>>,
-}
-
-#[derive(Debug)]
-struct Place {
-    _key: Arc<SeriesKey>,
-    run: Arc<Run>,
-}
-
-fn address(key: &Arc<SeriesKey>) -> usize {
-    Arc::as_ptr(key).addr()
-}
-
-impl Feed {
-    pub(crate) fn new(id: NodeId) -> Self {
-        Self { source: Arc::new(Source { id, series: AtomicUsize::new(0) }), places: Mutex::default() }
-    }
-
-    fn places(&self) -> MutexGuard<'_, HashMap<usize, Place>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Which of these keys, themselves and not their like, came before.
-    pub(crate) fn had(&self, series: &[SeriesSamples]) -> Vec<bool> {
-        let places = self.places();
-        series.iter().map(|one| places.contains_key(&address(&one.key))).collect()
-    }
-}
-
-/// The samples of one series that one origin sent.
-#[derive(Debug)]
-pub(crate) struct Run {
-    source: Arc<Source>,
-    kept: Mutex<Kept>,
-}
-
-/// Those of them that the window keeps, in order of time.
-#[derive(Debug)]
-struct Kept {
-    samples: VecDeque<Sample>,
-    /// When the stretch began that the oldest kept sample is of: eviction must not make an old stretch look new.
-    since: Time,
-    /// The window has let go of the run: what comes later belongs in another.
-    is_gone: bool,
-}
-
-impl Run {
-    fn new(source: Arc<Source>) -> Self {
-        let kept = Kept { samples: VecDeque::new(), since: Time(i64::MAX), is_gone: false };
-        Self { source, kept: Mutex::new(kept) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The samples in `(after, until]`.
-    fn cut(&self, after: Time, until: Time) -> Vec<Sample> {
-        self.lock().cut(after, until)
-    }
-}
-
-impl Kept {
-    /// In order of time; a second value for one time replaces the first.
-    fn insert(&mut self, sample: Sample) {
-        match self.samples.back() {
-            Some(last) if last.at >= sample.at => {
-                let i = self.samples.partition_point(|s| s.at < sample.at);
-                match self.samples.get_mut(i).filter(|s| s.at == sample.at) {
-                    Some(same) => *same = sample,
-                    None => self.samples.insert(i, sample),
-                }
-            }
-            _ => self.samples.push_back(sample),
-        }
-        self.since = self.since.min(sample.at);
-    }
-
-    fn pop(&mut self) -> Option<Sample> {
-        let gone = self.samples.pop_front()?;
-        if let Some(next) = self.samples.front()
-            && next.at.since_ms(gone.at) > SILENCE_MS
-        {
-            self.since = next.at;
-        }
-        Some(gone)
-    }
-
-    fn bytes(&self) -> usize {
-        self.samples.capacity() * SAMPLE_BYTES
-    }
-
-    fn cut(&self, after: Time, until: Time) -> Vec<Sample> {
-        let from = self.samples.partition_point(|s| s.at <= after);
-        let to = self.samples.partition_point(|s| s.at <= until).max(from);
-        self.samples.range(from..to).copied().collect()
-    }
 }
 
 /// One series of one subject, from all its origins.
@@ -271,18 +163,13 @@ impl Window {
                 self.hide(fresh);
                 continue;
             }
-            let place = places.get(&address(key));
-            if place.is_some_and(|place| self.push(&place.run, fresh, &mut growth)) {
+            if places.run(key).is_some_and(|run| self.push(run, fresh, &mut growth)) {
                 continue;
             }
             // A series that is new here: what it takes is counted at once.
             self.grow(std::mem::take(&mut growth));
             if let Some(run) = self.insert(&feed.source, key, fresh, now) {
-                // Streams that ended leave keys behind, and whoever has no stream brings new ones each time.
-                if places.len() > 2 * feed.source.series.load(Relaxed) {
-                    places.clear();
-                }
-                places.insert(address(key), Place { _key: Arc::clone(key), run });
+                places.keep(key, run, feed.source.series.load(Relaxed));
             }
             has_room = self.has_room(now);
         }
@@ -647,68 +534,6 @@ fn shift(total: &AtomicUsize, before: usize, after: usize) {
     } else {
         total.fetch_sub(before - after, Relaxed);
     }
-}
-
-fn read_runs(runs: &[Arc<Run>], after: Time, until: Time) -> Option<(Vec<Sample>, NodeId)> {
-    if let [run] = runs {
-        let samples = run.cut(after, until);
-        return (!samples.is_empty()).then(|| (samples, run.source.id.clone()));
-    }
-    // Who has the word is settled over everything that is kept, so that the cut does not change it.
-    let whole = |run: &Arc<Run>| {
-        let kept = run.lock();
-        (run.source.id.clone(), kept.since, kept.cut(Time(i64::MIN), Time(i64::MAX)))
-    };
-    let all: Vec<_> = runs.iter().map(whole).collect();
-    let merged = merge(&all);
-    let from = merged.partition_point(|(s, _)| s.at <= after);
-    let to = merged.partition_point(|(s, _)| s.at <= until).max(from);
-    let (_, origin) = *merged.get(from..to)?.last()?;
-    Some((merged[from..to].iter().map(|(s, _)| *s).collect(), all[origin].0.clone()))
-}
-
-/// One series of what several origins sent: (origin, beginning of its first stretch, samples in order of time).
-///
-/// An origin's samples fall into stretches, parted by silences longer than [`SILENCE_MS`]. The stretch that began last
-/// has the word from its beginning until [`SILENCE_MS`] after its end; what others say meanwhile is not seen. So the
-/// agent that restored a workload speaks for it, also when the former one has not yet noticed; and when the workload
-/// moves back, the former one begins a new stretch and has the word again. Answers each sample with the index of its
-/// origin.
-pub(crate) fn merge(runs: &[(NodeId, Time, Vec<Sample>)]) -> Vec<(Sample, usize)> {
-    struct Stretch<'a> {
-        begin: Time,
-        origin: usize,
-        samples: &'a [Sample],
-    }
-    let mut stretches = Vec::new();
-    for (origin, (_, since, samples)) in runs.iter().enumerate() {
-        let parts = samples.chunk_by(|a, b| b.at.since_ms(a.at) <= SILENCE_MS);
-        for (i, part) in parts.enumerate() {
-            let Some(first) = part.first() else { continue };
-            let begin = if i == 0 { (*since).min(first.at) } else { first.at };
-            stretches.push(Stretch { begin, origin, samples: part });
-        }
-    }
-    // The newest beginning first; of two that begin together, the greater name has the word.
-    stretches.sort_by(|a, b| (b.begin, &runs[b.origin].0).cmp(&(a.begin, &runs[a.origin].0)));
-    let mut taken: Vec<(Time, Time, usize)> = Vec::new();
-    let mut out = Vec::new();
-    for stretch in stretches {
-        // Whatever is taken begins after this stretch does, so only ends have to be looked at. `taken` has its
-        // earliest at the end; one's own silence does not hide one's own word.
-        let mut mask = taken.iter().rev().filter(|t| t.2 != stretch.origin).peekable();
-        for sample in stretch.samples {
-            while mask.next_if(|t| t.1 < sample.at).is_some() {}
-            if mask.peek().is_none_or(|t| sample.at < t.0) {
-                out.push((*sample, stretch.origin));
-            }
-        }
-        if let Some(last) = stretch.samples.last() {
-            taken.push((stretch.begin, last.at.plus_ms(SILENCE_MS), stretch.origin));
-        }
-    }
-    out.sort_by_key(|(sample, _)| sample.at);
-    out
 }
 
 #[cfg(test)]
