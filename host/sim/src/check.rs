@@ -59,7 +59,7 @@ pub(crate) fn all(stories: &[Story], world: &World, book: &Book, workloads: &BTr
     one_after_the_other(world, &mut broken);
     for begun in &world.begun {
         on_fresh_evidence(begun, stories, book, &mut broken);
-        not_called_off(begun, book, &mut broken);
+        not_called_off(begun, stories, book, &mut broken);
     }
     for id in workloads {
         nothing_is_lost(id, stories, world, &mut broken);
@@ -155,9 +155,11 @@ fn on_fresh_evidence(begun: &Begun, stories: &[Story], book: &Book, broken: &mut
 
 /// What makes or takes a copy does not begin any more once its plan was called off, however late the order comes. What
 /// was on its way may: so long as a message takes at most.
-fn not_called_off(begun: &Begun, book: &Book, broken: &mut Vec<String>) {
+fn not_called_off(begun: &Begun, stories: &[Story], book: &Book, broken: &mut Vec<String>) {
     let copies = [verb::CHECKPOINT, verb::RESTORE].contains(&begun.verb.as_str());
-    if let Some(called_off) = book.called_off.get(&begun.plan).filter(|at| copies && begun.at > **at + MESSAGE_MS) {
+    let of = stories.iter().find(|story| reserves(story, begun));
+    let called_off = of.and_then(|story| book.called_off.get(id(story)));
+    if let Some(called_off) = called_off.filter(|at| copies && begun.at > **at + MESSAGE_MS) {
         let (what, plan) = (format!("{} of {}", begun.verb, begun.subject), begun.plan.short());
         broken.push(format!("{what} began at {}, and its plan {plan} was called off at {called_off}", begun.at));
     }

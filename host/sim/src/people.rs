@@ -29,8 +29,9 @@ pub(crate) struct Book {
     approved: BTreeMap<PlanHash, BTreeMap<IncidentId, BTreeSet<PrincipalId>>>,
     /// How many must have. None: plans run by themselves.
     pub approvers: Option<u32>,
-    /// When a plan was called off in the middle, and the host had taken that.
-    pub called_off: BTreeMap<PlanHash, u64>,
+    /// When an incident's plan was called off in the middle, and the host had taken that. Another incident may have the
+    /// same plan, and people may want it then.
+    pub called_off: BTreeMap<IncidentId, u64>,
     /// Nodes that are in trouble, and until when.
     trouble: BTreeMap<String, u64>,
     /// When there was a reason to act on a node: trouble, or a false alarm of whoever scores.
@@ -142,7 +143,7 @@ async fn call_off(shared: &Shared, control: &Control, acting: &IncidentSummary, 
     let person = PrincipalId(format!("person-{}", dice.u8(1..=3)));
     let called = control.call_off(&acting.id, plan, &person, Rank::Operator, "thought better of it".into()).await;
     if called.is_ok() {
-        shared.book().called_off.insert(plan.clone(), shared.now());
+        shared.book().called_off.insert(acting.id.clone(), shared.now());
     }
     let came = called.map_or_else(|error| error.to_string(), |()| "taken".to_string());
     shared.note(format!("{person} calls {} off: {came}", acting.id));

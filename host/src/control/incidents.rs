@@ -598,8 +598,8 @@ impl Control {
             FabricEvent::Connected(node) => self.dispatch_again(&node).await,
             FabricEvent::Lost { node, why: _, asleep: Some(asleep) } => self.fell_asleep(&node, &asleep).await,
             FabricEvent::Lost { node, why, asleep: None } => tracing::warn!(%node, why, "session lost"),
-            // The next tick looks at all of these anyway.
-            FabricEvent::WorkloadsChanged(_) | FabricEvent::Telemetry(_) => {}
+            // The next tick looks at them anyway.
+            FabricEvent::WorkloadsChanged(_) => {}
             // That the event's node is the one that was ordered is the fabric's to hold.
             FabricEvent::OrderAccepted { node: _, key, journal_position } => {
                 self.feed_key(&key.clone(), Event::Accepted { key, journal: journal_position }).await;

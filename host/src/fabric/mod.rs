@@ -79,8 +79,6 @@ pub enum FabricEvent {
     },
     /// A node reported other workloads than before, or others in state or generation.
     WorkloadsChanged(NodeId),
-    /// Fresh telemetry of a node is in the hot window. At most one of a node waits at a time.
-    Telemetry(NodeId),
     /// Nothing was done.
     OrderRefused {
         node: NodeId,
@@ -167,20 +165,8 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// The events of the fabric, in order. Bounded: when nobody takes them, sessions wait.
-pub struct Events {
-    receiver: mpsc::Receiver<FabricEvent>,
-    fabric: Arc<Inner>,
-}
-
-impl Events {
-    /// The next event. Cancel-safe.
-    pub async fn recv(&mut self) -> Option<FabricEvent> {
-        let event = self.receiver.recv().await?;
-        self.fabric.registry().taken(&event);
-        Some(event)
-    }
-}
+/// What happened, in order. Sessions wait while it is full.
+pub type Events = mpsc::Receiver<FabricEvent>;
 
 /// What the parts of the fabric share.
 pub(crate) struct Inner {
@@ -310,7 +296,7 @@ impl Fabric {
             collections: watch::Sender::new(collections),
             watched: Mutex::default(),
         });
-        Ok((Self { inner: inner.clone() }, Events { receiver, fabric: inner }))
+        Ok((Self { inner }, receiver))
     }
 
     /// To be mounted beside REST on the same listener, by `tonic::service::Routes::new(..).into_axum_router()`. No

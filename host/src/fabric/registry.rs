@@ -2,7 +2,7 @@
 //! one lock that is never held over a wait; what must survive is in the store.
 
 use super::{
-    FabricEvent, Settings,
+    Settings,
     outgoing::Outgoing,
     view::{Asleep, CapabilityView, Cordon, Glimpse, NodeView, TelemetryView, WorkloadState, WorkloadView},
 };
@@ -20,7 +20,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -76,8 +76,6 @@ pub(crate) struct Pulse {
     skew_ms: AtomicI64,
     /// Milliseconds on the registry's own clock.
     beat_ms: AtomicU64,
-    /// A [`FabricEvent::Telemetry`] waits to be taken.
-    pub(crate) telemetry_waits: AtomicBool,
     pub(crate) batches: AtomicU64,
     pub(crate) duplicates: AtomicU64,
     pub(crate) rejected: AtomicU64,
@@ -396,15 +394,6 @@ impl Registry {
                 rejected: pulse.rejected.load(Relaxed),
                 lost: pulse.lost.load(Relaxed),
             },
-        }
-    }
-
-    /// An event was taken from the queue.
-    pub(crate) fn taken(&self, event: &FabricEvent) {
-        if let FabricEvent::Telemetry(node) = event
-            && let Some(node) = self.nodes.get(node)
-        {
-            node.pulse.telemetry_waits.store(false, Relaxed);
         }
     }
 }

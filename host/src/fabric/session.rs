@@ -27,10 +27,7 @@ use aether_core::{
 use aether_proto::v1::{self, ClientFrame, client_frame, dispatch_state, server_frame::Payload};
 use aether_recorder::Position;
 use futures::{Stream, TryStreamExt as _};
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -452,9 +449,6 @@ impl Session {
                 if self.pressed.take().is_some() {
                     self.send(Payload::Pressure(v1::Pressure { percent: 0, reason: String::new() })).await?;
                 }
-                if !self.pulse.telemetry_waits.swap(true, Relaxed) {
-                    self.tell(FabricEvent::Telemetry(self.node.clone())).await?;
-                }
                 Ok(())
             }
             Verdict::Duplicate => self.acknowledge().await,
@@ -568,10 +562,7 @@ impl Session {
             | FabricEvent::OrderProgress { key, .. }
             | FabricEvent::OrderRefused { key, .. }
             | FabricEvent::OrderFinished { key, .. } => Some(key),
-            FabricEvent::Connected(_)
-            | FabricEvent::Lost { .. }
-            | FabricEvent::WorkloadsChanged(_)
-            | FabricEvent::Telemetry(_) => None,
+            FabricEvent::Connected(_) | FabricEvent::Lost { .. } | FabricEvent::WorkloadsChanged(_) => None,
         };
         if let Some(key) = key.filter(|key| self.fabric.watched().contains_key(*key)).cloned() {
             let watcher = ends.then(|| self.fabric.watched().remove(&key)).flatten();

@@ -56,8 +56,9 @@ async fn what_is_acknowledged_is_sealed() {
     assert_eq!(welcome.telemetry_ack, None);
     let mut sender = Sender::new();
     let second = {
+        let mut taken = host.recorder.tap();
         peer.send(Up::Telemetry(sender.batch(1))).await;
-        assert_eq!(host.event().await, FabricEvent::Telemetry(NodeId::new("node-a")));
+        assert_eq!(taken.recv().await.unwrap().sequence, 1);
         let second = sender.batch(2);
         peer.send(Up::Telemetry(second.clone())).await;
         second
