@@ -158,7 +158,7 @@ fn on_fresh_evidence(begun: &Begun, stories: &[Story], book: &Book, broken: &mut
 fn not_called_off(begun: &Begun, stories: &[Story], book: &Book, broken: &mut Vec<String>) {
     let copies = [verb::CHECKPOINT, verb::RESTORE].contains(&begun.verb.as_str());
     let of = stories.iter().find(|story| reserves(story, begun));
-    let called_off = of.and_then(|story| book.called_off.get(id(story)));
+    let called_off = of.and_then(|story| book.called_off.get(&(id(story).clone(), begun.plan.clone())));
     if let Some(called_off) = called_off.filter(|at| copies && begun.at > **at + MESSAGE_MS) {
         let (what, plan) = (format!("{} of {}", begun.verb, begun.subject), begun.plan.short());
         broken.push(format!("{what} began at {}, and its plan {plan} was called off at {called_off}", begun.at));

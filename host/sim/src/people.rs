@@ -30,8 +30,8 @@ pub(crate) struct Book {
     /// How many must have. None: plans run by themselves.
     pub approvers: Option<u32>,
     /// When an incident's plan was called off in the middle, and the host had taken that. Another incident may have the
-    /// same plan, and people may want it then.
-    pub called_off: BTreeMap<IncidentId, u64>,
+    /// same plan, and the same one another plan after a relapse, and people may want it then.
+    pub called_off: BTreeMap<(IncidentId, PlanHash), u64>,
     /// Nodes that are in trouble, and until when.
     trouble: BTreeMap<String, u64>,
     /// When there was a reason to act on a node: trouble, or a false alarm of whoever scores.
@@ -143,7 +143,7 @@ async fn call_off(shared: &Shared, control: &Control, acting: &IncidentSummary, 
     let person = PrincipalId(format!("person-{}", dice.u8(1..=3)));
     let called = control.call_off(&acting.id, plan, &person, Rank::Operator, "thought better of it".into()).await;
     if called.is_ok() {
-        shared.book().called_off.insert(acting.id.clone(), shared.now());
+        shared.book().called_off.insert((acting.id.clone(), plan.clone()), shared.now());
     }
     let came = called.map_or_else(|error| error.to_string(), |()| "taken".to_string());
     shared.note(format!("{person} calls {} off: {came}", acting.id));

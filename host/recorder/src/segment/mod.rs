@@ -361,7 +361,8 @@ mod tests {
         let series = |name: &str, text: String, count: u32| {
             let mut key = key(SubjectRef::node("node-a"), name);
             key.attributes = BTreeMap::from([("text".to_owned(), text)]);
-            let samples = (0..count).map(|n| sample(NOW.0 + i64::from(n), f64::from(n))).collect();
+            // Values that no compression makes small.
+            let samples = (0..count).map(|n| sample(NOW.0 + i64::from(n), f64::from(n).sin())).collect();
             SeriesSamples { key: Arc::new(key), samples }
         };
         let long = |n: u32| format!("{n:04}{}", "x".repeat(1_000));
