@@ -1,6 +1,10 @@
-//! The store in a bucket of a real S3 server, as `make setup` installs one, behind a line that can be cut.
+//! The store in a bucket of OpenStack Swift's S3 API, as `make setup` installs it, behind a line that can be cut.
 
 use super::{tests::*, *};
+use object_store::{
+    aws::AmazonS3Builder,
+    signer::{Method, Signer as _},
+};
 use std::{
     os::unix::fs::PermissionsExt as _,
     process::{Child, Command, Stdio},
@@ -14,6 +18,8 @@ use tokio::{
 };
 
 const RETRY_MS: u64 = 30_000;
+/// Swift's account and user.
+const ACCESS_KEY_ID: &str = "tests:host";
 const SECRET: &str = "nobody-is-shown-this-word";
 
 /// A line to the server that can be cut, and counts what goes over it.
@@ -106,8 +112,8 @@ impl Drop for Bucket {
 
 impl Bucket {
     async fn start(test: &str) -> Option<Self> {
-        let Some(program) = std::env::var_os("AETHER_S3_SERVER") else {
-            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{test} needs AETHER_S3_SERVER");
+        let Some(python) = std::env::var_os("AETHER_SWIFT_PYTHON") else {
+            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{test} needs AETHER_SWIFT_PYTHON");
             if let Some(skips) = std::env::var_os("AETHER_SKIPS") {
                 use std::io::Write as _;
                 let file = std::fs::File::options().append(true).create(true).open(skips);
@@ -117,23 +123,33 @@ impl Bucket {
         };
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, SECRET).unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdin(Stdio::null())
+        let server = Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/s3/server.py"))
+            .arg(folder.path().join("server"))
+            .args([&port.to_string(), ACCESS_KEY_ID])
+            .stdin(std::fs::File::open(&secret).unwrap())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let bucket = Self { server, line: Line::to(port).await, folder };
-        let secret = bucket.folder.path().join("secret");
-        std::fs::write(&secret, SECRET).unwrap();
-        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let signer = AmazonS3Builder::new()
+            .with_bucket_name("snapshots")
+            .with_endpoint(format!("http://127.0.0.1:{port}"))
+            .with_allow_http(true)
+            .with_access_key_id(ACCESS_KEY_ID)
+            .with_secret_access_key(SECRET)
+            .build()
+            .unwrap();
+        let made = signer.signed_url(Method::PUT, &"".into(), Duration::from_secs(600)).await.unwrap();
         let client = reqwest::Client::new();
         let mut tries = tokio::time::interval(Duration::from_millis(100));
         for _ in 0..900 {
             tries.tick().await;
-            let made = client.put(format!("http://127.0.0.1:{port}/snapshots")).send().await;
+            let made = client.put(made.clone()).send().await;
             if made.is_ok_and(|made| made.status().is_success()) {
                 return Some(bucket);
             }
@@ -147,7 +163,7 @@ impl Bucket {
             prefix: "here".into(),
             region: Some("us-east-1".into()),
             endpoint: Some(format!("http://127.0.0.1:{}", self.line.port)),
-            access_key_id: Some("id".into()),
+            access_key_id: Some(ACCESS_KEY_ID.into()),
             secret_access_key_file: Some(self.folder.path().join("secret")),
             retry_ms,
         }
@@ -186,6 +202,20 @@ async fn the_same_in_a_bucket() {
     assert!(!bucket.folder.path().join("store").exists());
     let shown = format!("{again:?}");
     assert!(!shown.contains(SECRET), "credentials are shown: {shown}");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_refused_in_the_servers_words() {
+    let Some(bucket) = Bucket::start("a_wrong_secret_is_refused").await else { return };
+    std::fs::write(bucket.folder.path().join("secret"), "another word").unwrap();
+    let blobs = bucket.open(no_hot(), RETRY_MS).await;
+    let asked = std::time::Instant::now();
+    let error = blobs.snapshots().await.unwrap_err();
+    assert!(asked.elapsed() < Duration::from_millis(RETRY_MS), "a refusal is not tried again");
+    assert_eq!(error.code(), "store.failed");
+    let said = std::error::Error::source(&error).unwrap().to_string();
+    assert!(said.contains("SignatureDoesNotMatch"), "{said}");
+    assert!(!format!("{said} {error:?}").contains("another word"), "{said}");
 }
 
 #[tokio::test]

@@ -9,7 +9,6 @@
 
 name=$1
 requirements=$setup_dir/$name-requirements.txt
-program=python
 least=3.9
 system=
 case $name in
@@ -30,9 +29,8 @@ case $name in
     versions='import duckdb, pandas; print(f"pandas {pandas.__version__}, duckdb {duckdb.__version__}")'
     loses="the recorder's files are not read by pandas and DuckDB."
     ;;
-  s3)
-    program=moto_server
-    versions='import moto; print(f"moto {moto.__version__}")'
+  swift)
+    versions='import swift; print(f"swift {swift.__version__}")'
     loses="the snapshot store is not tested against S3."
     ;;
   *) echo "python.sh: nothing is known of $name" >&2 && exit 2 ;;
@@ -41,7 +39,7 @@ venv=$cache/$name-venv
 stamp=$venv/requirements.txt
 
 if [ "${2:-}" = --path ]; then
-  [ ! -f "$stamp" ] || echo "$venv/bin/$program"
+  [ ! -f "$stamp" ] || echo "$venv/bin/python"
   exit
 fi
 

@@ -19,7 +19,7 @@ else
 fi
 
 "$setup_dir/oci.sh"
-"$setup_dir/python.sh" s3
+"$setup_dir/python.sh" swift
 "$setup_dir/network.sh"
 "$setup_dir/python.sh" readers
 "$setup_dir/python.sh" otlp

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # with-tools.sh COMMAND...: runs COMMAND with AETHER_CRIU, AETHER_BROWSER, AETHER_MODELS_PYTHON, AETHER_OCI_REGISTRY,
-# AETHER_READERS_PYTHON, AETHER_S3_SERVER, AETHER_OPENTELEMETRY_PYTHON, AETHER_PROMETHEUS and AETHER_VICTORIA_METRICS naming
+# AETHER_READERS_PYTHON, AETHER_SWIFT_PYTHON, AETHER_OPENTELEMETRY_PYTHON, AETHER_PROMETHEUS and AETHER_VICTORIA_METRICS naming
 # what setup found. What was not found stays unset, so that the program says itself what is missing.
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -9,7 +9,7 @@ criu=$("$setup_dir/criu.sh" --path)
 browser=$("$setup_dir/browser.sh" || true)
 models=$("$setup_dir/python.sh" models --path)
 registry=$("$setup_dir/oci.sh" --path)
-s3=$("$setup_dir/python.sh" s3 --path)
+swift=$("$setup_dir/python.sh" swift --path)
 readers=$("$setup_dir/python.sh" readers --path)
 otlp=$("$setup_dir/python.sh" otlp --path)
 prometheus=$("$setup_dir/debian.sh" prometheus --path)
@@ -19,7 +19,7 @@ victoria=$("$setup_dir/debian.sh" victoria-metrics --path)
 [ -z "$registry" ] || export AETHER_OCI_REGISTRY=$registry
 [ -z "$otlp" ] || export AETHER_OPENTELEMETRY_PYTHON=$otlp
 [ -z "$prometheus" ] || export AETHER_PROMETHEUS=$prometheus
-[ -z "$s3" ] || export AETHER_S3_SERVER=$s3
+[ -z "$swift" ] || export AETHER_SWIFT_PYTHON=$swift
 [ -z "$criu" ] || export AETHER_CRIU=$criu
 [ -z "$browser" ] || export AETHER_BROWSER=$browser
 [ -z "$models" ] || export AETHER_MODELS_PYTHON=$models
