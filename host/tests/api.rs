@@ -56,6 +56,10 @@ impl Plane for OneNode {
             telemetry: TelemetryView::default(),
         }]
     }
+    fn node(&self, id: &NodeId) -> Option<NodeView> {
+        self.nodes().into_iter().find(|node| node.id == *id)
+    }
+
     fn risks(&self) -> Vec<view::SubjectRisk> {
         vec![]
     }

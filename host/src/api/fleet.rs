@@ -106,8 +106,7 @@ pub(super) async fn nodes(State(app): State<App>) -> Json<Vec<NodeView>> {
 
 impl App {
     pub(super) fn node(&self, id: &str) -> Result<NodeView, Error> {
-        let found = self.plane().nodes().into_iter().find(|node| node.id.as_str() == id);
-        found.ok_or_else(|| Error::NotFound { what: "node", id: id.into() })
+        self.plane().node(&NodeId::new(id)).ok_or_else(|| Error::NotFound { what: "node", id: id.into() })
     }
 }
 

@@ -102,6 +102,7 @@ pub struct Proofs {
 pub trait Plane: Send + Sync + 'static {
     /// All nodes that ever joined, in order of id.
     fn nodes(&self) -> Vec<NodeView>;
+    fn node(&self, id: &NodeId) -> Option<NodeView>;
     /// The newest word on every subject that is scored.
     fn risks(&self) -> Vec<SubjectRisk>;
     fn bundle(&self) -> Option<BundleInfo>;

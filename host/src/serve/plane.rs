@@ -43,6 +43,10 @@ impl Plane for Running {
         self.fabric.nodes()
     }
 
+    fn node(&self, id: &NodeId) -> Option<NodeView> {
+        self.fabric.node(id)
+    }
+
     fn risks(&self) -> Vec<SubjectRisk> {
         let told = self.control.risks().into_iter();
         told.map(|control::SubjectRisk { subject, at, risk, unknown, decision, incident }| SubjectRisk {
