@@ -103,8 +103,9 @@ bench: setup
 	cargo build --locked --release --workspace --bins
 	@$(setup_dir)/debian.sh prometheus
 	@$(setup_dir)/debian.sh victoria-metrics
+	@$(setup_dir)/debian.sh prometheus-node-exporter
 	$(setup_dir)/with-tools.sh env NEXTEST_BIN_EXE_aether=$(CARGO_TARGET_DIR)/release/aether \
-		cargo bench --locked --workspace --profile dev --no-fail-fast --bench migration --bench dispatch --bench ingest
+		cargo bench --locked --workspace --profile dev --no-fail-fast --bench migration --bench dispatch --bench ingest --bench agent
 
 # Each step of each journal, three times; one of each kind is in `make test`.
 crash: setup

@@ -153,7 +153,7 @@ fn batch(node: &str, epoch: u64, sequence: u64, at: Time) -> Batch {
                 attributes: BTreeMap::new(),
             }
             .into(),
-            samples: vec![Sample { at, value: *value }],
+            samples: [Sample { at, value: *value }].into(),
         })
         .collect();
     Batch { origin: NodeId::new(node), epoch, sequence, series, events: vec![] }

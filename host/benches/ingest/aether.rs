@@ -1,6 +1,9 @@
 //! The real server, and nodes that send to it.
 
-use crate::{Gauge, Load, Started, Taken, bytes_in, free_port, reaches};
+use crate::{
+    Load, Taken,
+    measure::{Gauge, Started, bytes_in, free_port, reaches},
+};
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
@@ -19,7 +22,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -30,8 +33,14 @@ use tonic::transport::{Channel, Endpoint};
 /// Nodes that share a connection: thousands of sockets in one program are not what is measured.
 const NODES_A_CONNECTION: usize = 50;
 
-/// `tick_ms`: how often every node is scored meanwhile.
-pub(crate) async fn measure(load: Load, tick_ms: u64) -> Taken {
+/// Between two looks for a sample that was just sent.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Between two samples that are looked for: seldom enough to be a small part of what the server does.
+const REST: Duration = Duration::from_millis(50);
+
+/// `tick_ms`: how often every node is scored meanwhile. Answers also how many milliseconds samples that were looked for
+/// were old when the hot window told of them.
+pub(crate) async fn measure(load: Load, tick_ms: u64) -> (Taken, Vec<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
@@ -65,6 +74,7 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> Taken {
     let mut nodes = JoinSet::new();
     let mut channel: Option<Channel> = None;
     let (begin, _) = tokio::sync::watch::channel(None);
+    let (sent, looked_for) = mpsc::channel(1);
     for index in 0..load.nodes {
         if index % NODES_A_CONNECTION == 0 {
             channel = Some(Endpoint::from_shared(url.clone()).unwrap().connect().await.unwrap());
@@ -73,7 +83,14 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> Taken {
         let made = client.post(format!("{url}/api/v1/join-tokens")).bearer_auth(&token).json(&json!({ "node": node }));
         let made: Value = made.send().await.unwrap().json().await.unwrap();
         let secret = made["token"].as_str().unwrap_or_else(|| panic!("no token in {made}")).to_owned();
-        let sender = Sender { index, node, load, begin: begin.subscribe(), acknowledged: acknowledged.clone() };
+        let sender = Sender {
+            index,
+            node,
+            load,
+            begin: begin.subscribe(),
+            acknowledged: acknowledged.clone(),
+            sent: sent.clone(),
+        };
         nodes.spawn(sender.run(channel.clone().unwrap(), secret));
     }
     let (status, asking) = (format!("{url}/api/v1/status"), client.clone());
@@ -84,9 +101,11 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> Taken {
     })
     .await;
 
-    let gauge = Gauge::of(&host.0);
+    let gauge = Gauge::of(host.0.id());
     let before = gauge.processor_s();
     begin.send_replace(Some(tokio::time::Instant::now()));
+    let found = Arc::new(Mutex::new(Vec::new()));
+    nodes.spawn(look(client, url, token, looked_for, found.clone()));
     let wanted = (load.nodes * load.seconds) as u64;
     reaches("all of it is safe", async || acknowledged.load(Relaxed) >= wanted).await;
     let taken = Taken {
@@ -95,8 +114,34 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> Taken {
         resident_mib: gauge.resident_mib(),
         at_rest: Some(bytes_in(&folder.path().join("host/telemetry"))),
     };
-    nodes.abort_all();
-    taken
+    nodes.shutdown().await;
+    let found = std::mem::take(&mut *found.lock().unwrap());
+    (taken, found)
+}
+
+/// Looks for samples that were just sent until the server tells of them.
+async fn look(
+    client: reqwest::Client,
+    url: String,
+    token: String,
+    mut sent: mpsc::Receiver<(String, Time)>,
+    found: Arc<Mutex<Vec<u64>>>,
+) {
+    loop {
+        while sent.try_recv().is_ok() {}
+        let Some((node, at)) = sent.recv().await else { return };
+        let asked =
+            format!("{url}/api/v1/telemetry/range?subject=node/{node}&metric=measured.metric_000&from={}", at.0);
+        loop {
+            let answer = client.get(&asked).bearer_auth(&token).send().await.unwrap().json::<Value>().await.unwrap();
+            if answer["series"].as_array().is_some_and(|series| !series.is_empty()) {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        found.lock().unwrap().push(clock::now().since_ms(at));
+        tokio::time::sleep(REST).await;
+    }
 }
 
 struct Sender {
@@ -106,6 +151,8 @@ struct Sender {
     begin: tokio::sync::watch::Receiver<Option<tokio::time::Instant>>,
     /// Batches of all nodes that are safe.
     acknowledged: Arc<AtomicU64>,
+    /// What was just sent, for who looks for it.
+    sent: mpsc::Sender<(String, Time)>,
 }
 
 impl Sender {
@@ -140,8 +187,10 @@ impl Sender {
                 () = async { tokio::time::sleep_until(next.unwrap()).await }, if next.is_some() && sent < self.load.seconds => {
                     next = next.map(|next| next + Duration::from_secs(1));
                     sent += 1;
-                    let batch = self.batch(epoch, sent, clock::now());
+                    let at = clock::now();
+                    let batch = self.batch(epoch, sent, at);
                     up.send(framed(Up::Telemetry(encoder.encode(&batch, 0)))).await.unwrap();
+                    drop(self.sent.try_send((self.node.clone(), at)));
                 }
                 said = down.message() => {
                     // The server has ended, and the measurement with it.
@@ -151,9 +200,12 @@ impl Sender {
                             self.acknowledged.fetch_add(ack.sequence - safe, Relaxed);
                             safe = ack.sequence;
                         }
+                        // As an agent does, only where nothing else was sent.
+                        Some(Down::Heartbeat(_)) if next.is_none() || sent == self.load.seconds => {
+                            up.send(framed(Up::Heartbeat(v1::Heartbeat {}))).await.unwrap();
+                        }
                         Some(Down::TelemetryRejected(rejected)) => panic!("{}: {rejected:?}", self.node),
                         Some(Down::Refused(refused)) => panic!("{}: {refused:?}", self.node),
-                        Some(Down::Heartbeat(_)) => up.send(framed(Up::Heartbeat(v1::Heartbeat {}))).await.unwrap(),
                         _ => {}
                     }
                 }
@@ -184,7 +236,7 @@ impl Sender {
                 attributes: BTreeMap::new(),
             }
             .into(),
-            samples: vec![Sample { at, value: Load::value(self.index, metric, second) }],
+            samples: [Sample { at, value: Load::value(self.index, metric, second) }].into(),
         });
         let series = series.collect();
         Batch { origin: NodeId::new(&self.node), epoch, sequence: second as u64, series, events: vec![] }

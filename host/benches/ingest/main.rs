@@ -16,9 +16,11 @@
 )]
 
 mod aether;
-mod peer;
+#[path = "../measure/mod.rs"]
+mod measure;
 
-use std::{path::Path, process::Child, time::Duration};
+use measure::peer::{self, Label, Peer, Sample, TimeSeries};
+use std::{path::Path, time::Duration};
 
 /// What is sent: so many metrics of so many nodes, once a second for so long.
 #[derive(Clone, Copy)]
@@ -49,6 +51,9 @@ impl Load {
     }
 }
 
+/// Samples of one request: what Prometheus' own sender puts into one, of many nodes together.
+const SAMPLES_A_REQUEST: usize = 2_000;
+
 /// What one of them took.
 struct Taken {
     samples: f64,
@@ -59,68 +64,35 @@ struct Taken {
     at_rest: Option<u64>,
 }
 
-/// Processor time and memory of a process, from its beginning on.
-struct Gauge(procfs::process::Process);
-
-impl Gauge {
-    fn of(child: &Child) -> Self {
-        Self(procfs::process::Process::new(child.id() as i32).unwrap())
-    }
-
-    fn processor_s(&self) -> f64 {
-        let stat = self.0.stat().unwrap();
-        (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
-    }
-
-    fn resident_mib(&self) -> f64 {
-        (self.0.stat().unwrap().rss * procfs::page_size()) as f64 / f64::from(1 << 20)
-    }
-}
-
-/// Ended with the measurement.
-struct Started(Child);
-
-impl Started {
-    /// Asks it to end, and waits until it has.
-    fn end(&mut self) {
-        let id = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-async fn reaches(what: &str, ready: impl AsyncFn() -> bool) {
-    for _ in 0..600 {
-        if ready().await {
-            return;
+/// `samples_a_request`: so many at most, of whole nodes and of one at least.
+async fn of_peer(peer: &Peer, binary: &Path, load: Load, samples_a_request: usize) -> Taken {
+    let running = peer.start(binary).await;
+    let before = running.gauge.processor_s();
+    let mut next = tokio::time::Instant::now();
+    let nodes_a_request = (samples_a_request / load.metrics).max(1);
+    for second in 1..=load.seconds {
+        tokio::time::sleep_until(next).await;
+        next += Duration::from_secs(1);
+        for first in (0..load.nodes).step_by(nodes_a_request) {
+            let nodes = first..(first + nodes_a_request).min(load.nodes);
+            running.write(series(load, nodes, second)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("not within a minute: {what}");
+    let (processor_s, resident_mib) = (running.gauge.processor_s() - before, running.gauge.resident_mib());
+    Taken { samples: load.a_second() * load.seconds as f64, processor_s, resident_mib, at_rest: running.end() }
 }
 
-fn bytes_in(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let bytes = |entry: std::fs::DirEntry| match entry.metadata().unwrap() {
-        metadata if metadata.is_dir() => bytes_in(&entry.path()),
-        metadata => metadata.len(),
-    };
-    entries.map(bytes).sum()
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn program(variable: &str) -> Option<std::path::PathBuf> {
-    std::env::var_os(variable).map(Into::into).filter(|path: &std::path::PathBuf| Path::is_file(path))
+fn series(load: Load, nodes: std::ops::Range<usize>, second: usize) -> Vec<TimeSeries> {
+    let timestamp = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let series = nodes.flat_map(|node| (0..load.metrics).map(move |metric| (node, metric)));
+    let series = series.map(|(node, metric)| TimeSeries {
+        labels: vec![
+            Label { name: "__name__".into(), value: format!("measured_metric_{metric:03}") },
+            Label { name: "node".into(), value: format!("node-{node:05}") },
+        ],
+        samples: vec![Sample { value: Load::value(node, metric, second), timestamp }],
+    });
+    series.collect()
 }
 
 #[tokio::main]
@@ -147,22 +119,36 @@ async fn main() {
         );
     };
     // No peer judges what it takes: so it is measured with the nodes scored once a minute, and each second.
-    let ours = aether::measure(load, 60_000).await;
-    tell("aether", &ours);
-    tell("aether, scoring", &aether::measure(load, 1_000).await);
+    let mut ours = None;
+    for (name, tick_ms) in [("aether", 60_000), ("aether, scoring", 1_000)] {
+        let (taken, mut visible_ms) = aether::measure(load, tick_ms).await;
+        tell(name, &taken);
+        visible_ms.sort_unstable();
+        let part = |percent: usize| visible_ms[(visible_ms.len() - 1) * percent / 100];
+        println!(
+            "{:>27}  samples were in the hot window after ms: median {}, p99 {}, the last of {} {}",
+            "",
+            part(50),
+            part(99),
+            visible_ms.len(),
+            part(100)
+        );
+        ours.get_or_insert(taken);
+    }
+    let ours = ours.unwrap();
     let mut best: Option<f64> = None;
     for peer in peer::ALL {
-        match program(peer.variable) {
+        match measure::program(peer.variable) {
             None => println!(
                 "{:>27}  not here: {} names none (host/xtask/setup/debian.sh gets it)",
                 peer.name, peer.variable
             ),
             Some(binary) => {
-                let taken = peer.measure(&binary, load, peer::SAMPLES_A_REQUEST).await;
+                let taken = of_peer(&peer, &binary, load, SAMPLES_A_REQUEST).await;
                 tell(peer.name, &taken);
                 let each = taken.processor_s / taken.samples;
                 // As the nodes of a fleet would, which have nobody that sends for many.
-                tell(&format!("{}, by node", peer.name), &peer.measure(&binary, load, metrics).await);
+                tell(&format!("{}, by node", peer.name), &of_peer(&peer, &binary, load, metrics).await);
                 best = Some(best.map_or(each, |best| best.min(each)));
             }
         }
