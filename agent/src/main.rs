@@ -11,6 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+/// What loading eBPF takes for a moment is given back: see `docs/decisions/0012-allocator.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Aether's node agent: telemetry up, approved actions down.
 #[derive(Parser)]
 #[command(name = "aether-agent", version)]

@@ -278,7 +278,7 @@ async fn recorded(folder: &std::path::Path) -> Recorder {
             let key = SeriesKey { subject, metric: cells[2].into(), unit: cells[3].into(), attributes };
             batch.0.push(SeriesSamples {
                 key: key.into(),
-                samples: vec![Sample { at, value: cells[4].parse().unwrap() }],
+                samples: [Sample { at, value: cells[4].parse().unwrap() }].into(),
             });
         }
     }

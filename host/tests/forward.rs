@@ -65,7 +65,7 @@ impl Host {
             unit: unit.into(),
             attributes: attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         };
-        let one = |key: SeriesKey| SeriesSamples { key: key.into(), samples: vec![Sample { at, value }] };
+        let one = |key: SeriesKey| SeriesSamples { key: key.into(), samples: [Sample { at, value }].into() };
         let series = vec![
             one(key(SubjectRef::node("node-a"), "system.cpu.utilization", "1", &[("source", "me")])),
             one(key(SubjectRef::node("node-a"), "system.disk.io", "By", &[("disk.io.direction", "read")])),

@@ -403,7 +403,13 @@ impl Collector {
     /// What was sampled, and what happened, since the last call.
     pub fn take(&mut self) -> (Vec<SeriesSamples>, Vec<DiscreteEvent>) {
         let Readings { series, events } = std::mem::take(&mut self.pending);
-        (series.into_iter().map(|(key, samples)| SeriesSamples { key: key.into(), samples }).collect(), events)
+        (
+            series
+                .into_iter()
+                .map(|(key, samples)| SeriesSamples { key: key.into(), samples: samples.into() })
+                .collect(),
+            events,
+        )
     }
 }
 

@@ -117,7 +117,8 @@ fn two_rounds(folder: &Path) -> (Vec<SeriesSamples>, Vec<Standing>) {
             taken.entry(Arc::unwrap_or_clone(series.key)).or_default().extend(series.samples);
         }
     }
-    let taken = taken.into_iter().map(|(key, samples)| SeriesSamples { key: key.into(), samples }).collect();
+    let taken =
+        taken.into_iter().map(|(key, samples)| SeriesSamples { key: key.into(), samples: samples.into() }).collect();
     (taken, collector.standings(&BTreeSet::new()))
 }
 

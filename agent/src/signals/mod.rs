@@ -110,7 +110,7 @@ pub async fn run(settings: Settings, node: NodeId, spool: Arc<Spool>, shutdown: 
                 attributes: BTreeMap::from([("cloud".to_owned(), cloud.name().to_owned())]),
             }
             .into(),
-            samples: vec![Sample { at: now, value: f64::from(u8::from(answers)) }],
+            samples: [Sample { at: now, value: f64::from(u8::from(answers)) }].into(),
         });
         let spool = spool.clone();
         let kept = tokio::task::spawn_blocking(move || spool.append(series.into_iter().collect(), events, now));

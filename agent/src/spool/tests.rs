@@ -33,7 +33,7 @@ fn series(value: f64) -> Vec<SeriesSamples> {
         unit: "1".into(),
         attributes: BTreeMap::new(),
     };
-    vec![SeriesSamples { key: key.into(), samples: vec![Sample { at: Time(1), value }] }]
+    vec![SeriesSamples { key: key.into(), samples: [Sample { at: Time(1), value }].into() }]
 }
 
 fn open(path: &Path) -> Spool {

@@ -2,6 +2,7 @@
 
 use crate::{id::NodeId, subject::SubjectRef, time::Time};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
@@ -24,8 +25,8 @@ pub struct Sample {
 pub struct SeriesSamples {
     /// Shared by all batches of a stream that tell of it.
     pub key: Arc<SeriesKey>,
-    /// In order of time.
-    pub samples: Vec<Sample>,
+    /// In order of time. Mostly one: that takes no memory of its own.
+    pub samples: SmallVec<[Sample; 1]>,
 }
 
 /// A discrete happening: an Xid error, a termination notice, a process that exited.

@@ -232,6 +232,6 @@ mod tests {
         let mut batch =
             batch("node-a", 1, &[sample(NOW.0 - 2, f64::NAN), sample(NOW.0 - 1, f64::INFINITY), sample(NOW.0, 2.0)]);
         assert_eq!(admit(&mut batch, &[], &Settings::default(), NOW), Ok(2));
-        assert_eq!(batch.series[0].samples, [sample(NOW.0, 2.0)]);
+        assert_eq!(*batch.series[0].samples, [sample(NOW.0, 2.0)]);
     }
 }

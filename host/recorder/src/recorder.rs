@@ -242,8 +242,8 @@ impl Recorder {
     /// Whether a sample of this series and time would be taken, but for what only a whole batch shows: for a caller
     /// that would rather leave one out than have all refused.
     pub fn check(&self, key: &SeriesKey, at: Time, now: Time) -> Result<(), Rejected> {
-        let (origin, samples) = (NodeId::new("check"), vec![Sample { at, value: 0.0 }]);
-        let series = vec![SeriesSamples { key: key.clone().into(), samples }];
+        let (origin, samples) = (NodeId::new("check"), [Sample { at, value: 0.0 }]);
+        let series = vec![SeriesSamples { key: key.clone().into(), samples: samples.into() }];
         let mut batch = Batch { origin, epoch: 0, sequence: 0, series, events: vec![] };
         admission::admit(&mut batch, &[], &self.inner.settings, now).map(|_| ())
     }

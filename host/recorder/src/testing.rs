@@ -27,7 +27,7 @@ pub(crate) fn batch(origin: &str, sequence: u64, samples: &[Sample]) -> Batch {
         sequence,
         series: vec![SeriesSamples {
             key: key(SubjectRef::node(origin), "system.cpu.utilization").into(),
-            samples: samples.to_vec(),
+            samples: samples.into(),
         }],
         events: Vec::new(),
     }

@@ -30,6 +30,8 @@ use std::{
 const SHARDS: usize = 64;
 /// The window is not squeezed below this by memory: then new samples are left out instead.
 const LEAST_WINDOW_MS: u64 = 10_000;
+/// The window is swept each time that such a part of it has passed.
+const SWEPT_PARTS: u64 = 32;
 /// What a series costs beside its samples and texts, roughly.
 const SERIES_BYTES: usize = 256;
 const EVENT_BYTES: usize = 256;
@@ -87,6 +89,8 @@ pub(crate) struct Window {
     tally: Tally,
     /// The window as memory allows it now: at most `limits.window_ms`.
     reach_ms: AtomicU64,
+    /// When what had aged out was last dropped.
+    swept_at: AtomicI64,
     /// When memory last forced a squeeze.
     squeezed_at: AtomicI64,
     /// From here on the window holds everything it was given.
@@ -108,6 +112,7 @@ impl Window {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
             tally: Tally::default(),
+            swept_at: AtomicI64::new(i64::MIN),
             squeezed_at: AtomicI64::new(i64::MIN),
             complete_from: AtomicI64::new(i64::MIN),
         }
@@ -313,9 +318,15 @@ impl Window {
         }
     }
 
-    /// Drops what has aged out, and lets a squeezed window grow again when there is room.
+    /// Drops what has aged out, and lets a squeezed window grow again when there is room. It looks at every series, so
+    /// what has aged by a small part of the window only waits for the next time.
     pub(crate) fn sweep(&self, now: Time) {
         let reach = self.reach_ms.load(Relaxed);
+        let last = self.swept_at.load(Relaxed);
+        if (last..last.saturating_add_unsigned(reach / SWEPT_PARTS)).contains(&now.0) {
+            return;
+        }
+        self.swept_at.store(now.0, Relaxed);
         if reach < self.limits.window_ms && self.tally.bytes.load(Relaxed) < self.limits.bytes / 2 {
             self.reach_ms.store((reach + reach / 4 + 1).min(self.limits.window_ms), Relaxed);
         }
@@ -671,7 +682,7 @@ mod tests {
     /// One sample of each of these series.
     fn batch(keys: &[Arc<SeriesKey>], at: Time) -> Vec<SeriesSamples> {
         keys.iter()
-            .map(|key| SeriesSamples { key: Arc::clone(key), samples: vec![Sample { at, value: 1.0 }] })
+            .map(|key| SeriesSamples { key: Arc::clone(key), samples: [Sample { at, value: 1.0 }].into() })
             .collect()
     }
 
@@ -730,7 +741,7 @@ mod tests {
             for piece in (0..7).rev() {
                 for (((origin, s), value), _) in samples.iter().zip(&pieces).filter(|(_, p)| **p == piece) {
                     let key = if s % 3 == 0 { Arc::new(key.clone()) } else { Arc::clone(&shared) };
-                    let samples = vec![Sample { at: at(s), value: *value }];
+                    let samples = [Sample { at: at(s), value: *value }].into();
                     scattered.take(&feeds[*origin], &[SeriesSamples { key, samples }], now);
                 }
             }

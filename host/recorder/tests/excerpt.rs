@@ -54,10 +54,11 @@ fn batch(origin: &str, n: u64, at: Time, second: &Second, subject: &SubjectRef) 
             attributes: BTreeMap::from([("cpu".into(), (n % 2).to_string())]),
         }
         .into(),
-        samples: vec![Sample {
+        samples: [Sample {
             at: at.minus_ms(n % 400),
             value: second.value + if origin == "node-a" { 0.5 } else { 0.25 },
-        }],
+        }]
+        .into(),
     });
     let event = DiscreteEvent {
         subject: subject.clone(),
@@ -120,10 +121,11 @@ fn history_from_elsewhere_is_sorted_once_and_says_what_it_is() {
     let key =
         SeriesKey { subject: SubjectRef::node("a"), metric: "m".into(), unit: "%".into(), attributes: BTreeMap::new() };
     let sample = |at, value| Sample { at: Time(at), value };
-    let late = SeriesSamples { key: key.clone().into(), samples: vec![sample(600_000, 3.0), sample(0, 9.0)] };
+    let late =
+        SeriesSamples { key: key.clone().into(), samples: [sample(600_000, 3.0), sample(0, 9.0)].as_slice().into() };
     let first = SeriesSamples {
         key: key.into(),
-        samples: vec![sample(0, 1.0), sample(300_000, f64::NAN), sample(300_000, 2.0)],
+        samples: [sample(0, 1.0), sample(300_000, f64::NAN), sample(300_000, 2.0)].as_slice().into(),
     };
     let excerpt = Excerpt::of(vec![first, late], vec![]);
     assert_eq!((excerpt.samples(), excerpt.step_ms()), (3, Some(300_000)));

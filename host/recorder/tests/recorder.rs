@@ -32,7 +32,7 @@ fn batch(origin: &str, sequence: u64) -> Batch {
         sequence,
         series: vec![SeriesSamples {
             key: key(SubjectRef::node(origin), CPU).into(),
-            samples: vec![Sample { at, value }],
+            samples: [Sample { at, value }].into(),
         }],
         events: Vec::new(),
     }

@@ -308,7 +308,7 @@ pub(crate) fn telemetry(number: usize, sequence: u64, at: Time, load: f64, troub
             attributes: Default::default(),
         }
         .into(),
-        samples: vec![Sample { at, value }],
+        samples: [Sample { at, value }].into(),
     };
     let origin = node::id(number);
     let node = |metric, value| series(SubjectKind::Node, origin.as_str(), metric, value);

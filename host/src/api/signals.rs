@@ -170,7 +170,7 @@ fn converted(
         vec![]
     } else {
         let key = SeriesKey { subject, metric: metric::MARKET_PRICE.into(), unit: "{USD}/h".into(), attributes };
-        vec![SeriesSamples { key: key.into(), samples }]
+        vec![SeriesSamples { key: key.into(), samples: samples.into() }]
     };
     Ok((series, events))
 }

@@ -209,7 +209,7 @@ async fn a_wrong_secret_is_refused_in_the_servers_words() {
     let Some(bucket) = Bucket::start("a_wrong_secret_is_refused").await else { return };
     std::fs::write(bucket.folder.path().join("secret"), "another word").unwrap();
     let blobs = bucket.open(no_hot(), RETRY_MS).await;
-    let asked = std::time::Instant::now();
+    let asked = tokio::time::Instant::now();
     let error = blobs.snapshots().await.unwrap_err();
     assert!(asked.elapsed() < Duration::from_millis(RETRY_MS), "a refusal is not tried again");
     assert_eq!(error.code(), "store.failed");

@@ -43,7 +43,7 @@ impl Teller {
                 attributes: BTreeMap::new(),
             }
             .into(),
-            samples: vec![Sample { at: now, value: 1.0 }],
+            samples: [Sample { at: now, value: 1.0 }].into(),
         };
         let mut sequence = locked(&self.sequence);
         let batch = Batch {

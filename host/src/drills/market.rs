@@ -72,7 +72,8 @@ impl Market {
         let mut attributes = said;
         attributes.extend(state.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let notice = DiscreteEvent { subject, name: metric::MARKET_REBALANCE.into(), at: now, attributes };
-        let series = if samples.is_empty() { vec![] } else { vec![SeriesSamples { key: key.into(), samples }] };
+        let series =
+            if samples.is_empty() { vec![] } else { vec![SeriesSamples { key: key.into(), samples: samples.into() }] };
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = NodeId::new(ORIGIN);
         let batch = Batch { origin, epoch: self.epoch, sequence: *sequence + 1, series, events: vec![notice] };

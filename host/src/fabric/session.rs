@@ -244,18 +244,23 @@ impl Session {
         let heartbeat = Duration::from_millis(self.fabric.settings.heartbeat_ms);
         let mut heard = Instant::now();
         let mut beat = heard + heartbeat;
-        let end = self.end.clone();
-        let outgoing = self.outgoing.clone();
+        // One timer for both, set anew only when it rings: a frame comes far more often.
+        let alarm = sleep_until(beat);
+        let mut silent = false;
+        let (end, outgoing) = (self.end.clone(), self.outgoing.clone());
+        let (ended, closed) = (end.cancelled(), outgoing.closed());
+        tokio::pin!(alarm, ended, closed);
         loop {
             let reading = self.slot.is_some();
             let patience = if reading { dead_after } else { dead_after * STALL_FACTOR };
             let stepped = tokio::select! {
                 biased;
-                () = end.cancelled() => Err(self.ended()),
-                () = outgoing.closed() => Err(End::Closed),
+                () = &mut ended => Err(self.ended()),
+                () = &mut closed => Err(End::Closed),
                 slot = self.slots.clone().acquire_owned(), if !reading => {
                     self.slot = slot.ok();
                     heard = Instant::now();
+                    silent = false;
                     Ok(())
                 }
                 changed = self.safe.changed() => match changed {
@@ -266,22 +271,30 @@ impl Session {
                     let config = self.collections.borrow_and_update().of(&self.node, &self.fabric.settings);
                     self.send(Payload::AgentConfig(config)).await
                 }
-                () = sleep_until(beat) => {
-                    beat = Instant::now() + heartbeat;
-                    self.send(Payload::Heartbeat(v1::Heartbeat {})).await
+                () = &mut alarm => {
+                    let now = Instant::now();
+                    // What came meanwhile is read before that counts.
+                    silent = now >= heard + patience;
+                    let due = now >= beat;
+                    if due {
+                        beat = now + heartbeat;
+                    }
+                    alarm.as_mut().reset(if silent { beat } else { beat.min(heard + patience) });
+                    if due { self.send(Payload::Heartbeat(v1::Heartbeat {})).await } else { Ok(()) }
                 }
                 frame = inbound.try_next(), if reading => match frame {
                     Ok(Some(frame)) => {
                         let taken = self.take(frame).await;
                         // Waiting for room of ours is not the agent's silence.
                         heard = Instant::now();
+                        silent = false;
                         taken
                     }
                     Ok(None) if self.drained => Err(End::Drained),
                     Ok(None) => Err(End::Closed),
                     Err(status) => Err(End::Broken(shown(status.message()))),
                 },
-                () = sleep_until(heard + patience) => Err(if reading {
+                () = std::future::ready(()), if silent => Err(if reading {
                     End::Silent(patience.as_millis())
                 } else {
                     End::Slow(patience.as_millis())

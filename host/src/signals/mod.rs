@@ -226,5 +226,5 @@ fn one(
     samples: &[Sample],
 ) -> SeriesSamples {
     let key = SeriesKey { subject, metric: metric.into(), unit: unit.into(), attributes: attributes.clone() };
-    SeriesSamples { key: key.into(), samples: samples.to_vec() }
+    SeriesSamples { key: key.into(), samples: samples.into() }
 }

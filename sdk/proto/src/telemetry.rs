@@ -11,7 +11,9 @@ use aether_core::{
     telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
+use foldhash::fast::RandomState;
 use prost::Message;
+use smallvec::SmallVec;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -19,7 +21,7 @@ use std::{
 use thiserror::Error;
 
 /// The layout that this version writes.
-pub const SCHEMA_ID: u32 = 2;
+pub const SCHEMA_ID: u32 = 3;
 /// The oldest layout that this version reads, and writes for a host that reads no newer one.
 pub const SCHEMA_ID_OLDEST: u32 = 1;
 /// Series that one stream may define.
@@ -55,7 +57,7 @@ impl Encoder {
     /// `lost_before`: batches that the spool dropped just before this one.
     pub fn encode(&mut self, batch: &Batch, lost_before: u64) -> v1::TelemetryBatch {
         let mut dictionary = Vec::new();
-        let mut table = v1::SampleTable::default();
+        let mut columns = v1::SampleColumns::default();
         let mut places: HashMap<Vec<i64>, u32> = HashMap::new();
         for SeriesSamples { key, samples } in &batch.series {
             let next = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
@@ -65,21 +67,20 @@ impl Encoder {
             });
             let mut last = 0;
             let deltas_ms: Vec<i64> = samples.iter().map(|s| s.at.0 - std::mem::replace(&mut last, s.at.0)).collect();
-            let place = u32::try_from(table.times.len()).unwrap_or(u32::MAX);
-            let times = *places.entry(deltas_ms).or_insert_with_key(|deltas_ms| {
-                table.times.push(v1::Times { deltas_ms: deltas_ms.clone() });
+            let place = u32::try_from(columns.times.len()).unwrap_or(u32::MAX);
+            let place = *places.entry(deltas_ms).or_insert_with_key(|deltas_ms| {
+                columns.times.push(v1::Times { deltas_ms: deltas_ms.clone() });
                 place
             });
-            table.columns.push(v1::TableColumn {
-                series: id,
-                times,
-                values: samples.iter().map(|s| s.value).collect(),
-            });
+            columns.series.push(id);
+            columns.places.push(place);
+            columns.values.extend(samples.iter().map(|s| s.value));
         }
-        table.events = batch.events.iter().map(event_to_proto).collect();
+        columns.events = batch.events.iter().map(event_to_proto).collect();
         let samples = match self.schema {
-            1 => downcast(table).encode_to_vec(),
-            _ => table.encode_to_vec(),
+            1 => to_first(to_second(columns)).encode_to_vec(),
+            2 => to_second(columns).encode_to_vec(),
+            _ => columns.encode_to_vec(),
         };
         v1::TelemetryBatch {
             schema_id: self.schema,
@@ -93,8 +94,21 @@ impl Encoder {
     }
 }
 
+/// As schema 2 has it: a message for each series.
+fn to_second(columns: v1::SampleColumns) -> v1::SampleTable {
+    let v1::SampleColumns { times, series, places, values, events } = columns;
+    let mut values = values.into_iter();
+    let columns = series.into_iter().zip(places).map(|(series, place)| {
+        let of_place = usize::try_from(place).ok().and_then(|place| times.get(place));
+        let count = of_place.map_or(0, |times| times.deltas_ms.len());
+        v1::TableColumn { series, times: place, values: values.by_ref().take(count).collect() }
+    });
+    let columns = columns.collect();
+    v1::SampleTable { times, columns, events }
+}
+
 /// As schema 1 has it: each column with times of its own.
-fn downcast(table: v1::SampleTable) -> v1::Samples {
+fn to_first(table: v1::SampleTable) -> v1::Samples {
     let v1::SampleTable { times, columns, events } = table;
     let columns = columns.into_iter().map(|v1::TableColumn { series, times: place, values }| {
         let times = usize::try_from(place).ok().and_then(|place| times.get(place));
@@ -104,22 +118,47 @@ fn downcast(table: v1::SampleTable) -> v1::Samples {
 }
 
 /// Samples of any known schema as the newest has them.
-fn upcast(schema_id: u32, samples: &[u8]) -> Result<v1::SampleTable, DecodeError> {
+fn upcast(schema_id: u32, samples: &[u8]) -> Result<v1::SampleColumns, DecodeError> {
     let malformed = |error: prost::DecodeError| Malformed::invalid("samples", error.to_string());
+    let uneven = || Malformed::invalid("column", "has not as many times as values");
     match schema_id {
         1 => {
             let v1::Samples { columns, events } = v1::Samples::decode(samples).map_err(malformed)?;
-            let mut table = v1::SampleTable { events, ..v1::SampleTable::default() };
+            let mut all = v1::SampleColumns { events, ..v1::SampleColumns::default() };
             for (place, column) in (0u32..).zip(columns) {
                 let v1::Column { series, time_deltas_ms, values } = column;
-                table.times.push(v1::Times { deltas_ms: time_deltas_ms });
-                table.columns.push(v1::TableColumn { series, times: place, values });
+                if time_deltas_ms.len() != values.len() {
+                    return Err(uneven().into());
+                }
+                all.times.push(v1::Times { deltas_ms: time_deltas_ms });
+                all.series.push(series);
+                all.places.push(place);
+                all.values.extend(values);
             }
-            Ok(table)
+            Ok(all)
         }
-        SCHEMA_ID => Ok(v1::SampleTable::decode(samples).map_err(malformed)?),
+        2 => {
+            let v1::SampleTable { times, columns, events } = v1::SampleTable::decode(samples).map_err(malformed)?;
+            let mut all = v1::SampleColumns { times, events, ..v1::SampleColumns::default() };
+            for v1::TableColumn { series, times: place, values } in columns {
+                if times_of(&all.times, place)?.len() != values.len() {
+                    return Err(uneven().into());
+                }
+                all.series.push(series);
+                all.places.push(place);
+                all.values.extend(values);
+            }
+            Ok(all)
+        }
+        SCHEMA_ID => Ok(v1::SampleColumns::decode(samples).map_err(malformed)?),
         other => Err(DecodeError::Schema(other)),
     }
+}
+
+fn times_of(times: &[v1::Times], place: u32) -> Result<&[i64], Malformed> {
+    let times = usize::try_from(place).ok().and_then(|place| times.get(place));
+    let times = times.ok_or_else(|| Malformed::invalid("column.times", format!("there are no times {place}")))?;
+    Ok(&times.deltas_ms)
 }
 
 fn define(id: u32, key: &SeriesKey) -> v1::SeriesDefinition {
@@ -158,7 +197,7 @@ pub enum DecodeError {
 /// The receiving side's dictionary: lives as long as the stream.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    series: HashMap<u32, Arc<SeriesKey>>,
+    series: HashMap<u32, Arc<SeriesKey>, RandomState>,
 }
 
 impl Decoder {
@@ -188,12 +227,20 @@ impl Decoder {
             return Err(DecodeError::Checksum);
         }
         let (epoch, sequence) = (*epoch, *sequence);
-        let v1::SampleTable { times, columns, events } = upcast(*schema_id, samples)?;
-        let count = columns.iter().map(|c| c.values.len()).sum::<usize>() + events.len();
-        if count > SAMPLES_MAXIMUM {
+        let v1::SampleColumns { times, series, places, values, events } = upcast(*schema_id, samples)?;
+        // A series without a value costs as much as one with.
+        if series.len().max(values.len()) + events.len() > SAMPLES_MAXIMUM {
             return Err(DecodeError::Oversized(format!("{SAMPLES_MAXIMUM} samples in one batch")));
         }
-        let series = columns.into_iter().map(|column| self.column(column, &times)).collect::<Result<_, _>>()?;
+        if series.len() != places.len() {
+            return Err(Malformed::invalid("places", "are not as many as series").into());
+        }
+        let mut rest = values.as_slice();
+        let column = |(id, place): (u32, u32)| self.column(id, times_of(&times, place)?, &mut rest);
+        let series = series.into_iter().zip(places).map(column).collect::<Result<_, _>>()?;
+        if !rest.is_empty() {
+            return Err(Malformed::invalid("values", "are more than times").into());
+        }
         let events = events.into_iter().map(event_from_proto).collect::<Result<_, _>>()?;
         Ok(Batch { origin: origin.clone(), epoch, sequence, series, events })
     }
@@ -202,7 +249,7 @@ impl Decoder {
     /// cannot be read, those are all of the stream.
     pub fn whole(&self, batch: &v1::TelemetryBatch) -> v1::TelemetryBatch {
         let named = upcast(batch.schema_id, &batch.samples).ok();
-        let named: Option<BTreeSet<u32>> = named.map(|table| table.columns.iter().map(|c| c.series).collect());
+        let named: Option<BTreeSet<u32>> = named.map(|columns| columns.series.into_iter().collect());
         let brought: BTreeSet<u32> = batch.dictionary.iter().map(|definition| definition.id).collect();
         let mut known: Vec<_> = self
             .series
@@ -214,20 +261,17 @@ impl Decoder {
         v1::TelemetryBatch { dictionary: known.chain(batch.dictionary.iter().cloned()).collect(), ..batch.clone() }
     }
 
-    fn column(&self, column: v1::TableColumn, times: &[v1::Times]) -> Result<SeriesSamples, Malformed> {
-        let v1::TableColumn { series, times: place, values } = column;
-        let key = self.series.get(&series).cloned();
-        let key = key.ok_or_else(|| Malformed::invalid("column.series", format!("series {series} was not defined")))?;
-        let times = usize::try_from(place).ok().and_then(|place| times.get(place));
-        let times = times.ok_or_else(|| Malformed::invalid("column.times", format!("there are no times {place}")))?;
-        if times.deltas_ms.len() != values.len() {
-            return Err(Malformed::invalid("column", "has not as many times as values"));
-        }
+    /// One series, with as many of the first values as it has times.
+    fn column(&self, id: u32, times: &[i64], values: &mut &[f64]) -> Result<SeriesSamples, Malformed> {
+        let key = self.series.get(&id).cloned();
+        let key = key.ok_or_else(|| Malformed::invalid("column.series", format!("series {id} was not defined")))?;
+        let own = values.split_off(..times.len());
+        let own = own.ok_or_else(|| Malformed::invalid("column", "has not as many times as values"))?;
         let mut at = 0i64;
-        let mut samples = Vec::with_capacity(values.len());
-        for (delta, value) in times.deltas_ms.iter().zip(values) {
+        let mut samples = SmallVec::with_capacity(own.len());
+        for (delta, value) in times.iter().zip(own) {
             at = at.checked_add(*delta).ok_or_else(|| Malformed::invalid("times.deltas_ms", "out of range"))?;
-            samples.push(Sample { at: Time(at), value });
+            samples.push(Sample { at: Time(at), value: *value });
         }
         Ok(SeriesSamples { key, samples })
     }
@@ -258,7 +302,7 @@ mod tests {
             at: Time(1_500),
             attributes: BTreeMap::new(),
         };
-        let series = vec![SeriesSamples { key: key.into(), samples }];
+        let series = vec![SeriesSamples { key: key.into(), samples: samples.into() }];
         Batch { origin: NodeId::new("node-a"), epoch: 7, sequence, series, events: vec![event] }
     }
 
@@ -284,14 +328,19 @@ mod tests {
         assert_eq!(decoder.whole(&of_another).dictionary.len(), 1);
     }
 
-    /// Bytes as an agent of the version before sends them, frozen. Never refreshed.
-    const SCHEMA_1: &[u8] = include_bytes!("../golden/telemetry-batch.schema-1.bin");
+    /// Bytes of one batch as agents of former versions send them, frozen. Never refreshed.
+    const FORMER: [(u32, &[u8]); 2] = [
+        (1, include_bytes!("../golden/telemetry-batch.schema-1.bin")),
+        (2, include_bytes!("../golden/telemetry-batch.schema-2.bin")),
+    ];
 
     #[test]
-    fn an_agent_one_version_back_is_understood() {
-        let wire = v1::TelemetryBatch::decode(SCHEMA_1).unwrap();
-        assert_eq!(wire.schema_id, 1);
-        let found = Decoder::default().decode(&NodeId::new("node-a"), &wire).unwrap();
+    fn agents_of_former_versions_are_understood() {
+        let read = |bytes: &[u8]| {
+            let wire = v1::TelemetryBatch::decode(bytes).unwrap();
+            (Decoder::default().decode(&NodeId::new("node-a"), &wire).unwrap(), wire)
+        };
+        let (found, first) = read(FORMER[0].1);
         let shown: Vec<String> = found
             .series
             .iter()
@@ -310,24 +359,58 @@ mod tests {
             ]
         );
         assert_eq!((found.epoch, found.sequence, found.events.len()), (7, 3, 1));
-        // What this version writes for a host of the version before is the same, and for one of today it is smaller.
-        let former = Encoder::for_reader(0).encode(&found, 0);
-        assert_eq!((former.schema_id, &former.samples), (1, &wire.samples));
+        // What this version writes for hosts of those is the same, and each is smaller than the one before.
+        let mut size = usize::MAX;
+        for (schema, bytes) in FORMER {
+            let (same, wire) = read(bytes);
+            assert_eq!((wire.schema_id, &same), (schema, &found));
+            let written = Encoder::for_reader(schema).encode(&found, 0);
+            assert_eq!((written.schema_id, &written.samples), (schema, &wire.samples));
+            assert!(wire.samples.len() < size, "{} {size}", wire.samples.len());
+            size = wire.samples.len();
+        }
+        assert_eq!(Encoder::for_reader(0).encode(&found, 0).samples, first.samples, "one that did not say");
         let newest = Encoder::for_reader(99).encode(&found, 0);
         assert_eq!(newest.schema_id, SCHEMA_ID);
-        assert!(newest.samples.len() < wire.samples.len(), "{} {}", newest.samples.len(), wire.samples.len());
+        assert!(newest.samples.len() < size, "{} {size}", newest.samples.len());
         assert_eq!(Decoder::default().decode(&NodeId::new("node-a"), &newest).unwrap(), found);
     }
 
     #[test]
-    fn a_column_whose_times_are_not_there_is_malformed() {
-        let mut wire = Encoder::default().encode(&batch(1), 0);
-        let mut table = v1::SampleTable::decode(wire.samples.as_slice()).unwrap();
-        table.columns[0].times = 7;
-        wire.samples = table.encode_to_vec();
-        wire.samples_crc32 = crc32fast::hash(&wire.samples);
-        let found = Decoder::default().decode(&NodeId::new("node-a"), &wire);
-        assert!(matches!(found, Err(DecodeError::Malformed(_))), "{found:?}");
+    fn columns_that_do_not_fit_together_are_malformed() {
+        type Spoil = fn(&mut v1::SampleColumns);
+        let spoilt: [(&str, Spoil); 5] = [
+            ("there are no times", |columns| columns.places[0] = 7),
+            ("not as many as series", |columns| columns.places.push(0)),
+            ("as many times as values", |columns| columns.values.truncate(1)),
+            ("more than times", |columns| columns.values.push(1.0)),
+            ("out of range", |columns| columns.times[0].deltas_ms = vec![i64::MAX, 1]),
+        ];
+        for (said, spoil) in spoilt {
+            let mut wire = Encoder::default().encode(&batch(1), 0);
+            let mut columns = v1::SampleColumns::decode(wire.samples.as_slice()).unwrap();
+            spoil(&mut columns);
+            wire.samples = columns.encode_to_vec();
+            wire.samples_crc32 = crc32fast::hash(&wire.samples);
+            let found = Decoder::default().decode(&NodeId::new("node-a"), &wire);
+            let Err(DecodeError::Malformed(error)) = found else { panic!("{said}: {found:?}") };
+            assert!(error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn columns_of_a_former_schema_that_do_not_fit_together_are_malformed() {
+        let mut wire = Encoder::for_reader(2).encode(&batch(1), 0);
+        let whole = v1::SampleTable::decode(wire.samples.as_slice()).unwrap();
+        let mut spoilt = [whole.clone(), whole];
+        spoilt[0].columns[0].times = 7;
+        spoilt[1].columns[0].values.push(1.0);
+        for table in spoilt {
+            wire.samples = table.encode_to_vec();
+            wire.samples_crc32 = crc32fast::hash(&wire.samples);
+            let found = Decoder::default().decode(&NodeId::new("node-a"), &wire);
+            assert!(matches!(found, Err(DecodeError::Malformed(_))), "{found:?}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use aether_core::id::NodeId;
 use bytes::Bytes;
 use parquet::{
     column::reader::{ColumnReaderImpl, get_typed_column_reader},
-    data_type::{ByteArrayType, DataType, DoubleType, Int64Type},
+    data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type},
     errors::ParquetError,
     file::{
         metadata::{ParquetMetaData, ParquetMetaDataReader},
@@ -60,7 +60,7 @@ pub(crate) fn merge(files: &[Bytes]) -> Result<(Bytes, Content), (Option<usize>,
         if last.as_ref().is_some_and(|last| compare(last, &texts) != Ordering::Less) {
             return Err(unsorted(runs[members[0]].0));
         }
-        writer.texts(texts.clone());
+        writer.texts(texts.each_ref().map(ByteArray::data)).map_err(encode)?;
         let mut done = Vec::new();
         while let Some(first) = members.iter().copied().min_by_key(|at| runs[*at].1.row().order()) {
             let others = members.iter().filter(|at| **at != first);

@@ -378,7 +378,7 @@ mod tests {
             let expected: Vec<_> = batches[0]
                 .series
                 .iter()
-                .map(|SeriesSamples { key, samples }| ((**key).clone(), batches[0].origin.clone(), samples.clone()))
+                .map(|SeriesSamples { key, samples }| ((**key).clone(), batches[0].origin.clone(), samples.to_vec()))
                 .collect();
             assert_eq!(rows.series, expected);
             assert_eq!(rows.damaged, 0);

@@ -29,46 +29,76 @@ const DICTIONARY_BYTES: usize = 1 << 20;
 /// Bounds are of texts of at most this length: every name and id.
 const BOUND_BYTES: usize = 255;
 
-/// So many rows of one text.
-#[derive(Clone, Copy)]
-pub(super) struct Stretch<'a> {
-    pub(super) text: &'a ByteArray,
-    pub(super) rows: usize,
-}
-
-/// The stretches of a column, of which no two neighbours have the same text, with the place of each text in the
-/// dictionary.
-pub(super) struct Dictionary<'a> {
-    texts: Vec<&'a [u8]>,
+/// A column as it grows: each text once, and for so many rows in a row, which.
+#[derive(Default)]
+pub(super) struct TextColumn {
+    texts: Vec<Bytes>,
+    places: HashMap<Bytes, u32>,
+    /// Of a page with all of `texts`.
+    dictionary_bytes: usize,
+    /// Places in `texts`, of which no two neighbours are the same.
     stretches: Vec<(u32, usize)>,
+    /// The text of the rows that come next.
+    text: Vec<u8>,
+    /// Whether the last stretch has that text.
+    is_last: bool,
 }
 
-impl<'a> Dictionary<'a> {
-    /// None: it would become too large.
-    pub(super) fn of(stretches: impl Iterator<Item = Stretch<'a>>) -> Option<Self> {
-        let mut dictionary = Self { texts: Vec::new(), stretches: Vec::new() };
-        let mut places: HashMap<&[u8], u32> = HashMap::new();
-        let mut bytes = 0;
-        for Stretch { text, rows } in stretches.filter(|stretch| stretch.rows > 0) {
-            let text = text.data();
-            if let Some((place, last)) = dictionary.stretches.last_mut()
-                && is_same(dictionary.texts[wide(*place)], text)
-            {
-                *last += rows;
-                continue;
-            }
-            let next = u32::try_from(dictionary.texts.len()).unwrap_or(u32::MAX);
-            let place = *places.entry(text).or_insert_with(|| {
-                dictionary.texts.push(text);
-                bytes += size_of::<u32>() + text.len();
-                next
-            });
-            if bytes > DICTIONARY_BYTES {
-                return None;
-            }
-            dictionary.stretches.push((place, rows));
+impl TextColumn {
+    /// The rows that follow have this text.
+    pub(super) fn begin(&mut self, text: &[u8]) {
+        if self.text != text {
+            self.text.clear();
+            self.text.extend_from_slice(text);
+            self.is_last = false;
         }
-        Some(dictionary)
+    }
+
+    pub(super) fn add(&mut self, rows: usize) -> Result<(), ParquetError> {
+        if rows == 0 {
+            return Ok(());
+        }
+        match self.stretches.last_mut().filter(|_| self.is_last) {
+            Some((_, last)) => *last += rows,
+            None => {
+                let place = match self.places.get(self.text.as_slice()) {
+                    Some(place) => *place,
+                    None => {
+                        let place = number(self.texts.len())?;
+                        let text = Bytes::copy_from_slice(&self.text);
+                        self.dictionary_bytes += size_of::<u32>() + text.len();
+                        self.texts.push(text.clone());
+                        self.places.insert(text, place);
+                        place
+                    }
+                };
+                self.stretches.push((place, rows));
+                self.is_last = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a row group with the same text.
+    pub(super) fn clear(&mut self) {
+        self.texts.clear();
+        self.places.clear();
+        self.dictionary_bytes = 0;
+        self.stretches.clear();
+        self.is_last = false;
+    }
+
+    /// Whether its texts repeat: what is written here. Otherwise they are written as any other values.
+    pub(super) fn repeats(&self) -> bool {
+        self.dictionary_bytes <= DICTIONARY_BYTES
+    }
+
+    /// The text of each row.
+    pub(super) fn each(&self) -> Vec<ByteArray> {
+        let texts = |(place, rows): &(u32, usize)| {
+            std::iter::repeat_n(ByteArray::from(self.texts[wide(*place)].clone()), *rows)
+        };
+        self.stretches.iter().flat_map(texts).collect()
     }
 
     /// The column as the bytes of its pages.
@@ -90,7 +120,7 @@ impl<'a> Dictionary<'a> {
             data_page_offset.get_or_insert(offset);
             offsets.append_row_count(number(count)?);
             offsets.append_offset_and_size(offset, number(spec.compressed_size)?);
-            match bounds(stretches.iter().map(|(place, _)| self.texts[wide(*place)])) {
+            match bounds(stretches.iter().map(|(place, _)| self.texts[wide(*place)].as_ref())) {
                 Some((least, most)) => index.append(false, least.to_vec(), most.to_vec(), 0, None),
                 None => index.to_invalid(),
             }
@@ -106,7 +136,7 @@ impl<'a> Dictionary<'a> {
             .set_num_values(number(rows)?)
             .set_dictionary_page_offset(Some(number(dictionary.offset)?))
             .set_data_page_offset(data_page_offset.unwrap_or(0));
-        if let Some((least, most)) = bounds(self.texts.iter().copied()) {
+        if let Some((least, most)) = bounds(self.texts.iter().map(Bytes::as_ref)) {
             let of = |text: &[u8]| Some(ByteArray::from(text.to_vec()));
             let of_column = ValueStatistics::new(of(least), of(most), None, Some(0), false);
             metadata = metadata.set_statistics(Statistics::ByteArray(of_column));
@@ -205,10 +235,10 @@ fn squeezed(plain: &[u8]) -> Result<Bytes, ParquetError> {
     Ok(bytes.into())
 }
 
-fn wide(place: u32) -> usize {
+pub(super) fn wide(place: u32) -> usize {
     usize::try_from(place).unwrap_or(usize::MAX)
 }
 
-fn number<N>(n: impl TryInto<N>) -> Result<N, ParquetError> {
-    n.try_into().map_err(|_| ParquetError::General("a column is too large".to_owned()))
+pub(super) fn number<N>(n: impl TryInto<N>) -> Result<N, ParquetError> {
+    n.try_into().map_err(|_| ParquetError::General("a segment is too large".to_owned()))
 }

@@ -5,7 +5,7 @@
 
 use super::{
     CONTENT_KEY, Content, EVENT, FORMAT, FORMAT_KEY, SAMPLE, SCHEMA, TEXTS, kind_text,
-    texts::{Dictionary, Stretch},
+    texts::{TextColumn, number, wide},
 };
 use crate::Error;
 use aether_core::{
@@ -14,6 +14,7 @@ use aether_core::{
     time::Time,
 };
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
     column::{
@@ -34,7 +35,7 @@ use parquet::{
 };
 use std::{
     array,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     io::Write,
     sync::Arc,
 };
@@ -68,8 +69,10 @@ pub(super) struct Writer {
     file: SerializedFileWriter<Vec<u8>>,
     properties: WriterPropertiesPtr,
     columns: Vec<ColumnDescPtr>,
-    /// Of the current row group: which texts, and how many rows have them.
-    texts: Vec<(Texts, usize)>,
+    /// Of the current row group.
+    texts: [TextColumn; TEXTS],
+    /// Rows that have the texts of last, and are not counted there yet.
+    uncounted: usize,
     times: Vec<i64>,
     epochs: Vec<i64>,
     sequences: Vec<i64>,
@@ -84,33 +87,32 @@ impl Writer {
         let schema = Arc::new(parse_message_type(SCHEMA)?);
         let file = SerializedFileWriter::new(Vec::new(), schema, Arc::clone(&properties))?;
         let columns = file.schema_descr().columns().to_vec();
+        let rows = usize::try_from(content.samples.saturating_add(content.events)).unwrap_or(usize::MAX);
+        let rows = rows.min(ROWS_PER_GROUP);
         Ok(Self {
             file,
             properties,
             columns,
-            texts: Vec::new(),
-            times: Vec::new(),
-            epochs: Vec::new(),
-            sequences: Vec::new(),
-            levels: Vec::new(),
-            values: Vec::new(),
+            texts: array::from_fn(|_| TextColumn::default()),
+            uncounted: 0,
+            times: Vec::with_capacity(rows),
+            epochs: Vec::with_capacity(rows),
+            sequences: Vec::with_capacity(rows),
+            levels: Vec::with_capacity(rows),
+            values: Vec::with_capacity(rows),
         })
     }
 
     /// The rows that follow have these texts.
-    pub(super) fn texts(&mut self, texts: Texts) {
-        self.texts.push((texts, 0));
+    pub(super) fn texts(&mut self, texts: [&[u8]; TEXTS]) -> Result<(), ParquetError> {
+        self.count()?;
+        self.texts.iter_mut().zip(texts).for_each(|(column, text)| column.begin(text));
+        Ok(())
     }
 
-    /// As [`Writer::texts`], of texts that are not yet as a column holds them.
-    fn plain_texts(&mut self, texts: [&str; TEXTS]) {
-        let last = self.texts.last();
-        let texts = array::from_fn(|column| {
-            // Most of them are those of the rows before.
-            let before = last.map(|(last, _)| &last[column]).filter(|before| before.data() == texts[column].as_bytes());
-            before.cloned().unwrap_or_else(|| texts[column].into())
-        });
-        self.texts(texts);
+    fn count(&mut self) -> Result<(), ParquetError> {
+        let rows = std::mem::take(&mut self.uncounted);
+        self.texts.iter_mut().try_for_each(|column| column.add(rows))
     }
 
     pub(super) fn push(&mut self, row: Row) -> Result<(), ParquetError> {
@@ -118,13 +120,14 @@ impl Writer {
             self.flush()?;
         }
         let Row { at, epoch, sequence, value } = row;
-        let (_, rows) = self.texts.last_mut().ok_or_else(|| ParquetError::General("a row without texts".to_owned()))?;
-        *rows += 1;
+        self.uncounted += 1;
         self.times.push(at);
         self.epochs.push(epoch.cast_signed());
         self.sequences.push(sequence.cast_signed());
         self.levels.push(i16::from(value.is_some()));
-        self.values.extend(value);
+        if let Some(value) = value {
+            self.values.push(value);
+        }
         Ok(())
     }
 
@@ -137,10 +140,11 @@ impl Writer {
         if self.times.is_empty() {
             return Ok(());
         }
+        self.count()?;
         let mut group = self.file.next_row_group()?;
         for (i, column) in self.columns.iter().enumerate() {
             let (bytes, close) = match i {
-                ..TEXTS => text_column(column, &self.properties, &self.texts, i),
+                ..TEXTS => text_column(column, &self.properties, &self.texts[i]),
                 super::AT => column_of::<Int64Type>(column, &self.properties, &self.times, None),
                 super::EPOCH => column_of::<Int64Type>(column, &self.properties, &self.epochs, None),
                 super::SEQUENCE => column_of::<Int64Type>(column, &self.properties, &self.sequences, None),
@@ -154,10 +158,7 @@ impl Writer {
         }
         self.levels.clear();
         self.values.clear();
-        self.texts.drain(..self.texts.len().saturating_sub(1));
-        if let Some((_, rows)) = self.texts.last_mut() {
-            *rows = 0;
-        }
+        self.texts.iter_mut().for_each(TextColumn::clear);
         Ok(())
     }
 }
@@ -165,16 +166,12 @@ impl Writer {
 fn text_column(
     column: &ColumnDescPtr,
     properties: &WriterPropertiesPtr,
-    texts: &[(Texts, usize)],
-    i: usize,
+    texts: &TextColumn,
 ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
-    if let Some(dictionary) = Dictionary::of(texts.iter().map(|(texts, rows)| Stretch { text: &texts[i], rows: *rows }))
-    {
-        return dictionary.column(column);
+    if texts.repeats() {
+        return texts.column(column);
     }
-    let each: Vec<ByteArray> =
-        texts.iter().flat_map(|(texts, rows)| std::iter::repeat_n(&texts[i], *rows)).cloned().collect();
-    column_of::<ByteArrayType>(column, properties, &each, None)
+    column_of::<ByteArrayType>(column, properties, &texts.each(), None)
 }
 
 /// One column of a row group, as the bytes of its pages. `levels`: which rows have a value; none: all.
@@ -271,67 +268,130 @@ pub(crate) fn encode(batches: &[Arc<Batch>], content: &Content) -> Result<Bytes,
     encode_rows(batches, content).map(Bytes::from).map_err(Error::Encode)
 }
 
-/// Rows of the same texts, as the batches have them.
+/// Rows of the same texts, as the batches of one origin have them. Small, and so is [`Part`]: there are as many of them
+/// as a fleet sends within a seal's interval.
 struct Group<'a> {
-    texts: [&'a str; TEXTS],
-    parts: Vec<(&'a Batch, &'a [Sample])>,
-    event: Option<Row>,
+    of: Of<'a>,
+    origin: &'a str,
+    /// Which of the texts of attributes.
+    attributes: u32,
+}
+
+enum Of<'a> {
+    /// With the first and the last of its parts.
+    Series(&'a SeriesKey, u32, u32),
+    Event(&'a DiscreteEvent, &'a Batch),
+}
+
+/// Samples of one series in one batch.
+struct Part {
+    batch: u32,
+    series: u32,
+    /// The next one of the same group; [`END`]: none.
+    next: u32,
+}
+
+const END: u32 = u32::MAX;
+
+impl Group<'_> {
+    fn texts<'a>(&'a self, attributes: &'a [String]) -> [&'a str; TEXTS] {
+        let (subject, what, name, unit) = match self.of {
+            Of::Series(key, ..) => (&key.subject, SAMPLE, &key.metric, key.unit.as_str()),
+            Of::Event(event, _) => (&event.subject, EVENT, &event.name, ""),
+        };
+        let attributes = &attributes[wide(self.attributes)];
+        [kind_text(subject.kind), &subject.id, what, name, unit, attributes, self.origin]
+    }
+}
+
+/// The texts of attributes, each once.
+#[derive(Default)]
+struct Attributes<'a> {
+    places: BTreeMap<&'a BTreeMap<String, String>, u32>,
+    texts: Vec<String>,
+}
+
+impl<'a> Attributes<'a> {
+    fn place(&mut self, attributes: &'a BTreeMap<String, String>) -> Result<u32, ParquetError> {
+        if let Some(place) = self.places.get(attributes) {
+            return Ok(*place);
+        }
+        let place = number(self.texts.len())?;
+        self.texts.push(text_of(attributes)?);
+        self.places.insert(attributes, place);
+        Ok(place)
+    }
 }
 
 fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, ParquetError> {
-    let mut by_origin: BTreeMap<&str, Vec<&Batch>> = BTreeMap::new();
-    for batch in batches {
-        by_origin.entry(batch.origin.as_str()).or_default().push(batch);
+    let mut by_origin: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (place, batch) in batches.iter().enumerate() {
+        by_origin.entry(batch.origin.as_str()).or_default().push(number(place)?);
     }
-    let mut attributes: BTreeMap<&BTreeMap<String, String>, String> = BTreeMap::new();
-    let of_series = batches.iter().flat_map(|batch| batch.series.iter().map(|series| &series.key.attributes));
-    let of_events = batches.iter().flat_map(|batch| batch.events.iter().map(|event| &event.attributes));
-    for map in of_series.chain(of_events) {
-        if !attributes.contains_key(map) {
-            attributes.insert(map, serde_json::to_string(map).map_err(|e| ParquetError::External(Box::new(e)))?);
-        }
-    }
+    let mut attributes = Attributes::default();
     let mut groups: Vec<Group<'_>> = Vec::new();
-    for (origin, batches) in by_origin {
+    let mut parts: Vec<Part> = Vec::with_capacity(batches.iter().map(|batch| batch.series.len()).sum());
+    for (origin, places) in by_origin {
         // Batches of one stream share their keys: so texts are compared once per series, and addresses for the rest.
-        let mut places: HashMap<*const SeriesKey, usize> = HashMap::new();
-        for batch in &batches {
-            for SeriesSamples { key, samples } in &batch.series {
-                let place = *places.entry(Arc::as_ptr(key)).or_insert_with(|| {
-                    let (kind, id) = (kind_text(key.subject.kind), key.subject.id.as_str());
-                    let texts = [kind, id, SAMPLE, &key.metric, &key.unit, &attributes[&key.attributes], origin];
-                    groups.push(Group { texts, parts: Vec::with_capacity(batches.len()), event: None });
-                    groups.len() - 1
-                });
-                groups[place].parts.push((batch, samples));
+        let mut known: HashMap<*const SeriesKey, usize, RandomState> = HashMap::default();
+        for place in places {
+            let batch = &*batches[wide(place)];
+            for (series, SeriesSamples { key, .. }) in (0u32..).zip(&batch.series) {
+                let part = number(parts.len())?;
+                parts.push(Part { batch: place, series, next: END });
+                match known.entry(Arc::as_ptr(key)) {
+                    Entry::Occupied(group) => {
+                        if let Of::Series(_, _, last) = &mut groups[*group.get()].of {
+                            parts[wide(std::mem::replace(last, part))].next = part;
+                        }
+                    }
+                    Entry::Vacant(group) => {
+                        group.insert(groups.len());
+                        let attributes = attributes.place(&key.attributes)?;
+                        groups.push(Group { of: Of::Series(key, part, part), origin, attributes });
+                    }
+                }
             }
             for event in &batch.events {
-                let (kind, id) = (kind_text(event.subject.kind), event.subject.id.as_str());
-                let texts = [kind, id, EVENT, &event.name, "", &attributes[&event.attributes], origin];
-                let row = Row { at: event.at.0, epoch: batch.epoch, sequence: batch.sequence, value: None };
-                groups.push(Group { texts, parts: Vec::new(), event: Some(row) });
+                let attributes = attributes.place(&event.attributes)?;
+                groups.push(Group { of: Of::Event(event, batch), origin, attributes });
             }
         }
     }
-    groups.sort_by_key(|group| group.texts);
+    let attributes = attributes.texts;
+    groups.sort_unstable_by(|a, b| a.texts(&attributes).cmp(&b.texts(&attributes)));
     let mut writer = Writer::new(content)?;
     let mut rows: Vec<Row> = Vec::new();
-    for same in groups.chunk_by(|a, b| a.texts == b.texts) {
+    for same in groups.chunk_by(|a, b| a.texts(&attributes) == b.texts(&attributes)) {
         rows.clear();
-        for Group { texts: _, parts, event } in same {
-            rows.extend(parts.iter().flat_map(|(Batch { epoch, sequence, .. }, samples)| {
-                let row = |s: &Sample| Row { at: s.at.0, epoch: *epoch, sequence: *sequence, value: Some(s.value) };
-                samples.iter().map(row)
-            }));
-            rows.extend(event);
+        for group in same {
+            match group.of {
+                Of::Event(event, Batch { epoch, sequence, .. }) => {
+                    rows.push(Row { at: event.at.0, epoch: *epoch, sequence: *sequence, value: None });
+                }
+                Of::Series(_, first, _) => {
+                    let mut next = first;
+                    while let Some(part) = parts.get(wide(next)) {
+                        let Batch { epoch, sequence, series, .. } = &*batches[wide(part.batch)];
+                        let row =
+                            |s: &Sample| Row { at: s.at.0, epoch: *epoch, sequence: *sequence, value: Some(s.value) };
+                        rows.extend(series[wide(part.series)].samples.iter().map(row));
+                        next = part.next;
+                    }
+                }
+            }
         }
         if !rows.is_sorted_by_key(Row::order) {
             rows.sort_unstable_by_key(Row::order);
         }
-        writer.plain_texts(same[0].texts);
+        writer.texts(same[0].texts(&attributes).map(str::as_bytes))?;
         rows.iter().try_for_each(|row| writer.push(*row))?;
     }
     writer.finish()
+}
+
+fn text_of(attributes: &BTreeMap<String, String>) -> Result<String, ParquetError> {
+    serde_json::to_string(attributes).map_err(|error| ParquetError::External(Box::new(error)))
 }
 
 /// A file of these samples and events, whose batches are not known.
@@ -341,26 +401,23 @@ pub(crate) fn encode_parts(
     content: &Content,
 ) -> Result<Bytes, Error> {
     let encode = || {
-        let json = |map: &BTreeMap<String, String>| {
-            serde_json::to_string(map).map_err(|e| ParquetError::External(Box::new(e)))
-        };
         let mut groups: BTreeMap<[String; TEXTS], Vec<Row>> = BTreeMap::new();
         let row = |at: &Time, value| Row { at: at.0, epoch: 0, sequence: 0, value };
         for ((key, origin), samples) in series {
             let SeriesKey { subject, metric, unit, attributes } = key;
             let texts =
-                [kind_text(subject.kind), &subject.id, SAMPLE, metric, unit, &json(attributes)?, origin.as_str()];
+                [kind_text(subject.kind), &subject.id, SAMPLE, metric, unit, &text_of(attributes)?, origin.as_str()];
             let rows = samples.iter().map(|(at, value)| row(at, Some(*value))).collect();
             groups.insert(texts.map(str::to_owned), rows);
         }
         for (at, origin, event) in events {
             let DiscreteEvent { subject, name, at: _, attributes } = event;
-            let texts = [kind_text(subject.kind), &subject.id, EVENT, name, "", &json(attributes)?, origin.as_str()];
+            let texts = [kind_text(subject.kind), &subject.id, EVENT, name, "", &text_of(attributes)?, origin.as_str()];
             groups.entry(texts.map(str::to_owned)).or_default().push(row(at, None));
         }
         let mut writer = Writer::new(content)?;
         for (texts, rows) in &groups {
-            writer.plain_texts(texts.each_ref().map(String::as_str));
+            writer.texts(texts.each_ref().map(String::as_bytes))?;
             rows.iter().try_for_each(|row| writer.push(*row))?;
         }
         writer.finish()

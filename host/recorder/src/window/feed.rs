@@ -5,6 +5,7 @@ use aether_core::{
     id::NodeId,
     telemetry::{SeriesKey, SeriesSamples},
 };
+use foldhash::fast::RandomState;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
@@ -23,7 +24,7 @@ pub(crate) struct Source {
 pub(crate) struct Feed {
     pub(crate) source: Arc<Source>,
     /// By the address of the key, which cannot become another's while the key is kept here.
-    places: Mutex<HashMap<usize, Place>>,
+    places: Mutex<HashMap<usize, Place, RandomState>>,
 }
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ struct Place {
 }
 
 /// The places of a feed, held.
-pub(super) struct Places<'a>(MutexGuard<'a, HashMap<usize, Place>>);
+pub(super) struct Places<'a>(MutexGuard<'a, HashMap<usize, Place, RandomState>>);
 
 fn address(key: &Arc<SeriesKey>) -> usize {
     Arc::as_ptr(key).addr()

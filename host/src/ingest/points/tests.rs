@@ -92,7 +92,7 @@ async fn points_are_ordered_by_time_and_gaps_are_gaps() {
     let asked = request(vec![("m", gauge(vec![point(late, 2.0), point(early, 1.0), gap, point(late, 3.0)]))]);
     let found = groups(translate(&recorder, &mut Feed::new(9).totals, &asked).series, 9, 9);
     assert_eq!(found.len(), 1);
-    assert_eq!(found[0][0].samples, [Sample { at: early, value: 1.0 }, Sample { at: late, value: 3.0 }]);
+    assert_eq!(*found[0][0].samples, [Sample { at: early, value: 1.0 }, Sample { at: late, value: 3.0 }]);
 }
 
 #[tokio::test]

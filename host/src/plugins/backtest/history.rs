@@ -69,7 +69,11 @@ impl Imported {
         }
         let mut subjects: BTreeMap<SubjectRef, (Vec<SeriesSamples>, Vec<DiscreteEvent>)> = BTreeMap::new();
         for (key, samples) in rows.series {
-            subjects.entry(key.subject.clone()).or_default().0.push(SeriesSamples { key: key.into(), samples });
+            subjects
+                .entry(key.subject.clone())
+                .or_default()
+                .0
+                .push(SeriesSamples { key: key.into(), samples: samples.into() });
         }
         for event in rows.events {
             subjects.entry(event.subject.clone()).or_default().1.push(event);
