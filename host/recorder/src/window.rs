@@ -676,6 +676,8 @@ mod tests {
         let squeezed = window.reach_ms.load(Relaxed);
         window.sweep(now.plus_ms(3_600_000));
         window.sweep(now.plus_ms(3_600_000));
+        assert_eq!(window.reach_ms.load(Relaxed), squeezed, "it was swept just now");
+        window.sweep(now.plus_ms(7_200_000));
         assert!(window.reach_ms.load(Relaxed) > squeezed);
     }
 
