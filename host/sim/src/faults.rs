@@ -142,6 +142,8 @@ pub const DEATHS: &[&str] = &[
     "after accepted",
     "before refused",
     "after refused",
+    "before refused",
+    "after refused",
     "before dumping",
     "after dumping",
     "dumped",
