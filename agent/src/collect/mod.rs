@@ -400,16 +400,23 @@ impl Collector {
         Sink { node: &self.node, at, readings: &mut self.pending }.node(metric, unit, &[], value);
     }
 
-    /// What was sampled, and what happened, since the last call.
+    /// What was sampled, and what happened, since the last call. Each series in order of time, also where the clock was
+    /// put back meanwhile.
     pub fn take(&mut self) -> (Vec<SeriesSamples>, Vec<DiscreteEvent>) {
         let Readings { series, events } = std::mem::take(&mut self.pending);
-        (
-            series
-                .into_iter()
-                .map(|(key, samples)| SeriesSamples { key: key.into(), samples: samples.into() })
-                .collect(),
-            events,
-        )
+        let in_order = |(key, mut samples): (SeriesKey, Vec<Sample>)| {
+            samples.sort_by_key(|sample| sample.at);
+            // Of two of one time the later word counts.
+            samples.dedup_by(|later, kept| {
+                let is_same = later.at == kept.at;
+                if is_same {
+                    kept.value = later.value;
+                }
+                is_same
+            });
+            SeriesSamples { key: key.into(), samples: samples.into() }
+        };
+        (series.into_iter().map(in_order).collect(), events)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     names::{Names, plain},
     source::{Missing, Sink, Source},
 };
-use aether_core::{metric, time::Time};
+use aether_core::{metric, subject::SubjectRef, time::Time};
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
@@ -237,8 +237,8 @@ impl Source for Programs {
             into.node(metric::PROCESS_COUNT, "{process}", &[("process.state", state)], count as f64);
         }
         let mut tell = |names: &mut Names, metric: &str, unit: &str, name: &str, value: f64| {
-            let name = names.admit(name, at);
-            into.node(metric, unit, &[("process.executable.name", name)], value);
+            let (node, name) = (SubjectRef::node(into.node.as_str()), names.admit(name, at));
+            into.add(node, metric, unit, &[("process.executable.name", name)], value);
         };
         if let Some(ms) = since_ms {
             let ticks = procfs::ticks_per_second() as f64 * ms as f64 / 1e3;
@@ -327,6 +327,7 @@ mod tests {
             let result = self.programs.sample(&mut Sink { node: &node, at: Time(at), readings: &mut readings });
             assert_eq!(result, Ok(()));
             let named = readings.series.into_iter().map(|(key, samples)| {
+                assert_eq!(samples.len(), 1, "{key:?}: a batch with a time that stands twice is refused");
                 ((key.metric, key.attributes.into_values().collect::<String>()), samples[0].value)
             });
             named.collect()
@@ -335,6 +336,24 @@ mod tests {
 
     fn key(metric: &str, name: &str) -> (String, String) {
         (metric.into(), name.into())
+    }
+
+    #[test]
+    fn what_has_no_name_of_its_own_any_more_is_told_as_one() {
+        let mut scene = Scene::new();
+        let name = |n: usize| format!("{}{}", char::from(b'a' + (n / 26) as u8), char::from(b'a' + (n % 26) as u8));
+        // As many as may have one, a few at a time, since only those on top are told.
+        for few in (0..NAMES_MAXIMUM).collect::<Vec<_>>().chunks(TOP) {
+            few.iter().for_each(|n| scene.process(10 + *n as u32, &name(*n), 5, 0, 1_000, 0));
+            scene.sample(0);
+            few.iter().for_each(|n| scene.process(10 + *n as u32, &name(*n), 5, 0, 1, 0));
+        }
+        for (pid, pages) in [(1_000, 5_000), (1_001, 7_000)] {
+            scene.process(pid, &name(NAMES_MAXIMUM + pid as usize - 1_000), 6, 0, pages, 0);
+        }
+        let told = scene.sample(1_000);
+        let others = told.get(&key(metric::PROGRAM_MEMORY, "other")).copied();
+        assert_eq!(others, Some(12_000.0 * procfs::page_size() as f64), "{told:?}");
     }
 
     #[test]

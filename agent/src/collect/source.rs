@@ -94,7 +94,8 @@ impl Sink<'_> {
         SubjectRef { kind: SubjectKind::Gpu, id: format!("{}/{uuid}", self.node) }
     }
 
-    /// A value that is no number says nothing, and is left out.
+    /// A value that is no number says nothing, and is left out. Of two of one series the last one counts: a batch in
+    /// which a time stands twice would be refused whole.
     pub(super) fn put(
         &mut self,
         subject: SubjectRef,
@@ -103,12 +104,40 @@ impl Sink<'_> {
         attributes: &[(&str, &str)],
         value: f64,
     ) {
+        self.record(subject, metric, unit, attributes, value, |_, value| value);
+    }
+
+    /// As [`Sink::put`], where several are told under one name: their sum counts.
+    pub(super) fn add(
+        &mut self,
+        subject: SubjectRef,
+        metric: &str,
+        unit: &str,
+        attributes: &[(&str, &str)],
+        value: f64,
+    ) {
+        self.record(subject, metric, unit, attributes, value, |before, value| before + value);
+    }
+
+    fn record(
+        &mut self,
+        subject: SubjectRef,
+        metric: &str,
+        unit: &str,
+        attributes: &[(&str, &str)],
+        value: f64,
+        both: fn(f64, f64) -> f64,
+    ) {
         if !value.is_finite() {
             return;
         }
         let attributes = attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let key = SeriesKey { subject, metric: metric.into(), unit: unit.into(), attributes };
-        self.readings.series.entry(key).or_default().push(Sample { at: self.at, value });
+        let samples = self.readings.series.entry(key).or_default();
+        match samples.last_mut().filter(|last| last.at == self.at) {
+            Some(last) => last.value = both(last.value, value),
+            None => samples.push(Sample { at: self.at, value }),
+        }
     }
 
     pub(super) fn happened(&mut self, event: DiscreteEvent) {

@@ -170,6 +170,43 @@ impl Source for Fickle {
     }
 }
 
+/// Tells of one series twice, whenever it is asked.
+struct Counting(f64);
+
+impl Source for Counting {
+    fn name(&self) -> &str {
+        "counting"
+    }
+
+    fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
+        for _ in 0..2 {
+            self.0 += 1.0;
+            into.node("count", "1", &[], self.0);
+        }
+        Ok(())
+    }
+}
+
+/// The host refuses a batch whole in which samples are not in order of time, and all other sources' with it.
+#[test]
+fn what_is_taken_is_in_order_whatever_sources_and_the_clock_do() {
+    let mut collector = Collector {
+        node: NodeId::new("node-a"),
+        slots: vec![Slot::here(Box::new(Counting(0.0)))],
+        pending: Readings::default(),
+        latest: Latest::default(),
+        bpf_budget: Budget::default(),
+        news: false,
+    };
+    // The clock is set back, and comes by the same time again.
+    for second in [10, 5, 10, 11] {
+        collector.sample(Time(second * 1_000), &BTreeSet::new(), Pressed::default());
+    }
+    let (series, _) = collector.take();
+    let told: Vec<(i64, f64)> = series[0].samples.iter().map(|sample| (sample.at.0, sample.value)).collect();
+    assert_eq!((series.len(), told), (1, vec![(5_000, 4.0), (10_000, 6.0), (11_000, 8.0)]));
+}
+
 #[test]
 fn a_source_has_its_own_interval_and_its_failures_are_news_once() {
     let (fails, asked) = (Arc::new(Mutex::new(false)), Arc::new(Mutex::new(0)));

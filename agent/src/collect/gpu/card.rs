@@ -177,8 +177,11 @@ impl Look<'_, '_> {
         let mut all: Vec<_> = by_name.into_iter().collect();
         all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let at = self.sink.at;
-        for (name, bytes) in all.into_iter().take(PROGRAMS_MAXIMUM) {
-            let name = names.admit(&name, at);
+        let mut told: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, bytes) in all.iter().take(PROGRAMS_MAXIMUM) {
+            *told.entry(names.admit(name, at)).or_default() += bytes;
+        }
+        for (name, bytes) in told {
             let attributes = [("process.executable.name", name)];
             self.tell(metric::GPU_PROCESS_MEMORY, "By", &attributes, Some(bytes as f64));
         }
