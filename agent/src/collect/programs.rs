@@ -341,15 +341,18 @@ mod tests {
     #[test]
     fn what_has_no_name_of_its_own_any_more_is_told_as_one() {
         let mut scene = Scene::new();
-        let name = |n: usize| format!("{}{}", char::from(b'a' + (n / 26) as u8), char::from(b'a' + (n % 26) as u8));
+        let letters: Vec<char> = ('a'..='h').collect();
+        let names: Vec<String> = letters.iter().flat_map(|a| letters.iter().map(move |b| format!("{a}{b}"))).collect();
+        let programs: Vec<(u32, &String)> = (10..).zip(&names).collect();
+        let (named, rest) = programs.split_at(NAMES_MAXIMUM);
         // As many as may have one, a few at a time, since only those on top are told.
-        for few in (0..NAMES_MAXIMUM).collect::<Vec<_>>().chunks(TOP) {
-            few.iter().for_each(|n| scene.process(10 + *n as u32, &name(*n), 5, 0, 1_000, 0));
+        for few in named.chunks(TOP) {
+            few.iter().for_each(|(pid, name)| scene.process(*pid, name, 5, 0, 1_000, 0));
             scene.sample(0);
-            few.iter().for_each(|n| scene.process(10 + *n as u32, &name(*n), 5, 0, 1, 0));
+            few.iter().for_each(|(pid, name)| scene.process(*pid, name, 5, 0, 1, 0));
         }
-        for (pid, pages) in [(1_000, 5_000), (1_001, 7_000)] {
-            scene.process(pid, &name(NAMES_MAXIMUM + pid as usize - 1_000), 6, 0, pages, 0);
+        for ((pid, name), pages) in rest.iter().zip([5_000, 7_000]) {
+            scene.process(*pid, name, 6, 0, pages, 0);
         }
         let told = scene.sample(1_000);
         let others = told.get(&key(metric::PROGRAM_MEMORY, "other")).copied();
