@@ -27,7 +27,7 @@ help:
 	@echo "make test    everything CI runs"
 	@echo "make sim     10,000 seeds of the simulation"
 	@echo "make crash   kill host and agents at every step of a migration, into docs/crashes.md"
-	@echo "make bench   measure the plugin runtime beside other engines (into docs/benchmarks.md), and how long a move stands still"
+	@echo "make bench   measure the plugin runtime beside other engines (into docs/benchmarks.md), moves, orders, telemetry and the agent"
 	@echo "make build   plugins, web page and binaries; make setup, make fmt, make clean"
 
 setup:
@@ -95,7 +95,7 @@ sim:
 
 # The first with its own target folder, because other engines bring other versions of what the host is built of. The
 # others measure what ships, built for release, from programs that need not be: how long a workload stands still, how soon an
-# order follows a finding, what taking telemetry costs.
+# order follows a finding, what taking telemetry costs, and what the agent costs its node.
 bench: setup
 	$(step) bench-guests host/bench/guests/build.sh
 	cd host/bench && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/bench cargo run --release --locked
