@@ -338,6 +338,8 @@ async fn collect(
             if flush {
                 let depth = spool.depth();
                 taken.note(at, metric::SPOOL_DEPTH, "{batch}", depth.batches as f64);
+                let age = depth.oldest.map_or(0, |oldest| at.since_ms(oldest));
+                taken.note(at, metric::SPOOL_AGE, "s", age as f64 / 1_000.0);
                 taken.note(at, metric::SPOOL_LOST, "{batch}", depth.lost as f64);
                 let (series, events) = taken.take();
                 spool.append(series, events, at);

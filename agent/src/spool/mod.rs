@@ -96,11 +96,15 @@ struct Inner {
     limits: SpoolLimits,
     epoch: u64,
     next_sequence: u64,
+    /// What `next_sequence` was when the spool was opened.
+    opened_at: u64,
     /// Oldest first; the last is written to.
     segments: VecDeque<Segment>,
     /// What the disk has not taken, all newer than what it has.
     memory: VecDeque<Waiting>,
     acknowledged: u64,
+    /// Stretches beyond a gap that the host has, too; both ends in them.
+    beyond: Vec<(u64, u64)>,
     lost: u64,
     /// Why the disk takes nothing, while it does not.
     trouble: Option<String>,
@@ -111,13 +115,15 @@ struct Inner {
 pub struct Spool {
     inner: Mutex<Inner>,
     /// The last sequence that was given.
-    filled: watch::Sender<u64>,
+    newest: watch::Sender<u64>,
 }
 
 /// How full the spool is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Depth {
     pub batches: u64,
+    /// When the oldest of them was put in.
+    pub oldest: Option<Time>,
     pub lost: u64,
     /// Why the disk takes nothing, if so.
     pub trouble: Option<String>,
@@ -144,16 +150,19 @@ impl Spool {
             limits,
             epoch,
             next_sequence: 1,
+            opened_at: 1,
             segments: VecDeque::new(),
             memory: VecDeque::new(),
             acknowledged: 0,
+            beyond: Vec::new(),
             lost: 0,
             trouble: None,
             synced: Stopwatch::start(),
         };
         inner.recover().map_err(Error::Open)?;
-        let filled = watch::Sender::new(inner.next_sequence - 1);
-        Ok(Self { inner: Mutex::new(inner), filled })
+        inner.opened_at = inner.next_sequence;
+        let newest = watch::Sender::new(inner.next_sequence - 1);
+        Ok(Self { inner: Mutex::new(inner), newest })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -167,27 +176,32 @@ impl Spool {
     /// Takes a batch and gives it the next sequence. Blocks on the disk.
     pub fn append(&self, series: Vec<SeriesSamples>, events: Vec<DiscreteEvent>, now: Time) {
         let sequence = self.lock().append(series, events, now);
-        self.filled.send_replace(sequence);
+        self.newest.send_replace(sequence);
     }
 
-    /// Wakes when a batch has been appended.
-    pub fn filled(&self) -> watch::Receiver<u64> {
-        self.filled.subscribe()
+    /// The last sequence that was given; wakes when a batch has been appended.
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
     }
 
-    /// The first batch beyond `after`, synced. Blocks on the disk.
+    /// The first batch beyond `after` that the host has not, synced. Blocks on the disk.
     pub fn next_after(&self, after: u64) -> Option<Next> {
         self.lock().next_after(after)
     }
 
-    /// The host has everything up to `sequence`.
-    pub fn acknowledge(&self, epoch: u64, sequence: u64) {
-        self.lock().acknowledge(epoch, sequence);
+    /// What the host has. False: it speaks of another spool.
+    pub fn acknowledge(&self, ack: &v1::TelemetryAck) -> bool {
+        self.lock().acknowledge(ack)
+    }
+
+    /// Whether the host has said that it has this batch.
+    pub fn is_safe(&self, sequence: u64) -> bool {
+        self.lock().is_safe(sequence)
     }
 
     /// What the host says it has when a stream begins: sending goes on after the sequence that comes back.
-    pub fn resume(&self, epoch: u64, sequence: u64) -> u64 {
-        self.lock().resume(epoch, sequence)
+    pub fn resume(&self, ack: &v1::TelemetryAck) -> u64 {
+        self.lock().resume(ack)
     }
 
     /// The host will never take this batch.
@@ -198,8 +212,12 @@ impl Spool {
     pub fn depth(&self) -> Depth {
         let inner = self.lock();
         let kept = inner.segments.iter().flat_map(|segment| &segment.records);
-        let batches = kept.filter(|record| record.sequence > inner.acknowledged).count() + inner.memory.len();
-        Depth { batches: batches as u64, lost: inner.lost, trouble: inner.trouble.clone() }
+        let kept = kept.map(|record| (record.sequence, record.at));
+        let waiting = kept.chain(inner.memory.iter().map(|waiting| (waiting.sequence, waiting.at)));
+        let mut waiting = waiting.filter(|(sequence, _)| !inner.is_safe(*sequence));
+        let oldest = waiting.next().map(|(_, at)| at);
+        let batches = waiting.count() as u64 + u64::from(oldest.is_some());
+        Depth { batches, oldest, lost: inner.lost, trouble: inner.trouble.clone() }
     }
 
     /// Before the agent ends.
@@ -310,7 +328,7 @@ impl Inner {
             if self.segments.len() < 2 || (total <= self.limits.bytes && !old) {
                 return;
             }
-            let dropped = oldest.records.iter().filter(|record| record.sequence > self.acknowledged).count() as u64;
+            let dropped = oldest.records.iter().filter(|record| !self.is_safe(record.sequence)).count() as u64;
             if dropped > 0 {
                 self.lost += dropped;
                 warn!(dropped, lost = self.lost, old, "the spool is at its limit; the oldest batches were dropped");
@@ -331,8 +349,10 @@ impl Inner {
     fn next_after(&mut self, after: u64) -> Option<Next> {
         loop {
             let on_disk = self.segments.iter().enumerate().find_map(|(index, segment)| {
-                let place = segment.records.partition_point(|record| record.sequence <= after);
-                segment.records.get(place).map(|record| (index, place, record.sequence))
+                let from = segment.records.partition_point(|record| record.sequence <= after);
+                let waiting = segment.records.iter().enumerate().skip(from);
+                let (place, record) = waiting.into_iter().find(|(_, record)| !self.is_safe(record.sequence))?;
+                Some((index, place, record.sequence))
             });
             let Some((index, place, sequence)) = on_disk else {
                 let waiting = self.memory.iter().find(|waiting| waiting.sequence > after)?;
@@ -360,34 +380,54 @@ impl Inner {
         }
     }
 
-    fn acknowledge(&mut self, epoch: u64, sequence: u64) {
-        if epoch != self.epoch {
-            return;
+    fn is_safe(&self, sequence: u64) -> bool {
+        let within = |&(first, last): &(u64, u64)| (first..=last).contains(&sequence);
+        sequence <= self.acknowledged || self.beyond.iter().any(within)
+    }
+
+    fn acknowledge(&mut self, ack: &v1::TelemetryAck) -> bool {
+        let v1::TelemetryAck { epoch, sequence, beyond } = ack;
+        if *epoch != self.epoch {
+            return false;
         }
-        self.acknowledged = self.acknowledged.max(sequence.min(self.next_sequence - 1));
+        self.acknowledged = self.acknowledged.max((*sequence).min(self.next_sequence - 1));
+        self.beyond = beyond.iter().map(|range| (range.first, range.last)).collect();
         while self.segments.len() > 1
-            && self.segments[0].records.back().is_none_or(|record| record.sequence <= self.acknowledged)
+            && self.segments[0].records.iter().rev().all(|record| self.is_safe(record.sequence))
         {
             self.remove_oldest();
         }
-        self.memory.retain(|waiting| waiting.sequence > self.acknowledged);
+        let mut memory = std::mem::take(&mut self.memory);
+        memory.retain(|waiting| !self.is_safe(waiting.sequence));
+        self.memory = memory;
+        true
     }
 
-    fn resume(&mut self, epoch: u64, sequence: u64) -> u64 {
-        if epoch != self.epoch {
+    fn resume(&mut self, ack: &v1::TelemetryAck) -> u64 {
+        self.acknowledged = 0;
+        self.beyond.clear();
+        if ack.epoch != self.epoch {
             // A host that knows nothing of this spool, or of another: all that is here is news to it.
             return 0;
         }
-        if sequence >= self.next_sequence {
-            // Batches were sent from memory and lost with it. Numbers must not be given twice.
-            let unread = self.segments.iter().flat_map(|s| &s.records).filter(|r| r.sequence > self.acknowledged);
-            let dropped = (unread.count() + self.memory.len()) as u64;
-            warn!(sequence, dropped, "the host has seen numbers that this spool has not given yet; it goes on after");
-            self.lost += dropped;
-            self.next_sequence = sequence + 1;
+        let seen = ack.beyond.iter().map(|range| range.last).fold(ack.sequence, u64::max);
+        let is_behind = seen >= self.next_sequence;
+        self.next_sequence = self.next_sequence.max(seen.saturating_add(1));
+        let in_memory = self.memory.len();
+        self.acknowledge(ack);
+        if is_behind {
+            // Batches were sent from memory and lost with it; the host takes what has their numbers now for them.
+            let kept = self.segments.iter().flat_map(|segment| &segment.records).map(|record| record.sequence);
+            let kept = kept.filter(|n| *n >= self.opened_at && self.is_safe(*n)).count();
+            let taken_for_others = (kept + in_memory - self.memory.len()) as u64;
+            warn!(
+                seen,
+                lost = taken_for_others,
+                "the host has seen numbers that this spool has not given yet; it goes on after"
+            );
+            self.lost += taken_for_others;
         }
-        self.acknowledge(epoch, sequence);
-        sequence
+        ack.sequence
     }
 
     fn give_up(&mut self, sequence: u64) {

@@ -46,6 +46,11 @@ fn fill(spool: &Spool, count: usize) {
     }
 }
 
+fn ack(epoch: u64, sequence: u64, beyond: &[(u64, u64)]) -> v1::TelemetryAck {
+    let beyond = beyond.iter().map(|&(first, last)| v1::SequenceRange { first, last }).collect();
+    v1::TelemetryAck { epoch, sequence, beyond }
+}
+
 /// Sequences from `after` on, each with what was lost before it.
 fn drain(spool: &Spool, mut after: u64) -> Vec<(u64, u64)> {
     let mut drained = Vec::new();
@@ -69,7 +74,7 @@ fn batches_come_out_in_order_and_survive_a_kill() {
     let spool = open(folder.path());
     fill(&spool, 3);
     assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (3, 0)]);
-    spool.acknowledge(spool.epoch(), 2);
+    spool.acknowledge(&ack(spool.epoch(), 2, &[]));
     assert_eq!(spool.depth().batches, 1);
     let epoch = spool.epoch();
     // A kill runs no destructor.
@@ -77,7 +82,7 @@ fn batches_come_out_in_order_and_survive_a_kill() {
     let spool = open(folder.path());
     assert_eq!(spool.epoch(), epoch);
     fill(&spool, 1);
-    assert_eq!(drain(&spool, spool.resume(epoch, 2)), [(3, 0), (4, 0)]);
+    assert_eq!(drain(&spool, spool.resume(&ack(epoch, 2, &[]))), [(3, 0), (4, 0)]);
 }
 
 #[test]
@@ -85,7 +90,7 @@ fn numbers_go_on_after_all_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let spool = open(folder.path());
     fill(&spool, 5);
-    spool.acknowledge(spool.epoch(), 5);
+    spool.acknowledge(&ack(spool.epoch(), 5, &[]));
     drop(spool);
     let spool = open(folder.path());
     fill(&spool, 1);
@@ -111,12 +116,37 @@ fn a_host_that_is_ahead_moves_the_numbers_on() {
     let folder = tempfile::tempdir().unwrap();
     let spool = open(folder.path());
     fill(&spool, 2);
-    let after = spool.resume(spool.epoch(), 9);
+    let after = spool.resume(&ack(spool.epoch(), 9, &[]));
     fill(&spool, 1);
     assert_eq!(drain(&spool, after), [(10, 0)]);
     assert_eq!(spool.depth().lost, 2);
     // Another epoch says nothing about this one.
-    assert_eq!(spool.resume(1, 100), 0);
+    assert_eq!(spool.resume(&ack(1, 100, &[])), 0);
+}
+
+#[test]
+fn what_the_host_has_beyond_a_gap_is_not_sent_again_and_counts_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let epoch = spool.epoch();
+    for second in 1..=9 {
+        spool.append(series(1.0), vec![], Time(second * 1_000));
+    }
+    assert!(!spool.acknowledge(&ack(1, 9, &[])), "of another spool");
+    assert!(spool.acknowledge(&ack(epoch, 2, &[(5, 6), (8, 8)])));
+    assert_eq!(drain(&spool, 2), [(3, 0), (4, 0), (7, 2), (9, 1)], "of those before it the host knows which it has");
+    let depth = spool.depth();
+    assert_eq!((depth.batches, depth.oldest), (4, Some(Time(3_000))));
+    // A host that was set back has less; one that is ahead beyond a gap moves the numbers on, and the gap is to be filled.
+    assert_eq!(spool.resume(&ack(epoch, 1, &[])), 1);
+    assert_eq!(spool.depth().batches, 8);
+    drop(spool);
+    let spool = open(folder.path());
+    fill(&spool, 1);
+    assert_eq!(spool.resume(&ack(epoch, 7, &[(9, 11)])), 7);
+    fill(&spool, 1);
+    assert_eq!(drain(&spool, 7), [(8, 0), (12, 3)]);
+    assert_eq!(spool.depth().lost, 1, "10 is another's number at the host");
 }
 
 #[test]

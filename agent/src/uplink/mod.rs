@@ -4,6 +4,7 @@
 //! nothing about orders: those go to [`crate::act`], which checks them.
 
 mod dial;
+mod lanes;
 mod link;
 mod session;
 

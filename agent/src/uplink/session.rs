@@ -1,6 +1,9 @@
 //! One stream to the host, from its hello to its end.
 
-use super::{Inbound, Incoming, Limits, Uplink, hex};
+use super::{
+    Inbound, Incoming, Limits, Uplink, hex,
+    lanes::{Lane, Lanes},
+};
 use crate::{
     blocking::blocking,
     clock::{self, Stopwatch},
@@ -47,11 +50,9 @@ pub(super) enum Ending {
 /// The telemetry side of a stream.
 struct Telemetry {
     encoder: Encoder,
-    /// The last batch that was sent, or is safe.
-    after: u64,
-    in_flight: VecDeque<u64>,
-    /// Nothing is sent before: the host is full.
-    paused_until: Option<Instant>,
+    lanes: Lanes,
+    /// The last that the spool holds.
+    newest: watch::Receiver<u64>,
     malformed: u32,
 }
 
@@ -135,6 +136,7 @@ impl<'a> Session<'a> {
         let mut workloads = uplink.registry.changes();
         // What has changed between the hello and now is seen by the first look.
         workloads.mark_changed();
+        let newest = uplink.spool.newest();
         let mut session = Self {
             uplink,
             workloads,
@@ -143,13 +145,7 @@ impl<'a> Session<'a> {
             seen: sequence,
             session_id: String::new(),
             outbox: VecDeque::new(),
-            telemetry: Telemetry {
-                encoder: Encoder::default(),
-                after: 0,
-                in_flight: VecDeque::new(),
-                paused_until: None,
-                malformed: 0,
-            },
+            telemetry: Telemetry { encoder: Encoder::default(), lanes: Lanes::new(0, 0, false), newest, malformed: 0 },
             limits: Limits::default(),
             heartbeat: Duration::from_secs(5),
             sent: Stopwatch::start(),
@@ -172,6 +168,7 @@ impl<'a> Session<'a> {
             telemetry_ack,
             lease,
             telemetry_schema,
+            telemetry_any_order,
         } = welcome;
         if !PROTOCOL_VERSIONS.contains(&protocol_version.as_str()) {
             return Err(lost(format!(
@@ -187,9 +184,9 @@ impl<'a> Session<'a> {
         if let Some(config) = agent_config {
             self.configure(config);
         }
-        let v1::TelemetryAck { epoch, sequence } = telemetry_ack.unwrap_or_default();
         self.telemetry.encoder = Encoder::for_reader(telemetry_schema);
-        self.telemetry.after = self.uplink.spool.resume(epoch, sequence);
+        let after = self.uplink.spool.resume(&telemetry_ack.unwrap_or_default());
+        self.telemetry.lanes = Lanes::new(after, self.limits.batches_in_flight, telemetry_any_order);
         self.outbox.extend(self.uplink.pending.again());
         self.uplink.generation.send_replace(Some(generation));
         self.uplink.connected.send_replace(true);
@@ -258,14 +255,14 @@ impl<'a> Session<'a> {
     /// The body of the stream.
     async fn attend(&mut self, mut incoming: Incoming, shutdown: &CancellationToken) -> End {
         let frames = self.frames.clone();
-        let mut filled = self.uplink.spool.filled();
+        let mut filled = self.telemetry.newest.clone();
         let mut capabilities = self.uplink.capabilities.clone();
         let mut cut = self.uplink.cut.clone();
         let mut beat = interval(self.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.pump().await;
-            let paused_until = self.telemetry.paused_until;
+            let resumes_at = self.telemetry.lanes.resumes_at();
             let result = tokio::select! {
                 // What waits to be sent is bounded, so it cannot keep the host from being heard.
                 biased;
@@ -307,8 +304,8 @@ impl<'a> Session<'a> {
                     self.outbox.push_back(Payload::Capabilities(report));
                     Ok(())
                 }
-                () = sleep_until(paused_until.unwrap_or_else(Instant::now)), if paused_until.is_some() => {
-                    self.telemetry.paused_until = None;
+                () = sleep_until(resumes_at.unwrap_or_else(Instant::now)), if resumes_at.is_some() => {
+                    self.telemetry.lanes.resume(Instant::now());
                     Ok(())
                 }
             };
@@ -330,19 +327,23 @@ impl<'a> Session<'a> {
 
     /// Moves batches from the spool to the outbox, as many as the host takes at a time.
     async fn pump(&mut self) {
-        while self.telemetry.paused_until.is_none()
-            && self.telemetry.in_flight.len() < self.limits.batches_in_flight
-            && self.outbox.len() < FRAMES_MAXIMUM
-        {
-            let Some(next) = read_next(&self.uplink.spool, self.telemetry.after).await else { return };
-            let Next { batch, lost_before } = next;
+        let mut but = None;
+        while self.outbox.len() < FRAMES_MAXIMUM {
+            let newest = *self.telemetry.newest.borrow();
+            let Some((lane, after)) = self.telemetry.lanes.turn(newest, but) else { return };
+            let Some(Next { batch, lost_before }) = read_next(&self.uplink.spool, after).await else {
+                // What is left there cannot be read, or the host has it.
+                if but.replace(lane).is_some() || lane == Lane::Backlog {
+                    return;
+                }
+                continue;
+            };
             // A host takes telemetry of a workload only after it was told that the workload is here.
             if self.workloads.has_changed().unwrap_or(false) {
                 self.workloads.mark_unchanged();
                 self.outbox.push_back(Payload::Workloads(self.uplink.registry.report()));
             }
-            self.telemetry.after = batch.sequence;
-            self.telemetry.in_flight.push_back(batch.sequence);
+            self.telemetry.lanes.sent(lane, batch.sequence);
             self.outbox.push_back(Payload::Telemetry(self.telemetry.encoder.encode(&batch, lost_before)));
         }
     }
@@ -356,10 +357,12 @@ impl<'a> Session<'a> {
         self.heard = Stopwatch::start();
         match payload {
             Some(ServerPayload::Heartbeat(v1::Heartbeat {})) => {}
-            Some(ServerPayload::TelemetryAck(v1::TelemetryAck { epoch, sequence })) => {
-                self.uplink.spool.acknowledge(epoch, sequence);
-                self.telemetry.in_flight.retain(|sent| *sent > sequence);
-                self.telemetry.malformed = 0;
+            Some(ServerPayload::TelemetryAck(ack)) => {
+                let spool = &self.uplink.spool;
+                if spool.acknowledge(&ack) {
+                    self.telemetry.lanes.forget_safe(|sequence| spool.is_safe(sequence));
+                    self.telemetry.malformed = 0;
+                }
             }
             Some(ServerPayload::TelemetryRejected(rejected)) => self.rejected(rejected)?,
             Some(ServerPayload::AgentConfig(config)) => self.configure(config),
@@ -416,17 +419,15 @@ impl<'a> Session<'a> {
         match code.as_str() {
             "gap" => {
                 info!(sequence, expected, "the host misses a batch; sending goes on from there");
-                self.telemetry.after = expected.saturating_sub(1);
-                self.telemetry.in_flight.clear();
                 self.drop_waiting();
+                self.telemetry.lanes.back_to(expected);
             }
             "full" => {
                 warn!(sequence, reason, retry_after_ms, "the host takes no telemetry now; it is kept in the spool");
-                self.telemetry.after = sequence.saturating_sub(1);
-                self.telemetry.in_flight.clear();
-                self.drop_waiting();
                 let wait = Duration::from_millis(u64::from(retry_after_ms.clamp(100, 60_000)));
-                self.telemetry.paused_until = Some(Instant::now() + clock::jittered(wait));
+                self.telemetry.lanes.pause(sequence, Instant::now() + clock::jittered(wait));
+                self.telemetry.lanes.again(sequence);
+                self.drop_waiting();
             }
             _ => {
                 error!(
@@ -434,7 +435,7 @@ impl<'a> Session<'a> {
                     code, reason, "the host will never take this batch; it is skipped and counted as lost"
                 );
                 self.uplink.spool.give_up(sequence);
-                self.telemetry.in_flight.retain(|sent| *sent != sequence);
+                self.telemetry.lanes.forget(sequence);
                 self.telemetry.malformed += 1;
                 if self.telemetry.malformed >= MALFORMED_MAXIMUM {
                     return Err(lost(
@@ -446,11 +447,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Takes back batches that were not handed to the transport, since they will be sent again in order. The
-    /// dictionary that they would have brought is gone with them, so it must begin anew, and with it the numbers.
+    /// Takes back batches that were not handed to the transport; they will be sent again. The dictionary that they
+    /// would have brought is gone with them, so it must begin anew, and with it the numbers.
     fn drop_waiting(&mut self) {
         let before = self.outbox.len();
-        self.outbox.retain(|payload| !matches!(payload, Payload::Telemetry(_)));
+        let lanes = &mut self.telemetry.lanes;
+        self.outbox.retain(|payload| {
+            let Payload::Telemetry(batch) = payload else { return true };
+            lanes.again(batch.sequence);
+            false
+        });
         if self.outbox.len() < before {
             self.telemetry.encoder = self.telemetry.encoder.anew();
         }

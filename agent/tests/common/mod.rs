@@ -222,7 +222,7 @@ async fn welcome(
         None => {
             let acknowledged = world.borrow().nodes.get(&name).and_then(|node| {
                 let (last, _) = node.batches.last()?;
-                Some(v1::TelemetryAck { epoch: last.epoch, sequence: last.sequence })
+                Some(v1::TelemetryAck { epoch: last.epoch, sequence: last.sequence, beyond: vec![] })
             });
             ServerPayload::Welcome(v1::Welcome {
                 session_id: "session".into(),
@@ -240,6 +240,7 @@ async fn welcome(
                 agent_config: None,
                 telemetry_ack: acknowledged,
                 telemetry_schema: aether_proto::telemetry::SCHEMA_ID,
+                telemetry_any_order: false,
                 lease: world.borrow().lease,
             })
         }
@@ -348,7 +349,7 @@ fn take(
                     node.batches.push((batch, lost_before));
                 }
                 let last = node.batches.last().unwrap().0.sequence;
-                answers.push(ServerPayload::TelemetryAck(v1::TelemetryAck { epoch, sequence: last }));
+                answers.push(ServerPayload::TelemetryAck(v1::TelemetryAck { epoch, sequence: last, beyond: vec![] }));
             }
             Payload::Workloads(report) => {
                 let node = world.nodes.get_mut(name).unwrap();

@@ -186,6 +186,8 @@ pub const SIGNALS_AVAILABLE: &str = "aether.agent.signals.available";
 
 /// Batches waiting in the agent's spool. Unit `{batch}`. Subject: node.
 pub const SPOOL_DEPTH: &str = "aether.agent.spool.depth";
+/// How long the oldest of them has waited. Unit `s`. Subject: node.
+pub const SPOOL_AGE: &str = "aether.agent.spool.age";
 /// Batches that the agent's spool dropped, since its start. Cumulative. Unit `{batch}`. Subject: node.
 pub const SPOOL_LOST: &str = "aether.agent.spool.lost";
 

@@ -29,7 +29,7 @@ mod testing;
 mod window;
 
 pub use error::{Error, Rejected};
-pub use positions::Position;
+pub use positions::Safe;
 pub use range::{Bucket, RangeAnswer, RangeQuery, RangeSeries};
 pub use recorder::{
     Appended, Compacted, Excerpt, ExcerptQuery, Excerpts, Export, Frozen, Recorder, Sealed, SeriesInfo, Status,

@@ -14,11 +14,17 @@ const EPOCHS_KEPT: usize = 4;
 /// Gaps that one epoch may have: a sender in order has none.
 const RANGES_LIMIT: usize = 1_024;
 
-/// A place in an origin's stream of batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position {
+/// Stretches beyond a gap that a sender is told of.
+const BEYOND_TOLD: usize = 16;
+
+/// What of an origin's current epoch is settled: what may be acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Safe {
     pub epoch: u64,
+    /// Everything up to here.
     pub sequence: u64,
+    /// Stretches after a gap, both ends in them, in order; of many the newest few.
+    pub beyond: Vec<(u64, u64)>,
 }
 
 /// A set of sequences as sorted, disjoint, non-adjacent inclusive ranges.
@@ -100,8 +106,17 @@ struct Epoch {
 }
 
 impl Epoch {
-    fn safe(&self) -> Option<Position> {
-        self.settled.end_of(self.base).map(|sequence| Position { epoch: self.epoch, sequence })
+    /// None until something is settled.
+    fn safe(&self) -> Option<Safe> {
+        let (_, newest) = *self.settled.0.last()?;
+        // What is before the base nobody waits for.
+        let sequence = self.settled.end_of(self.base).unwrap_or(self.base.saturating_sub(1));
+        let mut beyond = Vec::new();
+        if sequence < newest {
+            let after = self.settled.0.partition_point(|&(start, _)| start <= sequence);
+            beyond.extend_from_slice(&self.settled.0[after.max(self.settled.0.len().saturating_sub(BEYOND_TOLD))..]);
+        }
+        Some(Safe { epoch: self.epoch, sequence, beyond })
     }
 }
 
@@ -118,7 +133,7 @@ pub(crate) enum Taken {
 #[derive(Debug)]
 pub(crate) struct Origin {
     epochs: Vec<Epoch>,
-    safe: watch::Sender<Option<Position>>,
+    safe: watch::Sender<Option<Safe>>,
 }
 
 impl Default for Origin {
@@ -128,7 +143,7 @@ impl Default for Origin {
 }
 
 impl Origin {
-    pub(crate) fn watch(&self) -> watch::Receiver<Option<Position>> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Safe>> {
         self.safe.subscribe()
     }
 
@@ -160,19 +175,26 @@ impl Origin {
     pub(crate) fn holds_from(&mut self, epoch: u64, oldest: u64) -> u64 {
         let e = self.current(epoch, oldest);
         e.base = e.base.min(oldest);
-        let mut lost = 0;
+        let base = e.base;
         // An epoch first heard of now has its base here, so that its past is nobody's loss.
-        if let Some(below) = oldest.checked_sub(1).filter(|below| *below >= e.base) {
-            lost = e.had.insert(e.base, below);
-            let mut from = e.base;
-            for &kept in e.unsealed.range(e.base..=below) {
-                if let Some(before) = kept.checked_sub(1) {
-                    e.settled.insert(from, before);
-                }
-                from = kept.saturating_add(1);
-            }
-            e.settled.insert(from, below);
+        oldest.checked_sub(1).map_or(0, |below| self.lose(epoch, base, below))
+    }
+
+    /// The sender holds none of `first..=last`: those that are not had will never come. Answers how many those are.
+    pub(crate) fn lose(&mut self, epoch: u64, first: u64, last: u64) -> u64 {
+        let e = self.current(epoch, last.saturating_add(1));
+        let mut from = first.max(e.base);
+        if from > last {
+            return 0;
         }
+        let lost = e.had.insert(from, last);
+        for &kept in e.unsealed.range(from..=last) {
+            if let Some(before) = kept.checked_sub(1) {
+                e.settled.insert(from, before);
+            }
+            from = kept.saturating_add(1);
+        }
+        e.settled.insert(from, last);
         self.publish();
         lost
     }
@@ -249,7 +271,7 @@ impl Origin {
         self.safe.send_if_modified(|now| {
             // Within an epoch the safe position never goes back.
             let changed = *now != safe
-                && !matches!((&*now, safe), (Some(a), Some(b)) if a.epoch == b.epoch && a.sequence > b.sequence);
+                && !matches!((&*now, &safe), (Some(a), Some(b)) if a.epoch == b.epoch && a.sequence > b.sequence);
             if changed {
                 *now = safe;
             }
@@ -265,7 +287,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn safe(origin: &Origin) -> Option<(u64, u64)> {
-        origin.watch().borrow().map(|p| (p.epoch, p.sequence))
+        origin.watch().borrow().as_ref().map(|safe| (safe.epoch, safe.sequence))
+    }
+
+    fn beyond(origin: &Origin) -> Vec<(u64, u64)> {
+        origin.watch().borrow().as_ref().map_or_else(Vec::new, |safe| safe.beyond.clone())
     }
 
     #[test]
@@ -277,7 +303,7 @@ mod tests {
         assert_eq!(origin.take(7, 2), Taken::Duplicate);
         assert_eq!(safe(&origin), None, "had is not safe");
         origin.settle(7, &[1, 2, 3, 5]);
-        assert_eq!(safe(&origin), Some((7, 3)));
+        assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 3)), vec![(5, 5)]));
         assert_eq!(origin.take(7, 4), Taken::New);
         origin.settle(7, &[4]);
         assert_eq!(safe(&origin), Some((7, 5)));
@@ -304,11 +330,39 @@ mod tests {
         assert_eq!(origin.holds_from(7, 10), 0, "what an earlier store acknowledged is no loss");
         origin.take(7, 12);
         origin.settle(7, &[12]);
-        assert_eq!(safe(&origin), None);
+        assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 9)), vec![(12, 12)]));
         origin.take(7, 10);
         origin.take(7, 11);
         origin.settle(7, &[10, 11]);
-        assert_eq!(safe(&origin), Some((7, 12)));
+        assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 12)), vec![]));
+    }
+
+    #[test]
+    fn a_loss_amid_what_came_ahead_is_of_that_stretch_alone() {
+        let mut origin = Origin::default();
+        origin.holds_from(7, 1);
+        for n in [1, 50, 53] {
+            origin.take(7, n);
+        }
+        assert_eq!(origin.lose(7, 51, 52), 2);
+        origin.settle(7, &[1, 50, 53]);
+        assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 1)), vec![(50, 53)]), "2 to 49 are still to come");
+        assert_eq!(origin.lose(7, 2, 49), 48);
+        assert_eq!(origin.lose(7, 2, 49), 0, "told again");
+        assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 53)), vec![]));
+        assert_eq!(origin.lose(8, 1, 9), 0, "what was before a new epoch is nobody's loss");
+    }
+
+    #[test]
+    fn of_many_stretches_the_newest_are_told() {
+        let mut origin = Origin::default();
+        origin.holds_from(7, 1);
+        for n in (1..100).step_by(2) {
+            origin.take(7, n);
+            origin.settle(7, &[n]);
+        }
+        assert_eq!(safe(&origin), Some((7, 1)));
+        assert_eq!(beyond(&origin), (69..100).step_by(2).map(|n| (n, n)).collect::<Vec<_>>());
     }
 
     #[test]
@@ -399,13 +453,10 @@ mod tests {
                         pending.clear();
                     }
                 }
-                if let Some((epoch, position)) = safe(&origin) {
-                    prop_assert_eq!(epoch, 1);
-                    prop_assert!((1..=position).all(|n| sealed.contains(&n)));
-                    prop_assert!(!sealed.contains(&(position + 1)));
-                } else {
-                    prop_assert!(!sealed.contains(&1));
-                }
+                let told = origin.watch().borrow().clone();
+                let told = told.map_or_else(Vec::new, |safe| [vec![(1, safe.sequence)], safe.beyond].concat());
+                let told: BTreeSet<u64> = told.into_iter().flat_map(|(first, last)| first..=last).collect();
+                prop_assert_eq!(told, sealed.clone());
             }
         }
     }

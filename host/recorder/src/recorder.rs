@@ -14,7 +14,7 @@ pub use excerpt::{Excerpt, ExcerptQuery, Excerpts};
 pub use export::{Export, Frozen};
 
 use crate::{
-    Error, Position, Rejected, Settings, admission,
+    Error, Rejected, Safe, Settings, admission,
     aside::aside,
     counters,
     positions::{Origin, Taken},
@@ -264,10 +264,8 @@ impl Recorder {
         let dropped = match checked.and_then(|dropped| inner.check_series(&batch, source).map(|()| dropped)) {
             Ok(dropped) => dropped,
             Err(rejected) => {
-                if aether_core::id::is_name(batch.origin.as_str())
-                    && let Some(known) = inner.known(&mut lock(&inner.origins), &batch.origin)
-                {
-                    known.origin.refuse(batch.epoch, batch.sequence);
+                if aether_core::id::is_name(batch.origin.as_str()) {
+                    self.refuse(&batch.origin, batch.epoch, batch.sequence);
                 }
                 return Err(inner.rejected(rejected));
             }
@@ -325,17 +323,29 @@ impl Recorder {
         self.inner.tap.subscribe()
     }
 
+    /// Whether the batch was had before, or is known to be lost or refused.
+    pub fn has(&self, origin: &NodeId, epoch: u64, sequence: u64) -> bool {
+        lock(&self.inner.origins).get(origin).is_some_and(|known| known.origin.has(epoch, sequence))
+    }
+
     /// The sender holds nothing below `oldest` in this epoch. What is missing below is lost, and no longer holds up
-    /// [`Recorder::safe`]. To be called at the start of a session, and when the sender tells that its spool dropped
-    /// something. Answers how many batches are thereby newly known to be lost.
+    /// [`Recorder::safe`]. To be called when a sender of an epoch of which nothing is safe yet begins. Answers how many
+    /// batches are thereby newly known to be lost.
     ///
     /// A sender that is never asked counts as holding from the first sequence that comes: right for one that sends in
     /// order, wrong for one that sends its newest first.
     pub fn sender_holds_from(&self, origin: &NodeId, epoch: u64, oldest: u64) -> u64 {
-        let lost = match self.inner.known(&mut lock(&self.inner.origins), origin) {
-            Some(known) => known.origin.holds_from(epoch, oldest),
-            None => 0,
-        };
+        self.lost(origin, |known| known.holds_from(epoch, oldest))
+    }
+
+    /// The sender holds none of `first..=last`. Those of them that are missing are lost, and no longer hold up
+    /// [`Recorder::safe`]. Answers how many are thereby newly known to be lost.
+    pub fn sender_lost(&self, origin: &NodeId, epoch: u64, first: u64, last: u64) -> u64 {
+        self.lost(origin, |known| known.lose(epoch, first, last))
+    }
+
+    fn lost(&self, origin: &NodeId, told: impl FnOnce(&mut Origin) -> u64) -> u64 {
+        let lost = self.inner.known(&mut lock(&self.inner.origins), origin).map_or(0, |known| told(&mut known.origin));
         if lost > 0 {
             self.inner.counts.lost.fetch_add(lost, Relaxed);
             counters::lost(lost);
@@ -344,9 +354,21 @@ impl Recorder {
         lost
     }
 
-    /// The position in the origin's current epoch up to which everything is sealed and synced (or lost, or refused):
-    /// what may be acknowledged. `None` until there is one.
-    pub fn safe(&self, origin: &NodeId) -> watch::Receiver<Option<Position>> {
+    /// The batch will never be taken: it is settled without being kept.
+    pub fn refuse(&self, origin: &NodeId, epoch: u64, sequence: u64) {
+        if let Some(known) = self.inner.known(&mut lock(&self.inner.origins), origin) {
+            known.origin.refuse(epoch, sequence);
+        }
+    }
+
+    /// Whether more than half of what may wait for a seal does: what can come later should.
+    pub fn is_half_full(&self) -> bool {
+        self.inner.unsealed_bytes.load(Relaxed) > self.inner.settings.unsealed_bytes_limit / 2
+    }
+
+    /// What of the origin's current epoch is sealed and synced (or lost, or refused): what may be acknowledged. `None`
+    /// until something is.
+    pub fn safe(&self, origin: &NodeId) -> watch::Receiver<Option<Safe>> {
         match self.inner.known(&mut lock(&self.inner.origins), origin) {
             Some(known) => known.origin.watch(),
             None => watch::Sender::new(None).subscribe(),

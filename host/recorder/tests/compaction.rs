@@ -148,7 +148,7 @@ impl World {
 
     fn acknowledged(&mut self) {
         for origin in ORIGINS {
-            if let Some(position) = *self.recorder.safe(&NodeId::new(origin)).borrow() {
+            if let Some(position) = &*self.recorder.safe(&NodeId::new(origin)).borrow() {
                 let safe = self.safe.get_mut(origin).unwrap();
                 assert!(position.sequence >= *safe, "what was safe is not any more");
                 *safe = position.sequence;

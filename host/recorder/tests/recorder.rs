@@ -7,7 +7,7 @@ use aether_core::{
     telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
-use aether_recorder::{Appended, Position, RangeQuery, Recorder, Rejected, Settings, local_store};
+use aether_recorder::{Appended, RangeQuery, Recorder, Rejected, Safe, Settings, local_store};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -51,7 +51,7 @@ async fn open_with(folder: &Path, settings: Settings) -> Recorder {
 }
 
 fn safe(recorder: &Recorder, origin: &str) -> Option<u64> {
-    recorder.safe(&NodeId::new(origin)).borrow().map(|p| p.sequence)
+    recorder.safe(&NodeId::new(origin)).borrow().as_ref().map(|safe| safe.sequence)
 }
 
 fn values(recorder: &Recorder, origin: &str) -> Vec<f64> {
@@ -90,7 +90,7 @@ async fn a_crash_loses_and_doubles_nothing() {
     let mut watch = first.safe(&NodeId::new("node-a"));
     let sealed = first.seal(now).await.expect("seals");
     assert_eq!((sealed.batches, sealed.samples), (5, 5));
-    assert_eq!(*watch.borrow_and_update(), Some(Position { epoch: 9, sequence: 5 }));
+    assert_eq!(*watch.borrow_and_update(), Some(Safe { epoch: 9, sequence: 5, beyond: vec![] }));
     for n in 6..=8 {
         assert_eq!(first.append(batch("node-a", n), now), Ok(Appended::New));
     }
@@ -227,7 +227,9 @@ async fn what_a_sender_lost_is_counted_and_passed_over() {
     recorder.append(batch("node-a", 5), now).expect("taken");
     recorder.seal(now).await.expect("seals");
     assert_eq!(safe(&recorder, "node-a"), Some(1));
-    assert_eq!(recorder.sender_holds_from(&origin, 9, 5), 3);
+    assert_eq!(recorder.sender_lost(&origin, 9, 3, 4), 2);
+    assert_eq!(safe(&recorder, "node-a"), Some(1), "2 may still come");
+    assert_eq!(recorder.sender_holds_from(&origin, 9, 5), 1);
     assert_eq!(safe(&recorder, "node-a"), Some(5));
     assert_eq!(recorder.status().lost_batches, 3);
 }

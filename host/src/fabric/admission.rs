@@ -237,9 +237,10 @@ pub(crate) async fn admit(
             chunk_bytes: u32::try_from(CHUNK_BYTES).unwrap_or(u32::MAX),
         }),
         agent_config: Some(collections.borrow_and_update().of(&node, &fabric.settings)),
-        telemetry_ack: fabric.recorder.safe(&node).borrow().map(super::session::ack),
+        telemetry_ack: fabric.recorder.safe(&node).borrow().as_ref().map(super::session::ack),
         lease: fabric.store.lease(),
         telemetry_schema: aether_proto::telemetry::SCHEMA_ID,
+        telemetry_any_order: true,
     };
     Ok(Admitted { node, session, end, pulse, pushed_aside, collections, welcome })
 }

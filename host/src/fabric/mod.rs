@@ -388,8 +388,9 @@ impl Fabric {
     }
 
     fn view(&self, registry: &Registry, node: &registry::Node) -> NodeView {
-        let acknowledged = *self.inner.recorder.safe(&node.row.id).borrow();
-        registry.view(node, acknowledged)
+        let safe = self.inner.recorder.safe(&node.row.id);
+        let safe = safe.borrow();
+        registry.view(node, safe.as_ref())
     }
 
     /// Signs the order and sends it with the plan to `order.node`. `Ok` means sent, not accepted. A repeat is fine: the

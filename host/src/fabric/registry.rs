@@ -366,7 +366,7 @@ impl Registry {
         }
     }
 
-    pub(crate) fn view(&self, node: &Node, acknowledged: Option<aether_recorder::Position>) -> NodeView {
+    pub(crate) fn view(&self, node: &Node, safe: Option<&aether_recorder::Safe>) -> NodeView {
         let Node { row, live, pulse } = node;
         let Report { software_version, capabilities, facts, workloads, past: _, asleep } = row.report.clone();
         let live = live.as_ref().filter(|live| live.ready);
@@ -387,8 +387,8 @@ impl Registry {
             cordon: self.cordons.get(&row.id).cloned(),
             asleep: asleep.filter(|_| live.is_none()),
             telemetry: TelemetryView {
-                epoch: acknowledged.map(|position| position.epoch),
-                acknowledged: acknowledged.map(|position| position.sequence),
+                epoch: safe.map(|safe| safe.epoch),
+                acknowledged: safe.map(|safe| safe.sequence),
                 batches: pulse.batches.load(Relaxed),
                 duplicates: pulse.duplicates.load(Relaxed),
                 rejected: pulse.rejected.load(Relaxed),

@@ -25,7 +25,7 @@ use aether_core::{
     time::Time,
 };
 use aether_proto::v1::{self, ClientFrame, client_frame, dispatch_state, server_frame::Payload};
-use aether_recorder::Position;
+use aether_recorder::Safe;
 use futures::{Stream, TryStreamExt as _};
 use std::{sync::Arc, time::Duration};
 use thiserror::Error;
@@ -108,8 +108,9 @@ impl End {
     }
 }
 
-pub(crate) fn ack(position: Position) -> v1::TelemetryAck {
-    v1::TelemetryAck { epoch: position.epoch, sequence: position.sequence }
+pub(crate) fn ack(safe: &Safe) -> v1::TelemetryAck {
+    let beyond = safe.beyond.iter().map(|&(first, last)| v1::SequenceRange { first, last }).collect();
+    v1::TelemetryAck { epoch: safe.epoch, sequence: safe.sequence, beyond }
 }
 
 /// A W3C trace context, if it is one.
@@ -220,7 +221,7 @@ struct Session {
     end: CancellationToken,
     outgoing: mpsc::Sender<Outgoing>,
     intake: Intake,
-    safe: watch::Receiver<Option<Position>>,
+    safe: watch::Receiver<Option<Safe>>,
     collections: watch::Receiver<Collections>,
     /// The sequence of the next frame.
     expected: u64,
@@ -343,9 +344,9 @@ impl Session {
     }
 
     async fn acknowledge(&mut self) -> Result<(), End> {
-        let position = *self.safe.borrow_and_update();
-        match position.filter(|position| self.epoch == Some(position.epoch)) {
-            Some(position) => self.send(Payload::TelemetryAck(ack(position))).await,
+        let ack = self.safe.borrow_and_update().as_ref().filter(|safe| self.epoch == Some(safe.epoch)).map(ack);
+        match ack {
+            Some(ack) => self.send(Payload::TelemetryAck(ack)).await,
             None => Ok(()),
         }
     }
@@ -476,6 +477,10 @@ impl Session {
                     reason = shown(&rejected.reason),
                     "a batch was not taken"
                 );
+                self.send(Payload::TelemetryRejected(rejected)).await
+            }
+            Verdict::Later(rejected) => {
+                counters::limit("unsealed_bytes_backlog");
                 self.send(Payload::TelemetryRejected(rejected)).await
             }
             Verdict::Full(rejected) => {

@@ -1,8 +1,11 @@
-//! Telemetry of one session on its way to the recorder: decoded, checked for whose it is, kept in order.
+//! Telemetry of one session on its way to the recorder: decoded, checked for whose it is.
 //!
-//! A batch is had once and in order. One that comes again is a duplicate; one that comes too early is a gap, unless
-//! the agent says that what is missing was lost by its spool; one that will never be acceptable is refused and settled,
-//! so that it does not hold up what comes after. What is acknowledged is decided by the recorder alone.
+//! A batch is had once, in whatever order. One that comes again is a duplicate; one that comes before others is taken,
+//! and those are waited for unless the agent says that its spool lost them; one that will never be acceptable is refused
+//! and settled, so that it does not hold up what comes after. What is acknowledged is decided by the recorder alone.
+//!
+//! What comes after a newer one is backlog, which an agent sends beside what it samples. It is put off where there is
+//! little room, so that it never takes the room of what is new.
 //!
 //! What is refused for good becomes a dead letter, whole, so that it can be read and taken later without this stream.
 
@@ -28,8 +31,8 @@ pub(crate) struct Intake {
     decoder: Decoder,
     /// Bytes of the definitions that the decoder holds.
     dictionary_bytes: usize,
-    /// The epoch and the sequence that should come next.
-    next: Option<(u64, u64)>,
+    /// The epoch that the agent sends, and the newest sequence of it that came in this session.
+    newest: Option<(u64, u64)>,
     batch_bytes: usize,
     dictionary_limit: usize,
     full_retry_ms: u32,
@@ -46,6 +49,8 @@ pub(crate) enum Verdict {
     Rejected(TelemetryRejected, Option<Box<Refusal>>),
     /// No room now.
     Full(TelemetryRejected),
+    /// Room, but for what is new.
+    Later(TelemetryRejected),
 }
 
 /// Why a batch is refused for good.
@@ -77,7 +82,7 @@ impl Intake {
             origin,
             decoder: Decoder::default(),
             dictionary_bytes: 0,
-            next: None,
+            newest: None,
             batch_bytes: settings.batch_bytes,
             dictionary_limit: settings.dictionary_bytes,
             full_retry_ms: settings.full_retry_ms,
@@ -104,70 +109,59 @@ impl Intake {
         if sequence == 0 || sequence == u64::MAX {
             pulse.rejected.fetch_add(1, Relaxed);
             let reason = "the batch's sequence is out of range: sequences count from 1".to_owned();
-            let rejected = rejected("malformed", reason, self.next.map_or(1, |(_, next)| next), 0);
-            return self.refuse(rejected, batch, now);
+            let expected = self.newest.map_or(1, |(_, newest)| newest + 1);
+            return self.refuse(rejected("malformed", reason, expected, 0), batch, now);
         }
-        let known = match self.next {
-            Some((current, next)) if current == epoch => Some(next),
-            _ => {
-                let safe = *recorder.safe(&self.origin).borrow();
-                safe.filter(|safe| safe.epoch == epoch).map(|safe| safe.sequence.saturating_add(1))
-            }
-        };
-        let first = sequence.saturating_sub(lost_before).max(1);
-        match known {
-            Some(next) if sequence < next => {
-                self.next = Some((epoch, next));
-                pulse.duplicates.fetch_add(1, Relaxed);
-                counters::batch("duplicate");
-                return Verdict::Duplicate;
-            }
-            Some(next) if first > next => {
-                let reason = format!(
-                    "batch {next} should come next: send again from there, or say by `lost_before` what the spool no longer holds"
-                );
-                return Verdict::Rejected(rejected("gap", reason, next, 0), None);
-            }
-            Some(_) | None => {}
+        let newest = self.newest.filter(|(known, _)| *known == epoch).map(|(_, newest)| newest);
+        self.newest = Some((epoch, newest.map_or(sequence, |newest| newest.max(sequence))));
+        let mut lost = 0;
+        if newest.is_none() && recorder.safe(&self.origin).borrow().as_ref().is_none_or(|safe| safe.epoch != epoch) {
+            // The oldest that the agent holds begins an epoch of which nothing is safe here: what came before is not
+            // asked for. Said whatever becomes of the batch, so that no later one begins it.
+            lost += recorder.sender_holds_from(&self.origin, epoch, sequence);
         }
-        // The first of an epoch that is new to this host begins it: what came before it is not asked for.
-        let told = sequence.saturating_sub(known.unwrap_or(first));
-        if known != Some(sequence) {
-            recorder.sender_holds_from(&self.origin, epoch, sequence);
+        if lost_before > 0 {
+            let first = sequence.saturating_sub(lost_before).max(1);
+            lost += recorder.sender_lost(&self.origin, epoch, first, sequence - 1);
         }
-        if told > 0 {
-            pulse.lost.fetch_add(told, Relaxed);
-            counters::lost(told);
+        if lost > 0 {
+            pulse.lost.fetch_add(lost, Relaxed);
+            counters::lost(lost);
+        }
+        if recorder.has(&self.origin, epoch, sequence) {
+            pulse.duplicates.fetch_add(1, Relaxed);
+            counters::batch("duplicate");
+            return Verdict::Duplicate;
+        }
+        if newest.is_some_and(|newest| sequence < newest) && recorder.is_half_full() {
+            let reason =
+                "what waits for its seal leaves room for new telemetry alone: send the backlog later".to_owned();
+            return Verdict::Later(rejected("full", reason, sequence, self.full_retry_ms));
         }
         let after = sequence + 1;
         let checked = decoded.and_then(|batch| owned(batch, &self.origin, speaks_for));
         match checked.map(|batch| recorder.append(batch, now)) {
             Ok(Ok(Appended::New)) => {
-                self.next = Some((epoch, after));
                 pulse.batches.fetch_add(1, Relaxed);
                 counters::batch("taken");
                 Verdict::Taken
             }
             Ok(Ok(Appended::Duplicate)) => {
-                self.next = Some((epoch, after));
                 pulse.duplicates.fetch_add(1, Relaxed);
                 counters::batch("duplicate");
                 Verdict::Duplicate
             }
             Ok(Err(full @ Rejected::Full { .. })) => {
-                self.next = Some((epoch, sequence));
                 Verdict::Full(rejected("full", full.to_string(), sequence, self.full_retry_ms))
             }
             Ok(Err(malformed @ Rejected::Malformed { .. })) => {
                 // The recorder has settled it.
-                self.next = Some((epoch, after));
                 pulse.rejected.fetch_add(1, Relaxed);
                 let reason = format!("{} ({})", malformed, malformed.code());
                 self.refuse(rejected("malformed", reason, after, 0), batch, now)
             }
             Err(Refused { code, reason }) => {
-                self.next = Some((epoch, after));
-                recorder.sender_holds_from(&self.origin, epoch, after);
+                recorder.refuse(&self.origin, epoch, sequence);
                 pulse.rejected.fetch_add(1, Relaxed);
                 self.refuse(rejected(code, reason, after, 0), batch, now)
             }

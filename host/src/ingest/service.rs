@@ -265,7 +265,8 @@ impl Inner {
 
     async fn sealed(&self, origin: &NodeId, last: u64) -> Result<(), Error> {
         let mut safe = self.recorder.safe(origin);
-        let sealed = safe.wait_for(|safe| safe.is_some_and(|safe| safe.epoch == self.epoch && safe.sequence >= last));
+        let sealed =
+            safe.wait_for(|safe| safe.as_ref().is_some_and(|safe| safe.epoch == self.epoch && safe.sequence >= last));
         match tokio::time::timeout(Duration::from_millis(self.settings.seal_wait_ms), sealed).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Error::NotSealed),

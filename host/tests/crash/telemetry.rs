@@ -10,6 +10,7 @@ use parquet::{
     record::RowAccessor,
 };
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
@@ -37,6 +38,12 @@ fn parquet_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Bytes in the spool of an agent.
+fn spooled(fleet: &Fleet, node: &str) -> u64 {
+    let files = fs::read_dir(fleet.folder().join(node).join("spool")).unwrap();
+    files.map(|file| file.unwrap().metadata().map_or(0, |metadata| metadata.len())).sum()
+}
+
 #[derive(Default)]
 struct Counted {
     rows: usize,
@@ -44,11 +51,12 @@ struct Counted {
     /// By origin and epoch.
     sequences: BTreeMap<(String, u64), BTreeSet<u64>>,
     lost: f64,
+    oldest: i64,
     newest: i64,
 }
 
 fn count(files: &[PathBuf]) -> Counted {
-    let mut counted = Counted::default();
+    let mut counted = Counted { oldest: i64::MAX, ..Counted::default() };
     let mut seen = BTreeSet::new();
     for path in files {
         let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
@@ -63,6 +71,7 @@ fn count(files: &[PathBuf]) -> Counted {
                 counted.lost += row.get_double(10).unwrap();
             }
             counted.rows += 1;
+            counted.oldest = counted.oldest.min(at);
             counted.newest = counted.newest.max(at);
             counted.sequences.entry((origin, epoch)).or_default().insert(sequence);
             // Two events of one kind may come in one moment; two samples of one series may not.
@@ -72,6 +81,18 @@ fn count(files: &[PathBuf]) -> Counted {
         }
     }
     counted
+}
+
+/// The epoch of the one agent, and how many batches there are: all that it numbered, each row once.
+fn whole(counted: &Counted) -> (u64, u64) {
+    assert!(counted.twice.is_empty(), "{} rows are there twice: {:?}", counted.twice.len(), &counted.twice[..1]);
+    assert_eq!(counted.lost, 0.0, "the agent says that it lost something itself");
+    let agents: Vec<_> = counted.sequences.iter().filter(|((origin, _), _)| origin == "node-a").collect();
+    let [((_, epoch), sequences)] = agents[..] else { panic!("one agent, one epoch: {:?}", counted.sequences.keys()) };
+    let (first, last) = (*sequences.first().unwrap(), *sequences.last().unwrap());
+    let batches = u64::try_from(sequences.len()).unwrap();
+    assert_eq!((first, batches), (1, last), "batches are missing");
+    (*epoch, batches)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +117,8 @@ async fn a_host_killed_again_and_again_loses_and_doubles_no_telemetry() {
         fleet.kill_host();
         fleet.start_host().await;
     }
-    // An agent sends in order: what is newer than the last start came after all that was kept meanwhile.
+    // What is newer than the last start came after all that was kept meanwhile: an agent that is behind by so little
+    // sends in order.
     let since = now_ms();
     fleet
         .until("what the agent kept has come", async |fleet| {
@@ -124,14 +146,8 @@ async fn a_host_killed_again_and_again_loses_and_doubles_no_telemetry() {
     let files = parquet_files(&telemetry.join("segments"));
     assert_eq!((files.len(), status.unreadable_segments), (status.segments, 0));
     let counted = count(&files);
-    assert!(counted.twice.is_empty(), "{} rows are there twice: {:?}", counted.twice.len(), &counted.twice[..1]);
     assert!(counted.newest > since);
-    assert_eq!(counted.lost, 0.0, "the agent says that it lost something itself");
-    let agents: Vec<_> = counted.sequences.iter().filter(|((origin, _), _)| origin == "node-a").collect();
-    let [((_, epoch), sequences)] = agents[..] else { panic!("one agent, one epoch: {:?}", counted.sequences.keys()) };
-    let (first, last) = (*sequences.first().unwrap(), *sequences.last().unwrap());
-    let batches = u64::try_from(sequences.len()).unwrap();
-    assert_eq!((first, batches), (1, last), "batches are missing");
+    let (epoch, batches) = whole(&counted);
     let seconds = u64::try_from((since - began) / 1_000).unwrap();
     assert!(batches + 5 >= seconds, "{batches} batches in {seconds} s: one a second is what it should be");
     assert!(
@@ -143,4 +159,44 @@ async fn a_host_killed_again_and_again_loses_and_doubles_no_telemetry() {
         counted.rows,
         files.len()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_kept_through_an_outage_comes_beside_what_is_new() {
+    const KEPT: u64 = 100;
+    // Few at a time, so that a short outage is a long one.
+    let mut fleet = Fleet::start_with("", "[fabric]\nbatches_in_flight = 8\n").await;
+    fleet.settings[0] = "[collect]\nsample_interval_ms = 100\nbatch_interval_ms = 100\n".into();
+    fleet.start_agent("node-a", false).await;
+    fleet.kill_host();
+    let (bytes, grown) = (Cell::new(0), Cell::new(0));
+    fleet
+        .until("the agent keeps a hundred batches", async |fleet| {
+            let now = spooled(fleet, "node-a");
+            grown.set(grown.get() + u64::from(bytes.replace(now) < now));
+            (grown.get() > KEPT).then_some(())
+        })
+        .await;
+    let since = now_ms();
+    fleet.start_host().await;
+    fleet
+        .until("all of it is safe", async |fleet| {
+            let spool = "/api/v1/telemetry/range?subject=node/node-a&metric=aether.agent.spool.age";
+            let age = &fleet.get(spool).await["series"][0];
+            let newest = |of: &str| age[of].as_array()?.iter().rev().find_map(|value| value.as_f64());
+            let node = fleet.get("/api/v1/nodes/node-a").await;
+            let all = node["telemetry"]["batches"].as_u64()? > KEPT;
+            (all && newest("min")? < 5.0).then_some(())
+        })
+        .await;
+    fleet.kill_host();
+    fleet.kill_agent("node-a");
+    let mut files = parquet_files(&fleet.data().join("telemetry/segments"));
+    whole(&count(&files));
+    // In the order in which they were sealed.
+    files.sort_by_key(|file| file.metadata().unwrap().modified().unwrap());
+    let told: Vec<_> = files.iter().map(|file| count(std::slice::from_ref(file))).collect();
+    let new = told.iter().position(|segment| segment.newest > since).unwrap();
+    let old = told.iter().rposition(|segment| segment.oldest < since).unwrap();
+    assert!(new < old, "what was new came with segment {new} of {}, the last of what was kept with {old}", files.len());
 }

@@ -43,10 +43,9 @@ async fn a_refused_batch_is_kept_before_its_sender_hears_of_it_and_replayed_once
     assert_eq!(oversized.code, "oversized");
     let foreign = peer.rejected(sender.batch_of(SubjectRef::node("node-b"), 3, 2, 0)).await;
     assert_eq!(foreign.code, "malformed");
-    assert_eq!(peer.rejected(sender.batch(9)).await.code, "gap");
     let found = letters(&host).await;
     let told: Vec<_> = found.iter().map(|letter| (letter.sequence.as_str(), letter.code.as_str())).collect();
-    assert_eq!(told, [("3", "malformed"), ("2", "oversized")], "a gap comes again by itself");
+    assert_eq!(told, [("3", "malformed"), ("2", "oversized")]);
     assert!(found.iter().all(|letter| letter.kept && letter.origin == NodeId::new("node-a")));
     let (foreign, oversized) = (found[0].number, found[1].number);
 

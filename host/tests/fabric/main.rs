@@ -239,11 +239,19 @@ impl Peer {
 
     /// The host has handled everything sent so far, and said nothing of it.
     async fn nothing_was_said(&mut self) {
+        assert_eq!(self.was_said().await, [], "something was said");
+    }
+
+    /// What the host says of everything sent so far.
+    async fn was_said(&mut self) -> Vec<Down> {
         self.send_frame(None).await;
-        let Down::Unsupported(v1::Unsupported { sequence, .. }) = self.next().await else {
-            panic!("something was said")
-        };
-        assert_eq!(sequence, self.sequence);
+        let mut said = Vec::new();
+        loop {
+            match self.next().await {
+                Down::Unsupported(v1::Unsupported { sequence, .. }) if sequence == self.sequence => return said,
+                other => said.push(other),
+            }
+        }
     }
 
     async fn rejected(&mut self, batch: v1::TelemetryBatch) -> v1::TelemetryRejected {

@@ -43,7 +43,7 @@ impl Sender {
 
 async fn acknowledged(peer: &mut Peer) -> u64 {
     match peer.next().await {
-        Down::TelemetryAck(v1::TelemetryAck { epoch: EPOCH, sequence }) => sequence,
+        Down::TelemetryAck(v1::TelemetryAck { epoch: EPOCH, sequence, beyond }) if beyond.is_empty() => sequence,
         other => panic!("an acknowledgement wanted: {other:?}"),
     }
 }
@@ -75,12 +75,48 @@ async fn what_is_acknowledged_is_sealed() {
     drop(peer);
     host.await_lost("node-a").await;
     // A later session goes on from there.
-    let (mut peer, welcome) = Peer::welcomed(&host.url, hello("node-a", credential(&welcome.credential))).await;
-    assert_eq!(welcome.telemetry_ack, Some(v1::TelemetryAck { epoch: EPOCH, sequence: 2 }));
+    let (_peer, welcome) = Peer::welcomed(&host.url, hello("node-a", credential(&welcome.credential))).await;
+    assert_eq!(welcome.telemetry_ack, Some(v1::TelemetryAck { epoch: EPOCH, sequence: 2, beyond: vec![] }));
+    assert!(welcome.telemetry_any_order);
+}
+
+#[tokio::test]
+async fn batches_come_in_any_order_and_what_is_missing_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Host::start(folder.path(), Settings::default()).await;
+    let (mut peer, welcome) = host.join("node-a").await;
     let mut sender = Sender::new();
-    assert_eq!(peer.rejected(sender.batch(4)).await.expected, 3, "3 is missing");
-    peer.send(Up::Telemetry(sender.batch(3))).await;
-    peer.nothing_was_said().await;
+    // What is sampled goes ahead of a backlog that began with 41; 52 and 53 were lost.
+    for (sequence, lost_before) in [(41, 40), (51, 0), (54, 2), (42, 0)] {
+        let batch = sender.batch_of(SubjectRef::node("node-a"), sequence, 2, lost_before);
+        peer.send(Up::Telemetry(batch)).await;
+    }
+    let lost = v1::TelemetryAck { epoch: EPOCH, sequence: 40, beyond: vec![v1::SequenceRange { first: 52, last: 53 }] };
+    assert_eq!(peer.was_said().await, [Down::TelemetryAck(lost)], "of what is lost");
+    host.recorder.seal(clock::now()).await.unwrap();
+    let safe = v1::TelemetryAck { epoch: EPOCH, sequence: 42, beyond: vec![v1::SequenceRange { first: 51, last: 54 }] };
+    assert_eq!(peer.next().await, Down::TelemetryAck(safe.clone()));
+    let view = host.fabric.node(&NodeId::new("node-a")).unwrap().telemetry;
+    assert_eq!((view.batches, view.lost, view.acknowledged), (4, 2, Some(42)), "what was before 41 nobody asked for");
+    drop(peer);
+    host.await_lost("node-a").await;
+    // A later session hears of both, and has 43 to 50 to send still, of which it lost most.
+    let (mut peer, welcome) = Peer::welcomed(&host.url, hello("node-a", credential(&welcome.credential))).await;
+    assert_eq!(welcome.telemetry_ack, Some(safe));
+    let mut sender = Sender::new();
+    for (sequence, lost_before) in [(44, 1), (55, 0)] {
+        let batch = sender.batch_of(SubjectRef::node("node-a"), sequence, 2, lost_before);
+        peer.send(Up::Telemetry(batch)).await;
+    }
+    // Had already, but it tells what is gone.
+    peer.send(Up::Telemetry(sender.batch_of(SubjectRef::node("node-a"), 51, 2, 6))).await;
+    let said = peer.was_said().await;
+    let beyond = vec![v1::SequenceRange { first: 45, last: 54 }];
+    assert_eq!(said.last(), Some(&Down::TelemetryAck(v1::TelemetryAck { epoch: EPOCH, sequence: 43, beyond })));
+    host.recorder.seal(clock::now()).await.unwrap();
+    assert_eq!(acknowledged(&mut peer).await, 55);
+    let view = host.fabric.node(&NodeId::new("node-a")).unwrap().telemetry;
+    assert_eq!((view.batches, view.duplicates, view.lost), (6, 1, 9));
 }
 
 #[tokio::test]
@@ -92,8 +128,6 @@ async fn bad_batches_are_refused_by_code_and_hold_nothing_up() {
     let mut sender = Sender::new();
     peer.send(Up::Telemetry(sender.batch(1))).await;
 
-    let gap = peer.rejected(sender.batch(3)).await;
-    assert_eq!((gap.code.as_str(), gap.expected, gap.sequence), ("gap", 2, 3));
     peer.send(Up::Telemetry(sender.batch(2))).await;
 
     let oversized = peer.rejected(sender.batch_of(SubjectRef::node("node-a"), 3, 1_000, 0)).await;
@@ -127,7 +161,8 @@ async fn bad_batches_are_refused_by_code_and_hold_nothing_up() {
     }
     // 15 to 19 are lost, and the spool says so.
     peer.send(Up::Telemetry(sender.batch_of(SubjectRef::node("node-a"), 20, 2, 5))).await;
-    peer.nothing_was_said().await;
+    let is_ack = |said: &Down| matches!(said, Down::TelemetryAck(_));
+    assert!(peer.was_said().await.iter().all(is_ack), "of what was refused or is lost");
     host.recorder.seal(clock::now()).await.unwrap();
     assert_eq!(acknowledged(&mut peer).await, 20);
     let view = host.fabric.node(&NodeId::new("node-a")).unwrap().telemetry;
@@ -179,4 +214,28 @@ async fn without_room_a_batch_stays_with_its_sender_who_is_asked_to_send_less() 
     assert!(matches!(peer.next().await, Down::Pressure(pressure) if pressure.percent == 0));
     host.recorder.seal(clock::now()).await.unwrap();
     assert_eq!(acknowledged(&mut peer).await, sequence);
+}
+
+#[tokio::test]
+async fn a_backlog_leaves_room_for_what_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = aether_recorder::Settings {
+        seal_bytes: 64 << 10,
+        unsealed_bytes_limit: 64 << 10,
+        ..aether_recorder::Settings::default()
+    };
+    let mut host = Host::start_with(folder.path(), Settings::default(), recording).await;
+    let (mut peer, _) = host.join("node-a").await;
+    let mut sender = Sender::new();
+    peer.send(Up::Telemetry(sender.batch(1))).await;
+    // Enough to fill half of the room, and not all of it.
+    peer.send(Up::Telemetry(sender.batch_of(SubjectRef::node("node-a"), 100, 2_500, 0))).await;
+    let later = peer.rejected(sender.batch(2)).await;
+    assert_eq!((later.code.as_str(), later.sequence), ("full", 2));
+    peer.send(Up::Telemetry(sender.batch(101))).await;
+    peer.nothing_was_said().await;
+    host.recorder.seal(clock::now()).await.unwrap();
+    assert!(matches!(peer.next().await, Down::TelemetryAck(ack) if ack.sequence == 1 && ack.beyond.len() == 1));
+    peer.send(Up::Telemetry(sender.batch(2))).await;
+    peer.nothing_was_said().await;
 }

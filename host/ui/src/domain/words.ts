@@ -196,6 +196,7 @@ const METRICS: Record<string, string> = {
   'aether.workload.running': 'Running',
   'aether.market.price': 'Spot price',
   'aether.agent.spool.depth': 'Spool',
+  'aether.agent.spool.age': 'Spool, oldest',
   'aether.agent.spool.lost': 'Spool, lost',
 };
 
