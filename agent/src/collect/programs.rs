@@ -2,8 +2,10 @@
 //! memory, and of the disks.
 //!
 //! By program and not by process: pids come and go, and each would be a series. On the fast path only `/proc/<pid>/stat`
-//! is read; what costs more (`io` of all, `smaps_rollup` and descriptors of those on top) is on the slow path. On a thread
-//! of its own, since a process that holds its own memory map makes `smaps_rollup` wait.
+//! is read; what costs more (`io` of all) is on the slow path, and `smaps_rollup` and descriptors of those on top on a
+//! slower one. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
+//! waits: 10 ms for each GiB. So it is asked about few of them at a time. On a thread of its own, since a process that
+//! holds its own memory map makes it wait in turn.
 
 use super::{
     names::{Names, plain},
@@ -22,6 +24,8 @@ pub(super) const NAME: &str = "programs";
 const EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what costs more.
 const SLOW_EVERY_MS: u64 = 15_000;
+/// Between two looks at memory maps and descriptors.
+const MAPS_EVERY_MS: u64 = 60_000;
 /// Programs on top of each list.
 const TOP: usize = 5;
 /// Names of programs that may be series at a time.
@@ -30,6 +34,8 @@ const NAMES_MAXIMUM: usize = 48;
 const PROCESSES_MAXIMUM: usize = 16_384;
 /// Processes whose memory map and descriptors are looked at in one round.
 const MAPS_MAXIMUM: usize = 64;
+/// Resident memory that is walked through in one round.
+const MAPS_BYTES_MAXIMUM: u64 = 8 << 30;
 /// The share of one processor that looking may take: on a machine with very many processes it is done less often.
 const COST_MAXIMUM: f64 = 0.005;
 
@@ -43,6 +49,7 @@ pub(super) struct Programs {
     before: HashMap<u32, Before>,
     looked: Option<Time>,
     slow: Option<Time>,
+    maps: Option<Time>,
     cost: Duration,
     buffer: String,
 }
@@ -89,6 +96,7 @@ impl Programs {
             before: HashMap::new(),
             looked: None,
             slow: None,
+            maps: None,
             cost: Duration::ZERO,
             buffer: String::new(),
         }
@@ -197,7 +205,8 @@ impl Source for Programs {
             return Ok(());
         }
         let before = ran();
-        let is_slow = self.slow.is_none_or(|slow| at < slow || at.since_ms(slow) >= SLOW_EVERY_MS);
+        let is_due = |last: Option<Time>, every| last.is_none_or(|last| at < last || at.since_ms(last) >= every);
+        let is_slow = is_due(self.slow, SLOW_EVERY_MS);
         let pids = self.pids()?;
         let mut states: BTreeMap<&str, u64> = BTreeMap::new();
         let mut programs: BTreeMap<String, Program> = BTreeMap::new();
@@ -257,23 +266,33 @@ impl Source for Programs {
                     tell(&mut self.names, metric::PROGRAM_IO, "By/s", name, rate);
                 }
             }
-            let mut room = MAPS_MAXIMUM;
+            self.slow = Some(at);
+        }
+        if is_due(self.maps, MAPS_EVERY_MS) {
+            let (mut room, mut bytes) = (MAPS_MAXIMUM, MAPS_BYTES_MAXIMUM);
             for (name, program) in &largest {
                 // One that is looked at in part would seem to shrink.
                 if program.pids.len() > room {
                     continue;
                 }
                 room -= program.pids.len();
+                let files: Vec<u64> = program.pids.iter().filter_map(|pid| self.descriptors(*pid)).collect();
+                if !files.is_empty() {
+                    let files: u64 = files.iter().sum();
+                    tell(&mut self.names, metric::PROGRAM_FILES, "{file_descriptor}", name, files as f64);
+                }
+                if program.resident > bytes {
+                    continue;
+                }
+                bytes -= program.resident;
                 let maps: Vec<(u64, u64)> = program.pids.iter().filter_map(|pid| self.map(*pid)).collect();
-                let files: u64 = program.pids.iter().filter_map(|pid| self.descriptors(*pid)).sum();
                 if !maps.is_empty() {
                     let (pss, swap) = maps.iter().fold((0, 0), |sum, map| (sum.0 + map.0, sum.1 + map.1));
                     tell(&mut self.names, metric::PROGRAM_PSS, "By", name, pss as f64);
                     tell(&mut self.names, metric::PROGRAM_SWAP, "By", name, swap as f64);
-                    tell(&mut self.names, metric::PROGRAM_FILES, "{file_descriptor}", name, files as f64);
                 }
             }
-            self.slow = Some(at);
+            self.maps = Some(at);
         }
         self.looked = Some(at);
         self.cost = ran().saturating_sub(before);
@@ -378,6 +397,26 @@ mod tests {
         let hertz = procfs::ticks_per_second() as f64;
         assert_eq!(second[&key(metric::PROGRAM_CPU, "trainer")], 150.0 / hertz / 15.0);
         assert_eq!(second[&key(metric::PROGRAM_IO, "trainer")], 1_000.0);
+    }
+
+    #[test]
+    fn maps_are_walked_seldom_and_not_those_of_what_is_very_large() {
+        let mut scene = Scene::new();
+        let gib = (1 << 30) / procfs::page_size();
+        scene.process(10, "vast", 5, 0, 9 * gib, 0);
+        scene.process(11, "large", 5, 0, 5 * gib, 0);
+        scene.process(12, "also", 5, 0, 4 * gib, 0);
+        scene.process(13, "small", 5, 0, gib, 0);
+        let with = |told: &BTreeMap<(String, String), f64>, metric| {
+            let names = told.keys().filter(|(of, _)| of == metric).map(|(_, name)| name.clone());
+            names.collect::<Vec<_>>()
+        };
+        let first = scene.sample(0);
+        assert_eq!(with(&first, metric::PROGRAM_PSS), ["large", "small"], "of 8 GiB in all");
+        assert_eq!(with(&first, metric::PROGRAM_FILES), ["also", "large", "small", "vast"]);
+        assert_eq!(with(&first, metric::PROGRAM_MEMORY).len(), 4);
+        let of_maps: Vec<_> = (1..=4).map(|n| with(&scene.sample(n * 15_000), metric::PROGRAM_PSS).len()).collect();
+        assert_eq!(of_maps, [0, 0, 0, 2]);
     }
 
     #[test]

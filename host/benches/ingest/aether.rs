@@ -1,7 +1,7 @@
 //! The real server, and nodes that send to it.
 
 use crate::{
-    Load, Taken,
+    Load, START, Taken,
     measure::{Gauge, Started, bytes_in, free_port, reaches},
 };
 use aether_core::{
@@ -103,14 +103,17 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> (Taken, Vec<u64>) {
 
     let gauge = Gauge::of(host.0.id());
     let before = gauge.processor_s();
-    begin.send_replace(Some(tokio::time::Instant::now()));
+    let began = tokio::time::Instant::now();
+    begin.send_replace(Some(began));
     let found = Arc::new(Mutex::new(Vec::new()));
     nodes.spawn(look(client, url, token, looked_for, found.clone()));
+    tokio::time::sleep_until(began + Duration::from_secs(START as u64)).await;
+    let started = gauge.processor_s();
     let wanted = (load.nodes * load.seconds) as u64;
     reaches("all of it is safe", async || acknowledged.load(Relaxed) >= wanted).await;
     let taken = Taken {
-        samples: load.a_second() * load.seconds as f64,
-        processor_s: gauge.processor_s() - before,
+        start_s: started - before,
+        processor_s: gauge.processor_s() - started,
         resident_mib: gauge.resident_mib(),
         at_rest: Some(bytes_in(&folder.path().join("host/telemetry"))),
     };

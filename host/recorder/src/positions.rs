@@ -167,7 +167,7 @@ impl Origin {
     /// A refused batch: settled without being kept.
     pub(crate) fn refuse(&mut self, epoch: u64, sequence: u64) {
         if self.take(epoch, sequence) == Taken::New {
-            self.settle(epoch, &[sequence]);
+            self.settle(&[(epoch, sequence)]);
         }
     }
 
@@ -199,10 +199,10 @@ impl Origin {
         lost
     }
 
-    /// These sequences are sealed and synced.
-    pub(crate) fn settle(&mut self, epoch: u64, sequences: &[u64]) {
-        if let Some(e) = self.epochs.iter_mut().find(|e| e.epoch == epoch) {
-            for &n in sequences {
+    /// These (epoch, sequence) are sealed and synced.
+    pub(crate) fn settle(&mut self, sequences: &[(u64, u64)]) {
+        for &(epoch, n) in sequences {
+            if let Some(e) = self.epochs.iter_mut().find(|e| e.epoch == epoch) {
                 e.unsealed.remove(&n);
                 e.settled.insert(n, n);
             }
@@ -302,10 +302,10 @@ mod tests {
         }
         assert_eq!(origin.take(7, 2), Taken::Duplicate);
         assert_eq!(safe(&origin), None, "had is not safe");
-        origin.settle(7, &[1, 2, 3, 5]);
+        origin.settle(&[(7, 1), (7, 2), (7, 3), (7, 5)]);
         assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 3)), vec![(5, 5)]));
         assert_eq!(origin.take(7, 4), Taken::New);
-        origin.settle(7, &[4]);
+        origin.settle(&[(7, 4)]);
         assert_eq!(safe(&origin), Some((7, 5)));
     }
 
@@ -315,10 +315,10 @@ mod tests {
         origin.take(7, 1);
         origin.take(7, 2);
         origin.take(7, 9);
-        origin.settle(7, &[1, 9]);
+        origin.settle(&[(7, 1), (7, 9)]);
         assert_eq!(origin.holds_from(7, 9), 6, "3 to 8 are lost; 2 is here");
         assert_eq!(safe(&origin), Some((7, 1)), "2 is not sealed yet");
-        origin.settle(7, &[2]);
+        origin.settle(&[(7, 2)]);
         assert_eq!(safe(&origin), Some((7, 9)));
         assert_eq!(origin.holds_from(7, 9), 0);
         assert_eq!(origin.take(7, 5), Taken::Duplicate, "what was given up is settled");
@@ -329,11 +329,11 @@ mod tests {
         let mut origin = Origin::default();
         assert_eq!(origin.holds_from(7, 10), 0, "what an earlier store acknowledged is no loss");
         origin.take(7, 12);
-        origin.settle(7, &[12]);
+        origin.settle(&[(7, 12)]);
         assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 9)), vec![(12, 12)]));
         origin.take(7, 10);
         origin.take(7, 11);
-        origin.settle(7, &[10, 11]);
+        origin.settle(&[(7, 10), (7, 11)]);
         assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 12)), vec![]));
     }
 
@@ -345,7 +345,7 @@ mod tests {
             origin.take(7, n);
         }
         assert_eq!(origin.lose(7, 51, 52), 2);
-        origin.settle(7, &[1, 50, 53]);
+        origin.settle(&[(7, 1), (7, 50), (7, 53)]);
         assert_eq!((safe(&origin), beyond(&origin)), (Some((7, 1)), vec![(50, 53)]), "2 to 49 are still to come");
         assert_eq!(origin.lose(7, 2, 49), 48);
         assert_eq!(origin.lose(7, 2, 49), 0, "told again");
@@ -359,7 +359,7 @@ mod tests {
         origin.holds_from(7, 1);
         for n in (1..100).step_by(2) {
             origin.take(7, n);
-            origin.settle(7, &[n]);
+            origin.settle(&[(7, n)]);
         }
         assert_eq!(safe(&origin), Some((7, 1)));
         assert_eq!(beyond(&origin), (69..100).step_by(2).map(|n| (n, n)).collect::<Vec<_>>());
@@ -370,7 +370,7 @@ mod tests {
         let mut origin = Origin::default();
         origin.refuse(7, 1);
         origin.take(7, 2);
-        origin.settle(7, &[2]);
+        origin.settle(&[(7, 2)]);
         assert_eq!(safe(&origin), Some((7, 2)));
     }
 
@@ -379,7 +379,7 @@ mod tests {
         let mut origin = Origin::default();
         for epoch in 1..=10 {
             origin.take(epoch, 1);
-            origin.settle(epoch, &[1]);
+            origin.settle(&[(epoch, 1)]);
             assert_eq!(safe(&origin), Some((epoch, 1)));
         }
         assert_eq!(origin.record(&[]).len(), EPOCHS_KEPT);
@@ -443,7 +443,7 @@ mod tests {
                         }
                     }
                     5 | 6 => {
-                        origin.settle(1, &pending);
+                        origin.settle(&pending.iter().map(|n| (1, *n)).collect::<Vec<_>>());
                         sealed.extend(pending.drain(..));
                     }
                     _ => {

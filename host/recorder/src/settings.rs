@@ -26,9 +26,10 @@ pub struct Settings {
     /// Time between two seals. Default 10 s, 100 ms to 10 min. What an agent's spool has to hold at least; each seal
     /// is one file.
     pub seal_interval_ms: u64,
-    /// Unsealed bytes at which [`crate::Recorder::seal_wanted`] asks for a seal before its time. Default 32 MiB, 64 KiB to 1 GiB.
+    /// Unsealed bytes at which [`crate::Recorder::seal_wanted`] asks for a seal before its time. Default 128 MiB, 64 KiB to
+    /// 1 GiB. Each series costs once for each seal: the more samples of it there are in one, the less each of them costs.
     pub seal_bytes: usize,
-    /// Unsealed bytes at which a batch is answered with `Full`. Default 256 MiB, at least `seal_bytes`, at most 16 GiB.
+    /// Unsealed bytes at which a batch is answered with `Full`. Default 512 MiB, at least `seal_bytes`, at most 16 GiB.
     pub unsealed_bytes_limit: usize,
     /// Bytes of sealed segments. Default 8 GiB, 1 MiB to 1 PiB. The oldest segments go first.
     pub retain_bytes: u64,
@@ -78,8 +79,8 @@ impl Default for Settings {
             origin_series_limit: 5_000,
             hot_events_limit: 1_000,
             seal_interval_ms: 10_000,
-            seal_bytes: 32 << 20,
-            unsealed_bytes_limit: 256 << 20,
+            seal_bytes: 128 << 20,
+            unsealed_bytes_limit: 512 << 20,
             retain_bytes: 8 * GIB,
             retain_ms: 30 * DAY,
             ahead_limit_ms: 10 * MINUTE,

@@ -258,7 +258,8 @@ impl Session {
                 biased;
                 () = &mut ended => Err(self.ended()),
                 () = &mut closed => Err(End::Closed),
-                slot = self.slots.clone().acquire_owned(), if !reading => {
+                // What is not asked for now costs nothing.
+                slot = async { self.slots.clone().acquire_owned().await }, if !reading => {
                     self.slot = slot.ok();
                     heard = Instant::now();
                     silent = false;

@@ -166,7 +166,8 @@ impl Way {
                     () = stop.cancelled() => return,
                     () = self.send(&entries) => {}
                 }
-                if self.queue().samples() < self.destination.batch_samples {
+                let queue = self.queue();
+                if queue.samples() < self.destination.batch_samples && !queue.has_backlog() {
                     break;
                 }
             }

@@ -236,13 +236,15 @@ impl Decoder {
             return Err(Malformed::invalid("places", "are not as many as series").into());
         }
         let mut rest = values.as_slice();
-        let column = |(id, place): (u32, u32)| self.column(id, times_of(&times, place)?, &mut rest);
-        let series = series.into_iter().zip(places).map(column).collect::<Result<_, _>>()?;
+        let mut columns = Vec::with_capacity(series.len());
+        for (id, place) in series.into_iter().zip(places) {
+            columns.push(self.column(id, times_of(&times, place)?, &mut rest)?);
+        }
         if !rest.is_empty() {
             return Err(Malformed::invalid("values", "are more than times").into());
         }
         let events = events.into_iter().map(event_from_proto).collect::<Result<_, _>>()?;
-        Ok(Batch { origin: origin.clone(), epoch, sequence, series, events })
+        Ok(Batch { origin: origin.clone(), epoch, sequence, series: columns, events })
     }
 
     /// The batch with every definition that it needs, so that it can be read without this stream. Where its samples

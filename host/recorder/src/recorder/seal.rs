@@ -13,6 +13,7 @@ use crate::{
     shelf::{Entry, path_of},
 };
 use aether_core::{id::NodeId, telemetry::Batch, time::Time};
+use foldhash::fast::RandomState;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -69,17 +70,14 @@ impl Inner {
             *lock(&self.attempt) = Some(Attempt { content: content.clone(), batches: batches.len() });
         };
 
-        let mut by_epoch: BTreeMap<(&NodeId, u64), Vec<u64>> = BTreeMap::new();
-        for batch in &batches {
-            by_epoch.entry((&batch.origin, batch.epoch)).or_default().push(batch.sequence);
-        }
-        let by_epoch: Vec<_> = by_epoch.into_iter().collect();
-        for few in by_epoch.chunks(TOLD_AT_ONCE) {
+        let these = batches.clone();
+        let told: Vec<_> = aside(move || sequences(&these)).await?.into_iter().collect();
+        for few in told.chunks(TOLD_AT_ONCE) {
             {
                 let mut origins = lock(&self.origins);
-                for ((origin, epoch), sequences) in few {
-                    if let Some(known) = origins.get_mut(*origin) {
-                        known.origin.settle(*epoch, sequences);
+                for (origin, sequences) in few {
+                    if let Some(known) = origins.get_mut(origin) {
+                        known.origin.settle(sequences);
                     }
                 }
             }
@@ -109,8 +107,12 @@ impl Inner {
         };
         self.unsealed_bytes.fetch_sub(gone.iter().map(|unsealed| unsealed.weight).sum(), super::Relaxed);
         self.unsealed_batches.fetch_sub(batches.len(), super::Relaxed);
-        // Letting go of so much takes its time, too.
-        drop(tokio::task::spawn_blocking(move || drop((gone, batches))));
+        // Letting go of so much takes its time, too; less by the stream, whose batches share their keys.
+        drop(tokio::task::spawn_blocking(move || {
+            drop(batches);
+            let mut gone = gone;
+            gone.sort_by_cached_key(|unsealed| unsealed.batch.series.first().map(|series| Arc::as_ptr(&series.key)));
+        }));
         Ok(sealed)
     }
 
@@ -129,10 +131,8 @@ impl Inner {
             let due = index.complete.is_none_or(|at| index.next.saturating_sub(at) >= COMPLETE_EVERY);
             (index.next, due)
         };
-        let mut pending: HashMap<&NodeId, Vec<(u64, u64)>> = HashMap::new();
-        for batch in &batches {
-            pending.entry(&batch.origin).or_default().push((batch.epoch, batch.sequence));
-        }
+        let these = batches.clone();
+        let pending = aside(move || sequences(&these)).await?;
         let positions = positions(&pending, &lock(&self.origins), complete);
         let these = batches.clone();
         let content = aside(move || content(number, now, &these, complete, positions)).await?;
@@ -145,9 +145,18 @@ pub(super) fn batches_of(unsealed: &[Unsealed]) -> Vec<Arc<Batch>> {
     unsealed.iter().map(|unsealed| Arc::clone(&unsealed.batch)).collect()
 }
 
+/// The epoch and the sequence of each batch, by origin.
+fn sequences(batches: &[Arc<Batch>]) -> HashMap<NodeId, Vec<(u64, u64)>> {
+    let mut all: HashMap<&NodeId, Vec<(u64, u64)>, RandomState> = HashMap::default();
+    for batch in batches {
+        all.entry(&batch.origin).or_default().push((batch.epoch, batch.sequence));
+    }
+    all.into_iter().map(|(origin, sequences)| (origin.clone(), sequences)).collect()
+}
+
 /// How far each origin is settled once `pending` are; of origins that have none only where all are to be told.
 fn positions(
-    pending: &HashMap<&NodeId, Vec<(u64, u64)>>,
+    pending: &HashMap<NodeId, Vec<(u64, u64)>>,
     origins: &HashMap<NodeId, Known>,
     complete: bool,
 ) -> BTreeMap<NodeId, Vec<EpochRecord>> {

@@ -7,6 +7,7 @@
 
 use super::write::{CheckedPages, ROWS_PER_PAGE, ZSTD_LEVEL};
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use parquet::{
     basic::{BoundaryOrder, Compression, Encoding, Type, ZstdLevel},
     column::{
@@ -33,7 +34,7 @@ const BOUND_BYTES: usize = 255;
 #[derive(Default)]
 pub(super) struct TextColumn {
     texts: Vec<Bytes>,
-    places: HashMap<Bytes, u32>,
+    places: HashMap<Bytes, u32, RandomState>,
     /// Of a page with all of `texts`.
     dictionary_bytes: usize,
     /// Places in `texts`, of which no two neighbours are the same.

@@ -10,6 +10,7 @@ use super::{
 use crate::Error;
 use aether_core::{
     id::NodeId,
+    subject::SubjectRef,
     telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
     time::Time,
 };
@@ -36,6 +37,7 @@ use parquet::{
 use std::{
     array,
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    hash::Hash,
     io::Write,
     sync::Arc,
 };
@@ -271,15 +273,14 @@ pub(crate) fn encode(batches: &[Arc<Batch>], content: &Content) -> Result<Bytes,
 /// Rows of the same texts, as the batches of one origin have them. Small, and so is [`Part`]: there are as many of them
 /// as a fleet sends within a seal's interval.
 struct Group<'a> {
+    /// Its texts: which of the subjects, of [`WHATS`], the names, the units, the texts of attributes and the origins.
+    key: [u32; 6],
     of: Of<'a>,
-    origin: &'a str,
-    /// Which of the texts of attributes.
-    attributes: u32,
 }
 
 enum Of<'a> {
-    /// With the first and the last of its parts.
-    Series(&'a SeriesKey, u32, u32),
+    /// The first and the last of its parts.
+    Series(u32, u32),
     Event(&'a DiscreteEvent, &'a Batch),
 }
 
@@ -292,84 +293,132 @@ struct Part {
 }
 
 const END: u32 = u32::MAX;
+/// In order.
+const WHATS: [&str; 2] = [EVENT, SAMPLE];
 
-impl Group<'_> {
-    fn texts<'a>(&'a self, attributes: &'a [String]) -> [&'a str; TEXTS] {
-        let (subject, what, name, unit) = match self.of {
-            Of::Series(key, ..) => (&key.subject, SAMPLE, &key.metric, key.unit.as_str()),
-            Of::Event(event, _) => (&event.subject, EVENT, &event.name, ""),
-        };
-        let attributes = &attributes[wide(self.attributes)];
-        [kind_text(subject.kind), &subject.id, what, name, unit, attributes, self.origin]
+/// Things that many groups have, each once: groups are sorted by numbers, of which there are far more than of texts.
+struct Once<T> {
+    all: Vec<T>,
+    places: HashMap<T, u32, RandomState>,
+}
+
+impl<T: Copy + Eq + Hash> Once<T> {
+    fn new() -> Self {
+        Self { all: Vec::new(), places: HashMap::default() }
+    }
+
+    fn place(&mut self, thing: T) -> Result<u32, ParquetError> {
+        Ok(match self.places.entry(thing) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let place = number(self.all.len())?;
+                self.all.push(thing);
+                *new.insert(place)
+            }
+        })
     }
 }
 
-/// The texts of attributes, each once.
-#[derive(Default)]
-struct Attributes<'a> {
-    places: BTreeMap<&'a BTreeMap<String, String>, u32>,
-    texts: Vec<String>,
+/// All in order, and where each is then.
+fn sorted<T: Ord>(all: Vec<T>) -> Result<(Vec<T>, Vec<u32>), ParquetError> {
+    let mut order: Vec<_> = all.into_iter().enumerate().collect();
+    order.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
+    let mut places = vec![0; order.len()];
+    for (place, (before, _)) in order.iter().enumerate() {
+        places[*before] = number(place)?;
+    }
+    Ok((order.into_iter().map(|(_, thing)| thing).collect(), places))
 }
 
-impl<'a> Attributes<'a> {
-    fn place(&mut self, attributes: &'a BTreeMap<String, String>) -> Result<u32, ParquetError> {
-        if let Some(place) = self.places.get(attributes) {
-            return Ok(*place);
-        }
-        let place = number(self.texts.len())?;
-        self.texts.push(text_of(attributes)?);
-        self.places.insert(attributes, place);
-        Ok(place)
+/// The texts of groups, in the order of the columns.
+struct Columns<'a> {
+    subjects: Vec<(&'a str, &'a str)>,
+    names: Vec<&'a str>,
+    units: Vec<&'a str>,
+    attributes: Vec<String>,
+    origins: Vec<&'a str>,
+}
+
+impl Columns<'_> {
+    fn texts(&self, [subject, what, name, unit, attributes, origin]: [u32; 6]) -> [&[u8]; TEXTS] {
+        let (kind, id) = self.subjects[wide(subject)];
+        let (name, unit) = (self.names[wide(name)], self.units[wide(unit)]);
+        let attributes = &self.attributes[wide(attributes)];
+        [kind, id, WHATS[wide(what)], name, unit, attributes, self.origins[wide(origin)]].map(str::as_bytes)
     }
 }
 
-fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, ParquetError> {
+/// All rows of the batches in groups, sorted by their texts.
+fn groups<'a>(batches: &'a [Arc<Batch>]) -> Result<(Vec<Group<'a>>, Vec<Part>, Columns<'a>), ParquetError> {
     let mut by_origin: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (place, batch) in batches.iter().enumerate() {
         by_origin.entry(batch.origin.as_str()).or_default().push(number(place)?);
     }
-    let mut attributes = Attributes::default();
+    let (mut subjects, mut names, mut units) = (Once::new(), Once::new(), Once::new());
+    let mut attributes: Once<&BTreeMap<String, String>> = Once::new();
+    let mut key = |subject: &'a SubjectRef, what, name: &'a str, unit: &'a str, of: &'a BTreeMap<_, _>, origin| {
+        let subject = subjects.place((kind_text(subject.kind), subject.id.as_str()))?;
+        let (name, unit) = (names.place(name)?, units.place(unit)?);
+        Ok::<_, ParquetError>([subject, what, name, unit, attributes.place(of)?, origin])
+    };
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut parts: Vec<Part> = Vec::with_capacity(batches.iter().map(|batch| batch.series.len()).sum());
-    for (origin, places) in by_origin {
+    let mut origins = Vec::with_capacity(by_origin.len());
+    for (name, places) in by_origin {
+        let origin = number(origins.len())?;
+        origins.push(name);
         // Batches of one stream share their keys: so texts are compared once per series, and addresses for the rest.
         let mut known: HashMap<*const SeriesKey, usize, RandomState> = HashMap::default();
         for place in places {
             let batch = &*batches[wide(place)];
-            for (series, SeriesSamples { key, .. }) in (0u32..).zip(&batch.series) {
+            for (series, SeriesSamples { key: of, .. }) in (0u32..).zip(&batch.series) {
                 let part = number(parts.len())?;
                 parts.push(Part { batch: place, series, next: END });
-                match known.entry(Arc::as_ptr(key)) {
+                match known.entry(Arc::as_ptr(of)) {
                     Entry::Occupied(group) => {
-                        if let Of::Series(_, _, last) = &mut groups[*group.get()].of {
+                        if let Of::Series(_, last) = &mut groups[*group.get()].of {
                             parts[wide(std::mem::replace(last, part))].next = part;
                         }
                     }
                     Entry::Vacant(group) => {
                         group.insert(groups.len());
-                        let attributes = attributes.place(&key.attributes)?;
-                        groups.push(Group { of: Of::Series(key, part, part), origin, attributes });
+                        let key = key(&of.subject, 1, &of.metric, &of.unit, &of.attributes, origin)?;
+                        groups.push(Group { key, of: Of::Series(part, part) });
                     }
                 }
             }
             for event in &batch.events {
-                let attributes = attributes.place(&event.attributes)?;
-                groups.push(Group { of: Of::Event(event, batch), origin, attributes });
+                let key = key(&event.subject, 0, &event.name, "", &event.attributes, origin)?;
+                groups.push(Group { key, of: Of::Event(event, batch) });
             }
         }
     }
-    let attributes = attributes.texts;
-    groups.sort_unstable_by(|a, b| a.texts(&attributes).cmp(&b.texts(&attributes)));
+    let texts: Vec<_> = attributes.all.into_iter().map(text_of).collect::<Result<_, _>>()?;
+    let (subjects, subject) = sorted(subjects.all)?;
+    let (names, name) = sorted(names.all)?;
+    let (units, unit) = sorted(units.all)?;
+    let (attributes, attribute) = sorted(texts)?;
+    for group in &mut groups {
+        for (place, of) in [(0, &subject), (2, &name), (3, &unit), (4, &attribute)] {
+            group.key[place] = of[wide(group.key[place])];
+        }
+    }
+    groups.sort_unstable_by_key(|group| group.key);
+    Ok((groups, parts, Columns { subjects, names, units, attributes, origins }))
+}
+
+fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, ParquetError> {
+    let (groups, parts, columns) = groups(batches)?;
     let mut writer = Writer::new(content)?;
     let mut rows: Vec<Row> = Vec::new();
-    for same in groups.chunk_by(|a, b| a.texts(&attributes) == b.texts(&attributes)) {
+    for same in groups.chunk_by(|a, b| a.key == b.key) {
         rows.clear();
         for group in same {
             match group.of {
                 Of::Event(event, Batch { epoch, sequence, .. }) => {
                     rows.push(Row { at: event.at.0, epoch: *epoch, sequence: *sequence, value: None });
                 }
-                Of::Series(_, first, _) => {
+                Of::Series(first, _) => {
                     let mut next = first;
                     while let Some(part) = parts.get(wide(next)) {
                         let Batch { epoch, sequence, series, .. } = &*batches[wide(part.batch)];
@@ -384,7 +433,7 @@ fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, Par
         if !rows.is_sorted_by_key(Row::order) {
             rows.sort_unstable_by_key(Row::order);
         }
-        writer.texts(same[0].texts(&attributes).map(str::as_bytes))?;
+        writer.texts(columns.texts(same[0].key))?;
         rows.iter().try_for_each(|row| writer.push(*row))?;
     }
     writer.finish()
