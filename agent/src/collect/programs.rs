@@ -50,6 +50,8 @@ pub(super) struct Programs {
     looked: Option<Time>,
     slow: Option<Time>,
     maps: Option<Time>,
+    /// Processes of which the last slow look was not permitted all.
+    denied: u64,
     cost: Duration,
     buffer: String,
 }
@@ -97,6 +99,7 @@ impl Programs {
             looked: None,
             slow: None,
             maps: None,
+            denied: 0,
             cost: Duration::ZERO,
             buffer: String::new(),
         }
@@ -267,6 +270,7 @@ impl Source for Programs {
                 }
             }
             self.slow = Some(at);
+            self.denied = denied;
         }
         if is_due(self.maps, MAPS_EVERY_MS) {
             let (mut room, mut bytes) = (MAPS_MAXIMUM, MAPS_BYTES_MAXIMUM);
@@ -296,9 +300,10 @@ impl Source for Programs {
         }
         self.looked = Some(at);
         self.cost = ran().saturating_sub(before);
-        if denied > 0 {
+        if self.denied > 0 {
             return Err(Missing::new(format!(
-                "I/O, memory maps and descriptors of {denied} processes of other users need the capability CAP_SYS_PTRACE"
+                "I/O, memory maps and descriptors of {} processes of other users need the capability CAP_SYS_PTRACE",
+                self.denied
             ))
             .instead("processor time and resident memory of all, and the rest of the agent's own user's"));
         }
@@ -323,6 +328,14 @@ mod tests {
             Self { programs: Programs::at(proc.path()), proc }
         }
 
+        fn look(&mut self, at: i64) -> (Readings, Result<(), Missing>) {
+            let mut readings = Readings::default();
+            let node = NodeId::new("node-a");
+            self.programs.cost = Duration::ZERO;
+            let result = self.programs.sample(&mut Sink { node: &node, at: Time(at), readings: &mut readings });
+            (readings, result)
+        }
+
         /// A process as the kernel tells of it.
         fn process(&self, pid: u32, comm: &str, start: u64, ticks: u64, pages: u64, io: u64) {
             let folder = self.proc.path().join(pid.to_string());
@@ -340,10 +353,7 @@ mod tests {
         }
 
         fn sample(&mut self, at: i64) -> BTreeMap<(String, String), f64> {
-            let mut readings = Readings::default();
-            let node = NodeId::new("node-a");
-            self.programs.cost = Duration::ZERO;
-            let result = self.programs.sample(&mut Sink { node: &node, at: Time(at), readings: &mut readings });
+            let (readings, result) = self.look(at);
             assert_eq!(result, Ok(()));
             let named = readings.series.into_iter().map(|(key, samples)| {
                 assert_eq!(samples.len(), 1, "{key:?}: a batch with a time that stands twice is refused");
@@ -351,6 +361,16 @@ mod tests {
             });
             named.collect()
         }
+    }
+
+    #[test]
+    fn what_is_not_permitted_is_missing_until_it_is() {
+        let mut scene = Scene::new();
+        scene.process(10, "trainer", 5, 100, 10, 1_000);
+        scene.sample(0);
+        scene.programs.denied = 1;
+        let results = [5_000, 10_000, 15_000, 20_000].map(|at| scene.look(at).1.is_ok());
+        assert_eq!(results, [false, false, true, true], "between two looks at it nothing is news");
     }
 
     fn key(metric: &str, name: &str) -> (String, String) {

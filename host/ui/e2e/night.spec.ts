@@ -123,6 +123,19 @@ test('what a node cannot do says why', async () => {
   await page.keyboard.press('Escape');
 });
 
+test('what people want of telemetry stands at the node, and whether its agent follows', async () => {
+  const wanted = { reason: 'nobody reads it', collection: { disabled_sources: ['sockets'] } };
+  const headers = { authorization: `Bearer ${fleet.token}` };
+  const answer = await page.request.post(`${fleet.url}/api/v1/agent-config`, { headers, data: wanted });
+  expect(answer.ok()).toBe(true);
+  const card = page.getByTestId('node-node-a');
+  await card.getByRole('button', { name: /^Agent/ }).click();
+  const about = page.getByRole('dialog');
+  await expect(about).toContainText(/wants sockets off, of the fleet, .*nobody reads it/);
+  await expect(about).toContainText('Its agent follows.');
+  await page.keyboard.press('Escape');
+});
+
 test('a drill is unmistakable, and leads to a plan that waits', async () => {
   await fleet.aether('drill', 'start', 'spot-reclaim');
   await expect(page.getByTestId('drill-banner')).toContainText('Drill running');

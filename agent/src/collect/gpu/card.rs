@@ -177,13 +177,10 @@ impl Look<'_, '_> {
         let mut all: Vec<_> = by_name.into_iter().collect();
         all.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         let at = self.sink.at;
-        let mut told: BTreeMap<&str, u64> = BTreeMap::new();
         for (name, bytes) in all.iter().take(PROGRAMS_MAXIMUM) {
-            *told.entry(names.admit(name, at)).or_default() += bytes;
-        }
-        for (name, bytes) in told {
-            let attributes = [("process.executable.name", name)];
-            self.tell(metric::GPU_PROCESS_MEMORY, "By", &attributes, Some(bytes as f64));
+            let attributes = [("process.executable.name", names.admit(name, at))];
+            let subject = self.sink.gpu(self.uuid);
+            self.sink.add(subject, metric::GPU_PROCESS_MEMORY, "By", &attributes, *bytes as f64);
         }
     }
 

@@ -31,6 +31,7 @@ export const api = {
   signOut: () => told(client.DELETE('/api/v1/session')),
   status: (s?: Signal) => told(client.GET('/api/v1/status', s)),
   nodes: (s?: Signal) => told(client.GET('/api/v1/nodes', s)),
+  agentConfigs: (s?: Signal) => told(client.GET('/api/v1/agent-config', s)),
   workloads: (s?: Signal) => told(client.GET('/api/v1/workloads', s)),
   risks: (s?: Signal) => told(client.GET('/api/v1/risks', s)),
   range: (query: { subject: string; metric: string; from: number; to: number; points: number }, s?: Signal) =>

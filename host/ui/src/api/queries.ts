@@ -25,6 +25,7 @@ export const keys = {
   session: ['session'],
   status: ['status'],
   nodes: ['nodes'],
+  agentConfigs: ['agent-config'],
   workloads: ['workloads'],
   risks: ['risks'],
   incidents: ['incidents'],
@@ -60,6 +61,10 @@ export function useStatus() {
 
 export function useNodes() {
   return useQuery({ queryKey: keys.nodes, queryFn: ({ signal }) => api.nodes({ signal }), refetchInterval: 2_000 });
+}
+
+export function useAgentConfigs() {
+  return useQuery({ queryKey: keys.agentConfigs, queryFn: ({ signal }) => api.agentConfigs({ signal }), refetchInterval: 5_000 });
 }
 
 export function useWorkloads() {

@@ -5,9 +5,10 @@ import { Link } from 'react-router';
 import { api } from '../api/client';
 import { useNow } from '../api/clock';
 import type { CapabilityView, NodeView, SubjectRisk, Workload } from '../api/model';
-import { keys } from '../api/queries';
+import { keys, useAgentConfigs } from '../api/queries';
 import { gapOf, rate, sum, type Line, type Window } from '../api/series';
 import { usePerson } from '../app/session';
+import { collectionOf, wants } from '../domain/collection';
 import { riskFigures } from '../domain/story';
 import { capabilityName, LEVELS } from '../domain/words';
 import { duration } from '../format/time';
@@ -227,6 +228,7 @@ function Capabilities({ capabilities }: { capabilities: CapabilityView[] }) {
 
 function About({ node }: { node: NodeView }) {
   const facts = Object.entries(node.facts);
+  const wanted = collectionOf(node, useAgentConfigs().data ?? []);
   return (
     <Popover width={420} position="bottom-start" withArrow shadow="md" trapFocus>
       <Popover.Target>
@@ -246,6 +248,14 @@ function About({ node }: { node: NodeView }) {
             {count(node.telemetry.batches, 'taken', 'taken')}, {plain(node.telemetry.duplicates)} twice, {plain(node.telemetry.rejected)} refused,{' '}
             {plain(node.telemetry.lost)} lost
           </Fact>
+          {wanted && (
+            <Fact name="Telemetry">
+              {wanted.word.name} wants {wants(wanted.collection)}
+              {wanted.word.node ? '' : ', of the fleet'}, <Ago time={wanted.word.at} />: {wanted.word.reason}
+              <br />
+              {wanted.standing}
+            </Fact>
+          )}
           {facts.map(([name, value]) => (
             <Fact key={name} name={<code>{name}</code>}>
               {value}
