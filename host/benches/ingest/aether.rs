@@ -38,9 +38,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Between two samples that are looked for: seldom enough to be a small part of what the server does.
 const REST: Duration = Duration::from_millis(50);
 
-/// `tick_ms`: how often every node is scored meanwhile. Answers also how many milliseconds samples that were looked for
-/// were old when the hot window told of them.
-pub(crate) async fn measure(load: Load, tick_ms: u64) -> (Taken, Vec<u64>) {
+/// `tick_ms`: how often every node is scored meanwhile. `seconds_a_batch`: how many seconds' samples come in one. Answers
+/// also how many milliseconds samples that were looked for, the last of their batches, were old when the hot window told of
+/// them.
+pub(crate) async fn measure(load: Load, tick_ms: u64, seconds_a_batch: usize) -> (Taken, Vec<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
@@ -87,6 +88,7 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> (Taken, Vec<u64>) {
             index,
             node,
             load,
+            seconds_a_batch,
             begin: begin.subscribe(),
             acknowledged: acknowledged.clone(),
             sent: sent.clone(),
@@ -109,7 +111,7 @@ pub(crate) async fn measure(load: Load, tick_ms: u64) -> (Taken, Vec<u64>) {
     nodes.spawn(look(client, url, token, looked_for, found.clone()));
     tokio::time::sleep_until(began + Duration::from_secs(START as u64)).await;
     let started = gauge.processor_s();
-    let wanted = (load.nodes * load.seconds) as u64;
+    let wanted = (load.nodes * (load.seconds / seconds_a_batch)) as u64;
     reaches("all of it is safe", async || acknowledged.load(Relaxed) >= wanted).await;
     let taken = Taken {
         start_s: started - before,
@@ -151,6 +153,7 @@ struct Sender {
     index: usize,
     node: String,
     load: Load,
+    seconds_a_batch: usize,
     begin: tokio::sync::watch::Receiver<Option<tokio::time::Instant>>,
     /// Batches of all nodes that are safe.
     acknowledged: Arc<AtomicU64>,
@@ -178,6 +181,7 @@ impl Sender {
         let epoch = clock::now().0.unsigned_abs();
         let mut encoder = Encoder::default();
         let (mut sent, mut safe) = (0, 0);
+        let mut sampled = Vec::new();
         // Spread over the second, as the clocks of a fleet are.
         let offset = Duration::from_millis((self.index * 1_000 / self.load.nodes) as u64);
         let mut next = None;
@@ -191,9 +195,13 @@ impl Sender {
                     next = next.map(|next| next + Duration::from_secs(1));
                     sent += 1;
                     let at = clock::now();
-                    let batch = self.batch(epoch, sent, at);
-                    up.send(framed(Up::Telemetry(encoder.encode(&batch, 0)))).await.unwrap();
-                    drop(self.sent.try_send((self.node.clone(), at)));
+                    sampled.push((sent, at));
+                    if sampled.len() == self.seconds_a_batch {
+                        let batch = self.batch(epoch, sent / self.seconds_a_batch, &sampled);
+                        sampled.clear();
+                        up.send(framed(Up::Telemetry(encoder.encode(&batch, 0)))).await.unwrap();
+                        drop(self.sent.try_send((self.node.clone(), at)));
+                    }
                 }
                 said = down.message() => {
                     // The server has ended, and the measurement with it.
@@ -204,7 +212,9 @@ impl Sender {
                             safe = ack.sequence;
                         }
                         // As an agent does, only where nothing else was sent.
-                        Some(Down::Heartbeat(_)) if next.is_none() || sent == self.load.seconds => {
+                        Some(Down::Heartbeat(_))
+                            if next.is_none() || sent == self.load.seconds || self.seconds_a_batch > 1 =>
+                        {
                             up.send(framed(Up::Heartbeat(v1::Heartbeat {}))).await.unwrap();
                         }
                         Some(Down::TelemetryRejected(rejected)) => panic!("{}: {rejected:?}", self.node),
@@ -230,7 +240,7 @@ impl Sender {
         }
     }
 
-    fn batch(&self, epoch: u64, second: usize, at: Time) -> Batch {
+    fn batch(&self, epoch: u64, sequence: usize, sampled: &[(usize, Time)]) -> Batch {
         let series = (0..self.load.metrics).map(|metric| SeriesSamples {
             key: SeriesKey {
                 subject: SubjectRef::node(&self.node),
@@ -239,9 +249,12 @@ impl Sender {
                 attributes: BTreeMap::new(),
             }
             .into(),
-            samples: [Sample { at, value: Load::value(self.index, metric, second) }].into(),
+            samples: sampled
+                .iter()
+                .map(|(second, at)| Sample { at: *at, value: Load::value(self.index, metric, *second) })
+                .collect(),
         });
         let series = series.collect();
-        Batch { origin: NodeId::new(&self.node), epoch, sequence: second as u64, series, events: vec![] }
+        Batch { origin: NodeId::new(&self.node), epoch, sequence: sequence as u64, series, events: vec![] }
     }
 }

@@ -108,7 +108,7 @@ async fn main() {
     rustls::crypto::ring::default_provider().install_default().unwrap();
     let asked: Vec<usize> = std::env::args().filter_map(|word| word.parse().ok()).collect();
     let at = |index: usize, otherwise: usize| asked.get(index).copied().unwrap_or(otherwise);
-    let load = Load { nodes: at(0, 1_000), metrics: at(1, 100), seconds: at(2, 40).max(2 * START) };
+    let load = Load { nodes: at(0, 1_000), metrics: at(1, 100), seconds: at(2, 40).max(2 * START).next_multiple_of(5) };
     let Load { nodes, metrics, seconds } = load;
     println!("{nodes} nodes, {metrics} metrics each, once a second for {seconds} s:");
     println!(
@@ -127,10 +127,13 @@ async fn main() {
             at_rest.as_deref().unwrap_or("-"),
         );
     };
-    // No peer judges what it takes: so it is measured with the nodes scored once a minute, and each second.
+    // No peer judges what it takes: so it is measured with the nodes scored once a minute, and each second. And with a
+    // batch every five seconds, which is a setting: each batch is a message of its own.
     let mut ours = None;
-    for (name, tick_ms) in [("aether", 60_000), ("aether, scoring", 1_000)] {
-        let (taken, mut visible_ms) = aether::measure(load, tick_ms).await;
+    for (name, tick_ms, seconds_a_batch) in
+        [("aether", 60_000, 1), ("aether, scoring", 1_000, 1), ("aether, batch each 5 s", 60_000, 5)]
+    {
+        let (taken, mut visible_ms) = aether::measure(load, tick_ms, seconds_a_batch).await;
         tell(name, &taken);
         visible_ms.sort_unstable();
         let part = |percent: usize| visible_ms[(visible_ms.len() - 1) * percent / 100];
