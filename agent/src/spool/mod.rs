@@ -350,8 +350,8 @@ impl Inner {
         loop {
             let on_disk = self.segments.iter().enumerate().find_map(|(index, segment)| {
                 let from = segment.records.partition_point(|record| record.sequence <= after);
-                let waiting = segment.records.iter().enumerate().skip(from);
-                let (place, record) = waiting.into_iter().find(|(_, record)| !self.is_safe(record.sequence))?;
+                let mut rest = segment.records.iter().enumerate().skip(from);
+                let (place, record) = rest.find(|(_, record)| !self.is_safe(record.sequence))?;
                 Some((index, place, record.sequence))
             });
             let Some((index, place, sequence)) = on_disk else {

@@ -258,7 +258,7 @@ impl Session {
                 biased;
                 () = &mut ended => Err(self.ended()),
                 () = &mut closed => Err(End::Closed),
-                // What is not asked for now costs nothing.
+                // Made only where it is polled.
                 slot = async { self.slots.clone().acquire_owned().await }, if !reading => {
                     self.slot = slot.ok();
                     heard = Instant::now();

@@ -31,7 +31,7 @@ pub(crate) struct Intake {
     decoder: Decoder,
     /// Bytes of the definitions that the decoder holds.
     dictionary_bytes: usize,
-    /// The epoch that the agent sends, and the newest sequence of it that came in this session.
+    /// The epoch that the agent sends, and the newest sequence of it that was settled in this session; 0: none yet.
     newest: Option<(u64, u64)>,
     batch_bytes: usize,
     dictionary_limit: usize,
@@ -113,7 +113,9 @@ impl Intake {
             return self.refuse(rejected("malformed", reason, expected, 0), batch, now);
         }
         let newest = self.newest.filter(|(known, _)| *known == epoch).map(|(_, newest)| newest);
-        self.newest = Some((epoch, newest.map_or(sequence, |newest| newest.max(sequence))));
+        self.newest = Some((epoch, newest.unwrap_or(0)));
+        // One that finds no room comes again, and is no backlog because of that.
+        let settled = Some((epoch, newest.map_or(sequence, |newest| newest.max(sequence))));
         let mut lost = 0;
         if newest.is_none() && recorder.safe(&self.origin).borrow().as_ref().is_none_or(|safe| safe.epoch != epoch) {
             // The oldest that the agent holds begins an epoch of which nothing is safe here: what came before is not
@@ -129,6 +131,7 @@ impl Intake {
             counters::lost(lost);
         }
         if recorder.has(&self.origin, epoch, sequence) {
+            self.newest = settled;
             pulse.duplicates.fetch_add(1, Relaxed);
             counters::batch("duplicate");
             return Verdict::Duplicate;
@@ -142,11 +145,13 @@ impl Intake {
         let checked = decoded.and_then(|batch| owned(batch, &self.origin, speaks_for));
         match checked.map(|batch| recorder.append(batch, now)) {
             Ok(Ok(Appended::New)) => {
+                self.newest = settled;
                 pulse.batches.fetch_add(1, Relaxed);
                 counters::batch("taken");
                 Verdict::Taken
             }
             Ok(Ok(Appended::Duplicate)) => {
+                self.newest = settled;
                 pulse.duplicates.fetch_add(1, Relaxed);
                 counters::batch("duplicate");
                 Verdict::Duplicate
@@ -156,11 +161,13 @@ impl Intake {
             }
             Ok(Err(malformed @ Rejected::Malformed { .. })) => {
                 // The recorder has settled it.
+                self.newest = settled;
                 pulse.rejected.fetch_add(1, Relaxed);
                 let reason = format!("{} ({})", malformed, malformed.code());
                 self.refuse(rejected("malformed", reason, after, 0), batch, now)
             }
             Err(Refused { code, reason }) => {
+                self.newest = settled;
                 recorder.refuse(&self.origin, epoch, sequence);
                 pulse.rejected.fetch_add(1, Relaxed);
                 self.refuse(rejected(code, reason, after, 0), batch, now)

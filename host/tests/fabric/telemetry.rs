@@ -203,6 +203,9 @@ async fn without_room_a_batch_stays_with_its_sender_who_is_asked_to_send_less() 
     assert_eq!((full.code.as_str(), full.expected, full.retry_after_ms), ("full", sequence, 50));
     assert!(matches!(peer.next().await, Down::Pressure(pressure) if pressure.percent == 50));
     assert!(matches!(peer.next().await, Down::Unsupported(_)));
+    // One was on its way behind it.
+    let next = sender.batch_of(SubjectRef::node("node-a"), sequence + 1, 1_000, 0);
+    assert_eq!(peer.rejected(next).await.code, "full");
     // It comes again when it was told to, and there is no room still.
     tokio::time::sleep(Duration::from_millis(60)).await;
     peer.send(Up::Telemetry(refused.clone())).await;
