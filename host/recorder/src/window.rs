@@ -159,7 +159,7 @@ impl Window {
         let mut has_room = self.has_room(now);
         let mut places = feed.places();
         let mut growth = Growth::default();
-        for SeriesSamples { key, samples } in batch {
+        for (at, SeriesSamples { key, samples }) in batch.iter().enumerate() {
             let fresh = &samples[samples.partition_point(|s| s.at < horizon)..];
             if fresh.is_empty() {
                 continue;
@@ -168,7 +168,7 @@ impl Window {
                 self.hide(fresh);
                 continue;
             }
-            if places.run(key).is_some_and(|run| self.push(run, fresh, &mut growth)) {
+            if places.run(at, key).is_some_and(|run| self.push(run, fresh, &mut growth)) {
                 continue;
             }
             // A series that is new here: what it takes is counted at once.
@@ -709,6 +709,23 @@ mod tests {
         window.sweep(later.plus_ms(10_000_000));
         let tally = window.tally();
         assert_eq!([&tally.series, &tally.samples, &tally.bytes].map(|n| n.load(Relaxed)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn in_whatever_order_keys_stand_each_leads_to_its_own_run() {
+        let window = Window::new(limits());
+        let feed = Feed::new(NodeId::new("node-a"));
+        let [a, b, c] = ["a", "b", "c"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m)));
+        let orders: [&[&Arc<SeriesKey>]; 6] = [&[&a, &b], &[&b, &a], &[&b], &[&c, &b, &a], &[&a, &b, &c], &[&c]];
+        for (second, order) in (0..).zip(orders) {
+            let keys: Vec<_> = order.iter().map(|key| Arc::clone(key)).collect();
+            window.take(&feed, &batch(&keys, NOW.plus_ms(second * 1_000)), NOW.plus_ms(second * 1_000));
+        }
+        let seconds = |key: &SeriesKey| -> Vec<u64> {
+            let views = window.views(&key.subject, &key.metric, None, Time(i64::MIN), Time(i64::MAX));
+            views.into_iter().flat_map(|v| v.samples).map(|sample| sample.at.since_ms(NOW) / 1_000).collect()
+        };
+        assert_eq!([&a, &b, &c].map(|key| seconds(key)), [vec![0, 1, 3, 4], vec![0, 1, 2, 3, 4], vec![3, 4, 5]]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(crate) struct Admitted {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) pushed_aside: bool,
     /// As far as `welcome` tells of them.
-    pub(crate) collections: watch::Receiver<Collections>,
+    pub(crate) collections: watch::Receiver<Arc<Collections>>,
     pub(crate) welcome: v1::Welcome,
 }
 

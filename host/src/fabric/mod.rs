@@ -185,7 +185,8 @@ pub(crate) struct Inner {
     /// A snapshot is whole.
     snapshot_stored: Notify,
     /// What agents are told to collect; each session watches it.
-    collections: watch::Sender<Collections>,
+    /// Shared with the sessions, each of which is handed every change.
+    collections: watch::Sender<Arc<Collections>>,
     /// Who waits for the end of an order that belongs to no incident.
     watched: Mutex<BTreeMap<IdempotencyKey, oneshot::Sender<FabricEvent>>>,
 }
@@ -278,7 +279,7 @@ impl Fabric {
         settings.check()?;
         let rows = store.registered_nodes::<Report>().await?;
         let cordons = store.cordons().await?;
-        let collections = store.agent_configs().await?.into_iter().collect();
+        let collections: Collections = store.agent_configs().await?.into_iter().collect();
         let dispatched = store.dispatched(clock::now().minus_ms(DISPATCHED_MS)).await?;
         let (events, receiver) = mpsc::channel(settings.events);
         let inner = Arc::new(Inner {
@@ -293,7 +294,7 @@ impl Fabric {
             tasks: TaskTracker::new(),
             left: Notify::new(),
             snapshot_stored: Notify::new(),
-            collections: watch::Sender::new(collections),
+            collections: watch::Sender::new(Arc::new(collections)),
             watched: Mutex::default(),
         });
         Ok((Self { inner }, receiver))
@@ -383,7 +384,7 @@ impl Fabric {
     /// Has agents collect otherwise. Returns once it is on disk and in the audit; every session tells its agent then.
     pub async fn configure_agents(&self, word: Configured, act: Act) -> Result<Configured, store::Error> {
         let word = self.inner.store.configure_agents(word, act).await?;
-        self.inner.collections.send_modify(|all| all.put(word.clone()));
+        self.inner.collections.send_modify(|all| Arc::make_mut(all).put(word.clone()));
         Ok(word)
     }
 

@@ -26,13 +26,14 @@ use aether_core::{
 };
 use aether_proto::v1::{self, ClientFrame, client_frame, dispatch_state, server_frame::Payload};
 use aether_recorder::Safe;
-use futures::{Stream, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 use tracing::Instrument;
@@ -222,7 +223,7 @@ struct Session {
     outgoing: mpsc::Sender<Outgoing>,
     intake: Intake,
     safe: watch::Receiver<Option<Safe>>,
-    collections: watch::Receiver<Collections>,
+    collections: watch::Receiver<Arc<Collections>>,
     /// The sequence of the next frame.
     expected: u64,
     /// The epoch that the agent's spool sends; positions of others mean nothing to it.
@@ -250,6 +251,9 @@ impl Session {
         let mut silent = false;
         let (end, outgoing) = (self.end.clone(), self.outgoing.clone());
         let (ended, closed) = (end.cancelled(), outgoing.closed());
+        // Futures that are kept from one frame to the next: making them anew, each time, costs more than the rest of this.
+        let mut safe = WatchStream::from_changes(self.safe.clone());
+        let mut collections = WatchStream::from_changes(self.collections.clone());
         tokio::pin!(alarm, ended, closed);
         loop {
             let reading = self.slot.is_some();
@@ -265,12 +269,12 @@ impl Session {
                     silent = false;
                     Ok(())
                 }
-                changed = self.safe.changed() => match changed {
-                    Ok(()) => self.acknowledge().await,
-                    Err(_) => Err(End::Stopping),
+                changed = safe.next() => match changed {
+                    Some(safe) => self.acknowledge(safe).await,
+                    None => Err(End::Stopping),
                 },
-                Ok(()) = self.collections.changed() => {
-                    let config = self.collections.borrow_and_update().of(&self.node, &self.fabric.settings);
+                Some(collections) = collections.next() => {
+                    let config = collections.of(&self.node, &self.fabric.settings);
                     self.send(Payload::AgentConfig(config)).await
                 }
                 () = &mut alarm => {
@@ -344,9 +348,8 @@ impl Session {
         }
     }
 
-    async fn acknowledge(&mut self) -> Result<(), End> {
-        let ack = self.safe.borrow_and_update().as_ref().filter(|safe| self.epoch == Some(safe.epoch)).map(ack);
-        match ack {
+    async fn acknowledge(&self, safe: Option<Safe>) -> Result<(), End> {
+        match safe.as_ref().filter(|safe| self.epoch == Some(safe.epoch)).map(ack) {
             Some(ack) => self.send(Payload::TelemetryAck(ack)).await,
             None => Ok(()),
         }
@@ -466,7 +469,10 @@ impl Session {
                 }
                 Ok(())
             }
-            Verdict::Duplicate => self.acknowledge().await,
+            Verdict::Duplicate => {
+                let safe = self.safe.borrow().clone();
+                self.acknowledge(safe).await
+            }
             Verdict::Rejected(rejected, refusal) => {
                 if let Some(refusal) = refusal {
                     // Before the agent hears that it may drop it.

@@ -197,22 +197,39 @@ pub enum DecodeError {
 /// The receiving side's dictionary: lives as long as the stream.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    series: HashMap<u32, Arc<SeriesKey>, RandomState>,
+    /// Those that were numbered one after the other, as our encoder does: found in order.
+    dense: Vec<Arc<SeriesKey>>,
+    /// All others.
+    sparse: HashMap<u32, Arc<SeriesKey>, RandomState>,
 }
 
 impl Decoder {
     /// Takes the definitions that a batch brought. The sender counts them as known whatever becomes of the rest.
     pub fn define(&mut self, dictionary: &[v1::SeriesDefinition]) -> Result<(), DecodeError> {
         for v1::SeriesDefinition { id, subject, metric, unit, attributes } in dictionary {
-            if self.series.len() >= SERIES_MAXIMUM {
+            if self.dense.len() + self.sparse.len() >= SERIES_MAXIMUM {
                 return Err(DecodeError::Oversized(format!("{SERIES_MAXIMUM} series in one stream")));
             }
             let subject = subject_from_proto(subject.clone().ok_or(Malformed::Missing("dictionary.subject"))?)?;
             let attributes: BTreeMap<String, String> = attributes.clone().into_iter().collect();
             let key = SeriesKey { subject, metric: metric.clone(), unit: unit.clone(), attributes };
-            self.series.insert(*id, Arc::new(key));
+            self.put(*id, Arc::new(key));
         }
         Ok(())
+    }
+
+    fn put(&mut self, id: u32, key: Arc<SeriesKey>) {
+        let (at, next) = (usize::try_from(id).unwrap_or(usize::MAX), self.dense.len());
+        match self.dense.get_mut(at) {
+            Some(known) => *known = key,
+            None if at == next && !self.sparse.contains_key(&id) => self.dense.push(key),
+            None => drop(self.sparse.insert(id, key)),
+        }
+    }
+
+    fn get(&self, id: u32) -> Option<&Arc<SeriesKey>> {
+        let dense = usize::try_from(id).ok().and_then(|at| self.dense.get(at));
+        dense.or_else(|| self.sparse.get(&id))
     }
 
     /// A refused batch leaves the definitions that it brought in place, since the sender counts them as known.
@@ -253,19 +270,18 @@ impl Decoder {
         let named = upcast(batch.schema_id, &batch.samples).ok();
         let named: Option<BTreeSet<u32>> = named.map(|columns| columns.series.into_iter().collect());
         let brought: BTreeSet<u32> = batch.dictionary.iter().map(|definition| definition.id).collect();
-        let mut known: Vec<_> = self
-            .series
-            .iter()
+        let all = (0..).zip(&self.dense).chain(self.sparse.iter().map(|(id, key)| (*id, key)));
+        let mut known: Vec<_> = all
             .filter(|(id, _)| !brought.contains(id) && named.as_ref().is_none_or(|named| named.contains(id)))
             .collect();
-        known.sort_by_key(|(id, _)| **id);
-        let known = known.into_iter().map(|(id, key)| define(*id, key));
+        known.sort_by_key(|(id, _)| *id);
+        let known = known.into_iter().map(|(id, key)| define(id, key));
         v1::TelemetryBatch { dictionary: known.chain(batch.dictionary.iter().cloned()).collect(), ..batch.clone() }
     }
 
     /// One series, with as many of the first values as it has times.
     fn column(&self, id: u32, times: &[i64], values: &mut &[f64]) -> Result<SeriesSamples, Malformed> {
-        let key = self.series.get(&id).cloned();
+        let key = self.get(id).cloned();
         let key = key.ok_or_else(|| Malformed::invalid("column.series", format!("series {id} was not defined")))?;
         let own = values.split_off(..times.len());
         let own = own.ok_or_else(|| Malformed::invalid("column", "has not as many times as values"))?;
@@ -316,6 +332,24 @@ mod tests {
             assert_eq!(wire.dictionary.len(), usize::from(sequence == 1));
             assert_eq!(decoder.decode(&NodeId::new("node-a"), &wire).unwrap(), batch(sequence));
         }
+    }
+
+    #[test]
+    fn series_are_found_however_they_were_numbered_and_renumbered() {
+        let named = |metric: &str| v1::SeriesDefinition { metric: metric.into(), ..define(0, &batch(1).series[0].key) };
+        let mut decoder = Decoder::default();
+        let mut known: BTreeMap<u32, String> = BTreeMap::new();
+        // In order, ahead, what was ahead once more, the highest number, and one that is reached in order afterwards.
+        for (round, id) in [0, 1, 5, 5, 2, u32::MAX, 1, 3, 4, 5, 6, 0].into_iter().enumerate() {
+            let metric = format!("m{round}");
+            decoder.define(&[v1::SeriesDefinition { id, ..named(&metric) }]).unwrap();
+            known.insert(id, metric);
+            for (id, metric) in &known {
+                assert_eq!(decoder.get(*id).unwrap().metric, *metric, "{id} after round {round}");
+            }
+            assert_eq!(decoder.dense.len() + decoder.sparse.len(), known.len());
+        }
+        assert!(decoder.get(7).is_none());
     }
 
     #[test]

@@ -23,18 +23,26 @@ pub(crate) struct Source {
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) source: Arc<Source>,
-    /// By the address of the key, which cannot become another's while the key is kept here.
-    places: Mutex<HashMap<usize, Place, RandomState>>,
+    known: Mutex<Known>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Known {
+    /// By the address of the key, which cannot become another's while the key is kept here.
+    places: HashMap<usize, Place, RandomState>,
+    /// As they stood in the batch before: mostly they stand so again, and are found here in order and not all over the
+    /// memory.
+    order: Vec<Option<Place>>,
+}
+
+#[derive(Clone, Debug)]
 struct Place {
-    _key: Arc<SeriesKey>,
+    key: Arc<SeriesKey>,
     run: Arc<Run>,
 }
 
 /// The places of a feed, held.
-pub(super) struct Places<'a>(MutexGuard<'a, HashMap<usize, Place, RandomState>>);
+pub(super) struct Places<'a>(MutexGuard<'a, Known>);
 
 fn address(key: &Arc<SeriesKey>) -> usize {
     Arc::as_ptr(key).addr()
@@ -42,35 +50,47 @@ fn address(key: &Arc<SeriesKey>) -> usize {
 
 impl Feed {
     pub(crate) fn new(id: NodeId) -> Self {
-        Self { source: Arc::new(Source { id, series: AtomicUsize::new(0) }), places: Mutex::default() }
+        Self { source: Arc::new(Source { id, series: AtomicUsize::new(0) }), known: Mutex::default() }
     }
 
     pub(super) fn places(&self) -> Places<'_> {
-        Places(self.places.lock().unwrap_or_else(PoisonError::into_inner))
+        Places(self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Which of these keys, themselves and not their like, came before.
     pub(crate) fn had(&self, series: &[SeriesSamples]) -> Vec<bool> {
-        let places = self.places();
-        series.iter().map(|one| places.run(&one.key).is_some()).collect()
+        let mut places = self.places();
+        series.iter().enumerate().map(|(at, one)| places.run(at, &one.key).is_some()).collect()
     }
 }
 
 impl Places<'_> {
-    pub(super) fn run(&self, key: &Arc<SeriesKey>) -> Option<&Run> {
-        self.0.get(&address(key)).map(|place| &*place.run)
+    /// The run of the key that stands there in a batch.
+    pub(super) fn run(&mut self, at: usize, key: &Arc<SeriesKey>) -> Option<&Run> {
+        let Known { places, order } = &mut *self.0;
+        if order.len() <= at {
+            order.resize(at + 1, None);
+        }
+        let stood = order.get_mut(at)?;
+        if stood.as_ref().is_none_or(|place| !Arc::ptr_eq(&place.key, key)) {
+            *stood = Some(places.get(&address(key))?.clone());
+        }
+        stood.as_ref().map(|place| &*place.run)
     }
 
     pub(super) fn keep(&mut self, key: &Arc<SeriesKey>, run: Arc<Run>, of_series: usize) {
+        let Known { places, order } = &mut *self.0;
+        // Where a run took the place of one that is gone, it is looked up again.
+        order.clear();
         // Streams that ended leave keys behind, and whoever has no stream brings new ones each time.
-        if self.0.len() > 2 * of_series {
-            self.0.clear();
+        if places.len() > 2 * of_series {
+            places.clear();
         }
-        self.0.insert(address(key), Place { _key: Arc::clone(key), run });
+        places.insert(address(key), Place { key: Arc::clone(key), run });
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.0.places.len()
     }
 }
