@@ -134,6 +134,21 @@ INLINE void record(void *histograms, u64 key, u64 ns)
 	count(LOST);
 }
 
+/* Programs that keep something from one run for another may be taken off between, and put on again: what was noted in
+ * another spell is nothing's beginning. The agent counts them. */
+#define SPELLS                                                                                                         \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                                      \
+		__uint(max_entries, 1);                                                                                \
+		__type(key, u32);                                                                                      \
+		__type(value, u32);                                                                                    \
+	} spell SEC(".maps");                                                                                          \
+	INLINE u32 this_spell(void)                                                                                    \
+	{                                                                                                              \
+		u32 first = 0, *now = bpf_map_lookup_elem(&spell, &first);                                             \
+		return now ? *now : 0;                                                                                 \
+	}
+
 /* The head of each record in a ring. A reader knows `version` and `kind`, and that `length` bytes are all of it. */
 #define RECORD_VERSION 1
 enum { RECORD_EXIT = 1, RECORD_OOM = 2 };

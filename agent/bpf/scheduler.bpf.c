@@ -13,13 +13,15 @@ const volatile u32 wait_skip = 0;
 
 HISTOGRAMS(waits);
 HISTOGRAMS(absences);
+SPELLS
 
 #define LEFT_SLOTS 8192
 
 /* When a thread left its processor to wait for something. Two threads in one slot drive each other out. */
 struct left {
 	u64 at;
-	u64 pid;
+	u32 pid;
+	u32 spell;
 };
 
 struct {
@@ -54,6 +56,7 @@ int BPF_PROG(sched_switch, bool preempted, struct task_struct *from, struct task
 		if (left) {
 			left->at = from->se.cfs_rq->rq->clock;
 			left->pid = left_by;
+			left->spell = this_spell();
 		}
 	}
 	if (!taken_by || (taken_by & wait_skip && taken_by & off_cpu_skip))
@@ -69,7 +72,8 @@ int BPF_PROG(sched_switch, bool preempted, struct task_struct *from, struct task
 		struct left *left = left_of(taken_by);
 		if (left && left->pid == taken_by) {
 			left->pid = 0;
-			record(&absences, cgroup, now > left->at ? now - left->at : 0);
+			if (left->spell == this_spell())
+				record(&absences, cgroup, now > left->at ? now - left->at : 0);
 		}
 	}
 	return 0;

@@ -3,6 +3,7 @@
 #include "aether.h"
 
 HISTOGRAMS(connects);
+SPELLS
 
 enum { RETRANSMITS = 1, FAILED = 2 };
 
@@ -10,40 +11,55 @@ enum { RETRANSMITS = 1, FAILED = 2 };
 enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7 };
 #define IPPROTO_TCP 6
 
+#define ATTEMPT_SLOTS 8192
+
 struct attempt {
+	u64 socket;
 	u64 since;
 	u64 cgroup;
+	u64 spell;
 };
 
-/* What is under way. The oldest gives way, so a connection that nobody ever finished costs nothing. */
+/* What is under way. Two connections in one slot drive each other out, and one that nobody ever finished costs nothing. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, u64);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ATTEMPT_SLOTS);
+	__type(key, u32);
 	__type(value, struct attempt);
 } attempts SEC(".maps");
+
+INLINE struct attempt *attempt_of(const struct sock *socket)
+{
+	/* Fibonacci hashing: addresses differ in their middle bits. */
+	u32 at = (u32)((u64)socket * 0x9e3779b97f4a7c15ULL >> 40) % ATTEMPT_SLOTS;
+	return bpf_map_lookup_elem(&attempts, &at);
+}
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, const struct sock *socket, const int from, const int to)
 {
-	u64 key = (u64)socket;
+	if (to != TCP_SYN_SENT && from != TCP_SYN_SENT)
+		return 0;
+	struct attempt *attempt = attempt_of(socket);
+	if (!attempt)
+		return 0;
 
 	if (to == TCP_SYN_SENT) {
 		if (socket->sk_protocol != IPPROTO_TCP)
 			return 0;
 		/* In connect(2), so the current task is the one that asked. */
-		struct attempt attempt = { .since = bpf_ktime_get_ns(), .cgroup = cgroup_of(bpf_get_current_task_btf()) };
-		bpf_map_update_elem(&attempts, &key, &attempt, BPF_ANY);
+		attempt->since = bpf_ktime_get_ns();
+		attempt->cgroup = cgroup_of(bpf_get_current_task_btf());
+		attempt->spell = this_spell();
+		attempt->socket = (u64)socket;
 		return 0;
 	}
-	if (from != TCP_SYN_SENT)
-		return 0;
-
-	struct attempt *attempt = bpf_map_lookup_elem(&attempts, &key);
-	if (!attempt)
+	if (attempt->socket != (u64)socket)
 		return 0;
 	u64 cgroup = attempt->cgroup, since = attempt->since;
-	bpf_map_delete_elem(&attempts, &key);
+	attempt->socket = 0;
+	if (attempt->spell != this_spell())
+		return 0;
 	if (to == TCP_ESTABLISHED)
 		record(&connects, cgroup, bpf_ktime_get_ns() - since);
 	else if (to == TCP_CLOSE)

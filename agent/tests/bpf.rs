@@ -22,7 +22,7 @@ use aether_core::{
     telemetry::{DiscreteEvent, SeriesSamples},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Write,
     net::{TcpListener, TcpStream},
@@ -426,6 +426,45 @@ fn what_costs_more_than_the_budget_is_switched_off_and_says_so() {
     assert!(standing.contains("switched off for its cost") && standing.contains("`pressure`"), "{standing}");
     // An hour later it is tried again.
     kernel.collector.sample(at.plus_ms(3_700_000), &kernel.off, Pressed::default());
+    let standing = kernel.standing().unwrap_or_default();
+    assert!(!standing.contains("switched off"), "{standing}");
+}
+
+#[test]
+fn beyond_the_budget_a_source_looks_now_and_then_and_below_it_always() {
+    let test = "beyond_the_budget_a_source_looks_now_and_then_and_below_it_always";
+    let Some(mut kernel) = watch(test, &["scheduler", "bpf_cost"], 1e-9) else { return };
+    let mut at = clock::now();
+    let mut waits = 0.0;
+    // Samples after a second as the agent would count it, in which this thread has waited for its processor; gives back
+    // how many waits were seen meanwhile, and what share of the time is said to be looked at.
+    let mut pass = |kernel: &mut Kernel| {
+        at = at.plus_ms(1_000);
+        for _ in 0..20 {
+            std::thread::yield_now();
+            poll(Duration::from_millis(1), || None::<()>);
+        }
+        kernel.collector.sample(at, &kernel.off, Pressed::default());
+        let (series, _) = kernel.collector.take();
+        let all = value(&series, &node(), metric::RUN_QUEUE_WAITS, &[]).unwrap();
+        (
+            all - std::mem::replace(&mut waits, all),
+            value(&series, &node(), metric::BPF_DUTY, &[("source", "scheduler")]),
+        )
+    };
+    let duty = (0..20).find_map(|_| pass(&mut kernel).1);
+    assert_eq!(duty, Some(1.0 / 16.0));
+    let seen: Vec<f64> = (0..4).map(|_| pass(&mut kernel).0).collect();
+    assert!(seen.contains(&0.0), "while it rests it sees nothing: {seen:?}");
+    let standing = kernel.standing().expect("it says so");
+    assert!(standing.contains("now and then") && standing.contains("bpf_budget_permille"), "{standing}");
+
+    kernel.collector.follow(&BTreeMap::new(), 1.0);
+    let duty = (0..40).find_map(|_| pass(&mut kernel).1);
+    assert_eq!(duty, Some(1.0));
+    pass(&mut kernel);
+    let seen: Vec<f64> = (0..4).map(|_| pass(&mut kernel).0).collect();
+    assert!(seen.iter().all(|seen| *seen > 0.0), "{seen:?}");
     assert_eq!(kernel.standing(), None);
 }
 

@@ -148,6 +148,9 @@ impl Slot {
                 warn!(source = self.name, %missing, "a source of telemetry does not tell what it should; it is tried again");
             }
             (Some(_), None) => info!(source = self.name, "a source of telemetry tells again"),
+            (Some(before), Some(missing)) if before.fallback != missing.fallback => {
+                warn!(source = self.name, %missing, "a source of telemetry tells otherwise than before");
+            }
             // In other words each time, perhaps: the first ones stand.
             (Some(_), Some(_)) => return false,
             (None, None) => return false,

@@ -1,8 +1,10 @@
-//! What the kernel counts for each processor, by `perf_event_open`: context switches, migrations and page faults; and
-//! where the processor has counters of its own, cycles and instructions.
+//! What the kernel counts of context switches, page faults and migrations; and where the processor has counters of its
+//! own, cycles and instructions.
 //!
-//! One counter for each kind and processor, that counts and never samples. Needs CAP_PERFMON, or
-//! `kernel.perf_event_paranoid` of 0 or less. Without it `/proc/stat` and `/proc/vmstat` tell some of it.
+//! Migrations, cycles and instructions by `perf_event_open`: one counter for each kind and processor, that counts and
+//! never samples. Needs CAP_PERFMON, or `kernel.perf_event_paranoid` of 0 or less. Switches and faults, which come very
+//! often, from `/proc/stat` and `/proc/vmstat`, where the kernel counts them anyway: whoever passes a software counter of
+//! perf pays for it, 4 % of a switch (docs/benchmarks.md).
 
 use super::source::{Missing, Sink, Source};
 use aether_core::metric;
@@ -20,23 +22,17 @@ const PROCESSORS_MAXIMUM: usize = 256;
 struct Kind {
     metric: &'static str,
     unit: &'static str,
-    attribute: Option<(&'static str, &'static str)>,
     counters: Vec<Counter>,
 }
 
 impl Kind {
-    fn open(
-        event: impl Event + Clone,
-        metric: &'static str,
-        unit: &'static str,
-        attribute: Option<(&'static str, &'static str)>,
-    ) -> io::Result<Self> {
+    fn open(event: impl Event + Clone, metric: &'static str, unit: &'static str) -> io::Result<Self> {
         let counters = processors().into_iter().map(|processor| {
             let mut builder = Builder::new(event.clone());
             builder.any_pid().one_cpu(processor).include_kernel().include_hv().enabled(true);
             builder.build()
         });
-        Ok(Self { metric, unit, attribute, counters: counters.collect::<Result<_, _>>()? })
+        Ok(Self { metric, unit, counters: counters.collect::<Result<_, _>>()? })
     }
 
     fn tell(&mut self, into: &mut Sink<'_>) -> io::Result<()> {
@@ -44,7 +40,7 @@ impl Kind {
         for counter in &mut self.counters {
             sum += counter.read()?;
         }
-        into.node(self.metric, self.unit, self.attribute.as_slice(), sum as f64);
+        into.node(self.metric, self.unit, &[], sum as f64);
         Ok(())
     }
 }
@@ -68,18 +64,13 @@ const MINOR: (&str, &str) = ("system.paging.fault.type", "minor");
 const MAJOR: (&str, &str) = ("system.paging.fault.type", "major");
 
 fn software() -> io::Result<Vec<Kind>> {
-    Ok(vec![
-        Kind::open(Software::CONTEXT_SWITCHES, metric::CONTEXT_SWITCHES, "{context_switch}", None)?,
-        Kind::open(Software::CPU_MIGRATIONS, metric::CPU_MIGRATIONS, "{migration}", None)?,
-        Kind::open(Software::PAGE_FAULTS_MIN, metric::PAGING_FAULTS, "{fault}", Some(MINOR))?,
-        Kind::open(Software::PAGE_FAULTS_MAJ, metric::PAGING_FAULTS, "{fault}", Some(MAJOR))?,
-    ])
+    Ok(vec![Kind::open(Software::CPU_MIGRATIONS, metric::CPU_MIGRATIONS, "{migration}")?])
 }
 
 fn hardware() -> io::Result<Vec<Kind>> {
     Ok(vec![
-        Kind::open(Hardware::CPU_CYCLES, metric::CPU_CYCLES, "{cycle}", None)?,
-        Kind::open(Hardware::INSTRUCTIONS, metric::CPU_INSTRUCTIONS, "{instruction}", None)?,
+        Kind::open(Hardware::CPU_CYCLES, metric::CPU_CYCLES, "{cycle}")?,
+        Kind::open(Hardware::INSTRUCTIONS, metric::CPU_INSTRUCTIONS, "{instruction}")?,
     ])
 }
 
@@ -132,20 +123,20 @@ impl Source for Perf {
     }
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
-        let Err(error) = tell(&mut self.kinds, software, into) else { return Ok(()) };
-        let missing = Missing::new(why(&error));
         let read = |path: &str, name: &str| {
             let text = fs::read_to_string(path).ok()?;
             let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
             line.trim().parse::<u64>().ok()
         };
-        let Some(switches) = read("/proc/stat", "ctxt") else { return Err(missing) };
-        into.node(metric::CONTEXT_SWITCHES, "{context_switch}", &[], switches as f64);
+        if let Some(switches) = read("/proc/stat", "ctxt") {
+            into.node(metric::CONTEXT_SWITCHES, "{context_switch}", &[], switches as f64);
+        }
         if let (Some(all), Some(major)) = (read("/proc/vmstat", "pgfault"), read("/proc/vmstat", "pgmajfault")) {
             into.node(metric::PAGING_FAULTS, "{fault}", &[MINOR], all.saturating_sub(major) as f64);
             into.node(metric::PAGING_FAULTS, "{fault}", &[MAJOR], major as f64);
         }
-        Err(missing.instead("/proc/stat and /proc/vmstat: context switches and page faults, no migrations"))
+        let migrations = tell(&mut self.kinds, software, into);
+        migrations.map_err(|error| Missing::new(why(&error)).instead("context switches and page faults, no migrations"))
     }
 
     fn rest(&mut self) {

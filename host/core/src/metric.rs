@@ -238,5 +238,7 @@ pub const PROCESS_EXIT: &str = "aether.process.exit";
 pub const PROCESS_OOM_KILL: &str = "aether.process.oom_kill";
 /// Share of the time that processors were busy that an eBPF source's programs took, attribute `source`. Unit `1`. Subject: node.
 pub const BPF_COST: &str = "aether.agent.bpf.cost";
+/// Share of the time in which an eBPF source looks, attribute `source`. Unit `1`. Subject: node.
+pub const BPF_DUTY: &str = "aether.agent.bpf.duty";
 /// What an eBPF source found no room for, could not read or did not tell, attribute `source`. Cumulative. Unit `{record}`. Subject: node.
 pub const BPF_LOST: &str = "aether.agent.bpf.lost";

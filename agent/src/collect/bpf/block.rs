@@ -12,6 +12,7 @@ static OBJECT: Object = Object {
     source: "block_latency",
     bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/block.bpf.o")),
     programs: &["block_rq_complete"],
+    may_rest: &["block_rq_complete"],
     ring: None,
     fallback: "`disk` tells for how long each disk was busy (/proc/diskstats)",
 };
@@ -85,7 +86,7 @@ impl Source for Block {
         counters.read(attached)?;
         counters.left_out = counters.all[UNTIMED];
         counters.tell_lost(OBJECT.source, into);
-        Ok(())
+        self.program.told()
     }
 
     fn rest(&mut self) {

@@ -15,6 +15,7 @@ static OBJECT: Object = Object {
     source: "process_exit",
     bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/exits.bpf.o")),
     programs: &["sched_process_exit"],
+    may_rest: &[],
     ring: Some("records"),
     fallback: "`process` tells whether each workload still runs (/proc), and not with what it ended",
 };

@@ -7,7 +7,7 @@
 //! | [`tcp`] | connections being made, segments sent again | changes of a socket's state, retransmissions |
 //! | [`exits`] | processes that ended, with their code | each end of a thread |
 //! | [`oom`] | processes killed for want of memory | each of those |
-//! | [`cost`] | what all of these cost, and ends the dearest | |
+//! | [`cost`] | what all of these cost, and keeps it within a budget | |
 //!
 //! Those that are watched pay for it, so what happens often is counted where it happens, in histograms of each
 //! processor, and only what is rare becomes a record in a ring. Every map has a fixed size; what finds no room is
@@ -61,7 +61,7 @@ pub(super) fn sources(registry: &Arc<Registry>, cgroups: &Cgroups, budget: Budge
         Box::new(tcp::Tcp::of(places(Kind::Cpu), board.clone())),
         Box::new(exits::Exits::of(places(Kind::Cpu), Roots::of(registry.clone()), board.clone())),
         Box::new(oom::Oom::of(places(Kind::Memory), Roots::of(registry.clone()), board.clone())),
-        Box::new(cost::Cost::of(board, budget)),
+        Box::new(cost::Keeper::of(board, budget)),
     ]
 }
 

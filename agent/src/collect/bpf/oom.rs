@@ -11,6 +11,7 @@ static OBJECT: Object = Object {
     source: "oom_kill",
     bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/oom.bpf.o")),
     programs: &["mark_victim"],
+    may_rest: &[],
     ring: Some("records"),
     fallback: "`process` tells that a workload runs no more, and not why; `/proc/vmstat` counts `oom_kill`",
 };

@@ -10,11 +10,11 @@ use super::{
 use aether_core::time::Time;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError},
+    maps::{Array, MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
 use procfs::process::Process;
-use std::{error::Error, fs, path::Path};
+use std::{collections::BTreeMap, error::Error, fs, path::Path};
 
 /// What the kernel tells of its own types; every access of a program is relocated by it.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -25,6 +25,9 @@ const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 /// Of a refusal by the verifier, so that a reason stays one that a person reads.
 const VERDICT_BYTES: usize = 200;
+
+/// The map with the number of the spell (`agent/bpf/aether.h`).
+const SPELL: &str = "spell";
 
 /// What every object's counters begin with: what found no room in a map.
 pub(super) const LOST: usize = 0;
@@ -38,6 +41,9 @@ pub(super) struct Object {
     pub(super) bytes: &'static [u8],
     /// Its programs, named as the tracepoints that they are attached to.
     pub(super) programs: &'static [&'static str],
+    /// Those of them that may be off for some intervals: what they see is told as percentiles, and each look counts for
+    /// itself.
+    pub(super) may_rest: &'static [&'static str],
     /// The ring that it writes records to, if any.
     pub(super) ring: Option<&'static str>,
     /// What tells something of it where this cannot run.
@@ -47,6 +53,9 @@ pub(super) struct Object {
 /// One that is loaded and attached. Dropped, nothing of it is left in the kernel.
 pub(super) struct Attached {
     ebpf: Ebpf,
+    links: BTreeMap<&'static str, BtfTracePointLinkId>,
+    /// How often those that may rest were put on.
+    spell: u32,
     pub(super) ring: Option<RingBuf<MapData>>,
 }
 
@@ -64,8 +73,9 @@ impl Program {
         Self { object, globals, board, attached: None, refused: None }
     }
 
-    /// It, attached; loads it where that was not done yet. What was refused once is not tried again: nothing of what a
-    /// kernel or a privilege lacks comes while the agent runs.
+    /// It, attached; loads it where that was not done yet, and has what may rest do so until the next sample where that is
+    /// due. What was refused once is not tried again: nothing of what a kernel or a privilege lacks comes while the agent
+    /// runs.
     pub(super) fn ready(&mut self, at: Time) -> Result<&mut Attached, Missing> {
         let Object { source, fallback, .. } = *self.object;
         let missing = |reason: &str| Missing::new(reason).instead(fallback);
@@ -77,14 +87,26 @@ impl Program {
             return Err(missing(reason));
         }
         if self.attached.is_none() {
-            match attach(self.object, &self.globals) {
+            match load(self.object, &self.globals) {
                 Ok(attached) => self.attached = Some(attached),
                 Err(reason) => return Err(missing(self.refused.insert(reason))),
             }
         }
         let Some(attached) = &mut self.attached else { return Err(missing("it is not attached")) };
-        self.board.tell(source, attached.ran());
+        self.board.tell(source, attached.ran(), !self.object.may_rest.is_empty());
+        attached.rest(self.object, self.board.rests()).map_err(|reason| missing(&reason))?;
         Ok(attached)
+    }
+
+    /// What is said of a source that tells all but looks now and then only.
+    pub(super) fn told(&self) -> Result<(), Missing> {
+        if self.object.may_rest.is_empty() || !self.board.spares() {
+            return Ok(());
+        }
+        let why = "always on, eBPF programs would take more of the time that processors are busy than \
+                   `collect.bpf_budget_permille` allows";
+        Err(Missing::new(why)
+            .instead("it looks now and then, `aether.agent.bpf.duty` tells how much; its counts are of that"))
     }
 
     /// Takes it out of the kernel; the next sample loads it again.
@@ -110,6 +132,31 @@ impl Attached {
         Ok(counters)
     }
 
+    /// Takes those that may rest off what they are attached to, or puts them on again.
+    fn rest(&mut self, object: &Object, rest: bool) -> Result<(), String> {
+        if !rest && object.may_rest.iter().any(|name| !self.links.contains_key(name)) {
+            self.begin_spell()?;
+        }
+        for name in object.may_rest {
+            let program = program(&mut self.ebpf, name)?;
+            if rest && let Some(link) = self.links.remove(name) {
+                program.detach(link).map_err(|error| format!("`{name}` cannot be taken off: {}", tell(&error)))?;
+            } else if !rest && !self.links.contains_key(name) {
+                self.links.insert(*name, attach(program, name)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What programs noted before they rested is not taken for the beginning of something that ended after.
+    fn begin_spell(&mut self) -> Result<(), String> {
+        self.spell = self.spell.wrapping_add(1);
+        // An object whose programs keep nothing has none.
+        let Some(map) = self.ebpf.map_mut(SPELL) else { return Ok(()) };
+        let mut spell = Array::<_, u32>::try_from(map).map_err(|error| tell(&error))?;
+        spell.set(0, self.spell, 0).map_err(|error| tell(&error))
+    }
+
     /// How long its programs ran while the kernel measured that, and how often.
     fn ran(&self) -> Ran {
         let each = self.ebpf.programs().filter_map(|(_, program)| program.info().ok());
@@ -120,7 +167,16 @@ impl Attached {
     }
 }
 
-fn attach(object: &Object, globals: &[(&'static str, u32)]) -> Result<Attached, String> {
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut BtfTracePoint, String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program `{name}`"))?;
+    program.try_into().map_err(|error: ProgramError| tell(&error))
+}
+
+fn attach(program: &mut BtfTracePoint, name: &str) -> Result<BtfTracePointLinkId, String> {
+    program.attach().map_err(|error| format!("`{name}` cannot be attached: {}", tell(&error)))
+}
+
+fn load(object: &Object, globals: &[(&'static str, u32)]) -> Result<Attached, String> {
     permitted(object)?;
     let btf = Btf::from_sys_fs().map_err(|error| format!("{BTF} cannot be read: {}", tell(&error)))?;
     let mut loader = EbpfLoader::new();
@@ -131,11 +187,11 @@ fn attach(object: &Object, globals: &[(&'static str, u32)]) -> Result<Attached, 
         .btf(Some(&btf))
         .load(object.bytes)
         .map_err(|error| format!("the kernel does not take the maps of its eBPF object: {}", tell(&error)))?;
+    let mut links = BTreeMap::new();
     for name in object.programs {
-        let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program `{name}`"))?;
-        let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| tell(&error))?;
+        let program = program(&mut ebpf, name)?;
         program.load(name, &btf).map_err(|error| format!("the kernel does not take `{name}`: {}", verdict(&error)))?;
-        program.attach().map_err(|error| format!("`{name}` cannot be attached: {}", tell(&error)))?;
+        links.insert(*name, attach(program, name)?);
     }
     let ring = match object.ring {
         None => None,
@@ -144,7 +200,7 @@ fn attach(object: &Object, globals: &[(&'static str, u32)]) -> Result<Attached, 
             Some(RingBuf::try_from(map).map_err(|error| format!("its ring cannot be mapped: {}", tell(&error)))?)
         }
     };
-    Ok(Attached { ebpf, ring })
+    Ok(Attached { ebpf, links, spell: 0, ring })
 }
 
 /// What is lacking, by name, before the kernel says no more than EPERM.
@@ -221,7 +277,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_was_built_without_programs_says_so() {
-        let object = Object { source: "x", bytes: &[], programs: &[], ring: None, fallback: "nothing" };
+        let object = Object { source: "x", bytes: &[], programs: &[], may_rest: &[], ring: None, fallback: "nothing" };
         assert!(permitted(&object).unwrap_err().contains("AETHER_BPF=off"));
     }
 }

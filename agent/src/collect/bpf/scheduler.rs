@@ -14,6 +14,7 @@ static OBJECT: Object = Object {
     source: "scheduler",
     bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/scheduler.bpf.o")),
     programs: &["sched_switch"],
+    may_rest: &["sched_switch"],
     ring: None,
     fallback: "`pressure` tells in which share of the time some task waited for a processor, and `process` what workloads \
                want of it (/proc/<pid>/schedstat)",
@@ -77,7 +78,7 @@ impl Source for Scheduler {
         if renewal.is_due(into.at, waits, of, gone) {
             self.begin_anew();
         }
-        Ok(())
+        self.program.told()
     }
 
     fn rest(&mut self) {

@@ -12,6 +12,7 @@ static OBJECT: Object = Object {
     source: "tcp_connect",
     bytes: include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcp.bpf.o")),
     programs: &["inet_sock_set_state", "tcp_retransmit_skb"],
+    may_rest: &["inet_sock_set_state"],
     ring: None,
     fallback: "`network` tells how much goes in and out, and not how it fares",
 };
@@ -70,7 +71,7 @@ impl Source for Tcp {
         if renewal.is_due(into.at, connects, of, gone) {
             self.begin_anew();
         }
-        Ok(())
+        self.program.told()
     }
 
     fn rest(&mut self) {
