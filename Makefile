@@ -95,7 +95,8 @@ sim:
 
 # The first with its own target folder, because other engines bring other versions of what the host is built of. The
 # others measure what ships, built for release, from programs that need not be: how long a workload stands still, how soon an
-# order follows a finding, what taking telemetry costs, and what the agent costs its node.
+# order follows a finding, what taking telemetry costs, and what the agent costs its node. The last is what the agent's sources
+# cost the programs that they watch.
 bench: setup
 	$(step) bench-guests host/bench/guests/build.sh
 	cd host/bench && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/bench cargo run --release --locked
@@ -106,6 +107,7 @@ bench: setup
 	@$(setup_dir)/debian.sh prometheus-node-exporter
 	$(setup_dir)/with-tools.sh env NEXTEST_BIN_EXE_aether=$(CARGO_TARGET_DIR)/release/aether \
 		cargo bench --locked --workspace --profile dev --no-fail-fast --bench migration --bench dispatch --bench ingest --bench agent
+	$(setup_dir)/with-tools.sh cargo bench --locked --workspace --bench watched
 
 # Each step of each journal, three times; one of each kind is in `make test`.
 crash: setup

@@ -28,10 +28,18 @@ struct {
 	__type(value, struct attempt);
 } attempts SEC(".maps");
 
-INLINE struct attempt *attempt_of(const struct sock *socket)
+/* The address as a number: the verifier lets nobody reckon with a pointer. */
+INLINE u64 address_of(const struct sock *socket)
+{
+	u64 address = 0;
+	bpf_probe_read_kernel(&address, sizeof(address), &socket);
+	return address;
+}
+
+INLINE struct attempt *attempt_of(u64 socket)
 {
 	/* Fibonacci hashing: addresses differ in their middle bits. */
-	u32 at = (u32)((u64)socket * 0x9e3779b97f4a7c15ULL >> 40) % ATTEMPT_SLOTS;
+	u32 at = (u32)(socket * 0x9e3779b97f4a7c15ULL >> 40) % ATTEMPT_SLOTS;
 	return bpf_map_lookup_elem(&attempts, &at);
 }
 
@@ -40,7 +48,8 @@ int BPF_PROG(inet_sock_set_state, const struct sock *socket, const int from, con
 {
 	if (to != TCP_SYN_SENT && from != TCP_SYN_SENT)
 		return 0;
-	struct attempt *attempt = attempt_of(socket);
+	u64 address = address_of(socket);
+	struct attempt *attempt = attempt_of(address);
 	if (!attempt)
 		return 0;
 
@@ -51,10 +60,10 @@ int BPF_PROG(inet_sock_set_state, const struct sock *socket, const int from, con
 		attempt->since = bpf_ktime_get_ns();
 		attempt->cgroup = cgroup_of(bpf_get_current_task_btf());
 		attempt->spell = this_spell();
-		attempt->socket = (u64)socket;
+		attempt->socket = address;
 		return 0;
 	}
-	if (attempt->socket != (u64)socket)
+	if (attempt->socket != address)
 		return 0;
 	u64 cgroup = attempt->cgroup, since = attempt->since;
 	attempt->socket = 0;
