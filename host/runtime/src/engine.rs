@@ -4,12 +4,16 @@ use crate::{
     compile::{CacheSettings, CompileError, Compiled, Compiler, Kind, Workshop},
     component::{Component, Inspected, LoadError},
     host::State,
-    lane::Places,
+    lane::{Place, Places},
     limit::TABLE_ELEMENTS,
 };
 use aether_core::decision::{Limits, Role};
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -28,6 +32,8 @@ const INSTANCE_BYTES: usize = 1 << 20;
 /// Bytes of each memory that are zeroed by hand instead of being given back to the kernel, which is slower for small ones.
 const KEEP_RESIDENT_BYTES: usize = 256 << 10;
 const WATCHDOG_TICK: Duration = Duration::from_millis(5);
+/// Ticks without an evaluation after which the watchdog rests until the next: a second.
+const WATCHDOG_RESTS_AFTER: u32 = 200;
 
 /// What one process gives to components altogether.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,11 +94,11 @@ pub struct Engine(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) settings: EngineSettings,
-    pub(crate) places: Places,
+    places: Arc<Places>,
     /// As many as `places` has.
     pub(crate) lanes: Box<[Lane]>,
     workshop: Workshop,
-    _watchdog: Watchdog,
+    watchdog: Watchdog,
 }
 
 /// One lane's engine.
@@ -117,16 +123,16 @@ impl Engine {
             }
         }
         settings.compiler.check()?;
-        let places = Places::new(settings.concurrency, settings.pool_wait);
+        let places = Arc::new(Places::new(settings.concurrency, settings.pool_wait));
         let lanes =
             places.each().map(|places| Lane::new(places, settings.stack_bytes)).collect::<wasmtime::Result<_>>();
         let lanes: Box<[Lane]> = lanes.map_err(Error::Engine)?;
         let watchdog = lanes.iter().map(|lane| lane.engine.clone()).collect();
-        let watchdog = Watchdog::start(watchdog).map_err(Error::Watchdog)?;
+        let watchdog = Watchdog::start(watchdog, places.clone()).map_err(Error::Watchdog)?;
         let first =
             lanes.first().map(|lane| &lane.engine).unwrap_or_else(|| unreachable!("there is one lane at least"));
         let workshop = Workshop::new(first, settings.compiler.clone(), settings.cache.clone());
-        Ok(Self(Arc::new(Inner { settings, places, lanes, workshop, _watchdog: watchdog })))
+        Ok(Self(Arc::new(Inner { settings, places, lanes, workshop, watchdog })))
     }
 
     /// Checks what can be checked without compiling: size, that it is a component, which world it exports and of which
@@ -152,6 +158,18 @@ impl std::fmt::Debug for Engine {
 impl Inner {
     pub(crate) fn compile(&self, kind: Kind, bytes: &[u8]) -> Result<Compiled, CompileError> {
         self.workshop.compile(&self.lanes, kind, bytes, self.settings.stack_bytes)
+    }
+
+    /// A place to run in, under the watchdog's eyes; none if there was no room in time.
+    pub(crate) fn enter(&self) -> Option<Place<'_>> {
+        let place = self.places.enter();
+        self.watchdog.wake();
+        place
+    }
+
+    /// How long one waits for a place.
+    pub(crate) fn wait(&self) -> Duration {
+        self.places.wait()
     }
 
     /// The epoch deadline of an evaluation that may take `deadline_ms`.
@@ -233,27 +251,62 @@ fn linker(engine: &wasmtime::Engine, history: bool) -> wasmtime::Result<Linker<S
     Ok(linker)
 }
 
-/// Ticks all lanes' epochs from a thread of its own, so that no busy executor delays it, and ends with the engine.
+/// Ticks all lanes' epochs from a thread of its own, so that no busy executor delays it, and ends with the engine. It rests
+/// while nobody runs.
 struct Watchdog {
-    stop: Option<mpsc::Sender<()>>,
+    /// Wakes it; gone, it ends.
+    waker: Option<mpsc::Sender<()>>,
+    resting: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    fn start(engines: Vec<wasmtime::Engine>) -> std::io::Result<Self> {
-        let (stop, stopped) = mpsc::channel::<()>();
-        let thread = std::thread::Builder::new().name("aether-watchdog".into()).spawn(move || {
-            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(WATCHDOG_TICK) {
-                engines.iter().for_each(wasmtime::Engine::increment_epoch);
-            }
-        })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    fn start(engines: Vec<wasmtime::Engine>, places: Arc<Places>) -> std::io::Result<Self> {
+        let (waker, woken) = mpsc::channel();
+        let resting = Arc::new(AtomicBool::new(false));
+        let rests = resting.clone();
+        let watch = move || watch(&engines, &places, &rests, &woken);
+        let thread = std::thread::Builder::new().name("aether-watchdog".into()).spawn(watch)?;
+        Ok(Self { waker: Some(waker), resting, thread: Some(thread) })
+    }
+
+    /// Whoever calls this has a place already, which the watchdog sees before it rests, or has said that it rests.
+    fn wake(&self) {
+        if self.resting.load(Ordering::SeqCst)
+            && self.resting.swap(false, Ordering::SeqCst)
+            && let Some(waker) = &self.waker
+        {
+            // It ends after the engine alone.
+            let _ = waker.send(());
+        }
+    }
+}
+
+fn watch(engines: &[wasmtime::Engine], places: &Places, resting: &AtomicBool, woken: &mpsc::Receiver<()>) {
+    let mut idle = 0;
+    loop {
+        match woken.recv_timeout(WATCHDOG_TICK) {
+            Err(mpsc::RecvTimeoutError::Timeout) => engines.iter().for_each(wasmtime::Engine::increment_epoch),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            // By who came when it had just looked once more, and does not rest after all.
+            Ok(()) => {}
+        }
+        idle = if places.is_empty() { idle + 1 } else { 0 };
+        if idle < WATCHDOG_RESTS_AFTER {
+            continue;
+        }
+        resting.store(true, Ordering::SeqCst);
+        if places.is_empty() && woken.recv().is_err() {
+            return;
+        }
+        resting.store(false, Ordering::SeqCst);
+        idle = 0;
     }
 }
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.waker.take());
         if let Some(thread) = self.thread.take() {
             // It only ever waits for this channel.
             let _ = thread.join();

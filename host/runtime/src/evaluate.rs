@@ -201,7 +201,7 @@ fn in_store<T>(
     call: impl FnOnce(usize, &mut Store<State>) -> Called<T>,
 ) -> Option<(Result<T, Fault>, Run)> {
     let inner: &Inner = &engine.0;
-    let Some(place) = inner.places.enter() else {
+    let Some(place) = inner.enter() else {
         metrics::counter!(metric::LIMIT_HITS, "limit" => "pool").increment(1);
         return None;
     };
@@ -396,7 +396,7 @@ fn root(error: &wasmtime::Error) -> String {
 fn overloaded(engine: &Engine) -> Fault {
     let message = format!(
         "no room for another evaluation within {} ms: nothing was evaluated; raise the runtime's concurrency if this recurs",
-        engine.0.places.wait().as_millis()
+        engine.0.wait().as_millis()
     );
     Fault { kind: FaultKind::Overloaded, message }
 }

@@ -28,6 +28,7 @@ pub(crate) struct Places {
 /// Alone in its cache line: that is what it is for.
 #[repr(align(128))]
 struct Lane {
+    places: u32,
     free: AtomicU32,
 }
 
@@ -48,7 +49,7 @@ impl Places {
         let lanes = lanes.clamp(1, total.max(1));
         let places = |lane| total / lanes + u32::from(lane < total % lanes);
         Self {
-            lanes: (0..lanes).map(|lane| Lane { free: AtomicU32::new(places(lane)) }).collect(),
+            lanes: (0..lanes).map(|lane| Lane { places: places(lane), free: AtomicU32::new(places(lane)) }).collect(),
             of_processor: processors(),
             wait,
             waiting: AtomicUsize::new(0),
@@ -57,9 +58,14 @@ impl Places {
         }
     }
 
-    /// Places of each lane while nobody is in.
+    /// Places of each lane.
     pub(crate) fn each(&self) -> impl Iterator<Item = u32> {
-        self.lanes.iter().map(|lane| lane.free.load(Ordering::Relaxed))
+        self.lanes.iter().map(|lane| lane.places)
+    }
+
+    /// Whether nobody is in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.free.load(Ordering::SeqCst) == lane.places)
     }
 
     /// Waits its turn; none if there was no room in time.

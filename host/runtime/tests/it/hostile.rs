@@ -306,3 +306,30 @@ fn the_watchdog_ends_with_its_engine() {
     drop(clone);
     assert_eq!(watchdogs(), 0);
 }
+
+#[test]
+fn a_watchdog_that_rests_wakes_for_the_next_guest() {
+    if std::env::var_os("NEXTEST").is_none() {
+        return; // the watchdog of a test beside this one does not rest
+    }
+    let engine = engine();
+    let limits = Limits { fuel: Limits::MAXIMUM.fuel, deadline_ms: 50, ..Limits::default() };
+    let forever = prepare(&engine, &scorer("(loop $forever (br $forever)) unreachable"), &limits);
+    let watchdog = || {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("this is Linux");
+        let mut tasks = tasks.filter_map(|task| task.ok().map(|task| task.path()));
+        tasks.find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "aether-watchdog"))
+    };
+    let status = || std::fs::read_to_string(watchdog().expect("it is there").join("status")).expect("it is there");
+    let switches = || status().lines().find(|line| line.starts_with("voluntary")).map(str::to_owned);
+    for _ in 0..2 {
+        // Ten of its ticks without one: it rests. A test that never sees that is ended by its runner.
+        let mut seen = None;
+        while seen != switches() {
+            seen = switches();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let fault = ask(&forever).outcome.expect_err("it does not end by itself");
+        assert_eq!(fault.kind, FaultKind::TimedOut, "{fault:?}");
+    }
+}
