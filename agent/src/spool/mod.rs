@@ -102,6 +102,8 @@ struct Inner {
     segments: VecDeque<Segment>,
     /// What the disk has not taken, all newer than what it has.
     memory: VecDeque<Waiting>,
+    /// The newest batch, until it is first read: mostly it is sent right away, and need not be had from the disk for that.
+    fresh: Option<Batch>,
     acknowledged: u64,
     /// Stretches beyond a gap that the host has, too; both ends in them.
     beyond: Vec<(u64, u64)>,
@@ -153,6 +155,7 @@ impl Spool {
             opened_at: 1,
             segments: VecDeque::new(),
             memory: VecDeque::new(),
+            fresh: None,
             acknowledged: 0,
             beyond: Vec::new(),
             lost: 0,
@@ -254,6 +257,7 @@ impl Inner {
         // Compression of bytes in memory has no way to fail but for the lack of it.
         let bytes = zstd::bulk::compress(&wire, 1).unwrap_or_default();
         self.memory.push_back(Waiting { sequence, at: now, bytes });
+        self.fresh = Some(batch);
         self.drain_memory();
         while self.memory.len() > self.limits.memory_batches {
             self.memory.pop_front();
@@ -367,10 +371,7 @@ impl Inner {
             if !self.segments[index].synced {
                 self.sync();
             }
-            let segment = &self.segments[index];
-            let record = &segment.records[place];
-            let read = self.medium.read_at(segment.first, record.offset, record.length);
-            let batch = read.ok().and_then(|bytes| check(&bytes).and_then(|found| decode(&self.node, found.payload)));
+            let batch = self.fresh.take_if(|fresh| fresh.sequence == sequence).or_else(|| self.read(index, place));
             if let Some(batch) = batch {
                 return Some(Next { batch, lost_before: sequence - after - 1 });
             }
@@ -378,6 +379,14 @@ impl Inner {
             self.segments[index].records.remove(place);
             self.lost += 1;
         }
+    }
+
+    /// The batch of a record on disk, if it is whole.
+    fn read(&self, segment: usize, record: usize) -> Option<Batch> {
+        let segment = self.segments.get(segment)?;
+        let record = segment.records.get(record)?;
+        let bytes = self.medium.read_at(segment.first, record.offset, record.length).ok()?;
+        check(&bytes).and_then(|found| decode(&self.node, found.payload))
     }
 
     fn is_safe(&self, sequence: u64) -> bool {

@@ -86,6 +86,21 @@ fn batches_come_out_in_order_and_survive_a_kill() {
 }
 
 #[test]
+fn what_is_sent_at_once_is_what_the_disk_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    let mut told = series(1.0);
+    told.extend(series(f64::NAN));
+    told[1].key = Arc::new(SeriesKey { metric: "n".into(), ..(*told[0].key).clone() });
+    let attributes = [("process.pid".to_owned(), "7".to_owned())].into();
+    let event = DiscreteEvent { subject: SubjectRef::node("node-a"), name: "e".into(), at: Time(999), attributes };
+    spool.append(told, vec![event], Time(1_000));
+    let at_once = format!("{:?}", spool.next_after(0));
+    assert!(at_once.contains("NaN"), "{at_once}");
+    assert_eq!(format!("{:?}", spool.next_after(0)), at_once, "a stream that broke has it sent again");
+}
+
+#[test]
 fn numbers_go_on_after_all_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let spool = open(folder.path());
