@@ -1,13 +1,55 @@
-//! How busy the processors are, from the counters of `/proc/stat`.
+//! How busy the processors are and with what, from the counters of `/proc/stat`.
 
 use super::{Missing, Sink, Source};
 use aether_core::metric;
-use procfs::{CurrentSI, KernelStats};
+use procfs::{CpuTime, CurrentSI, KernelStats};
 
 #[derive(Default)]
 pub(super) struct Cpu {
-    /// Ticks in all states and ticks idle, at the last sample.
-    last: Option<(u64, u64)>,
+    /// At the last sample: of all processors, and of each.
+    last: Option<(Ticks, Vec<Ticks>)>,
+}
+
+/// Ticks in all states, and idle.
+#[derive(Clone, Copy)]
+struct Ticks {
+    all: u64,
+    idle: u64,
+}
+
+impl Ticks {
+    fn of(time: &CpuTime) -> Self {
+        // Guest time is within user time already.
+        let idle = time.idle + time.iowait.unwrap_or(0);
+        Self {
+            all: idle
+                + modes(time).iter().filter(|(mode, _)| !IDLE.contains(mode)).map(|(_, ticks)| ticks).sum::<u64>(),
+            idle,
+        }
+    }
+
+    /// The share of the time since then that was not idle; none if no time has passed.
+    fn busy_since(self, before: Self) -> Option<f64> {
+        // The kernel may take idle and iowait back by a tick.
+        let (all, idle) = (self.all.saturating_sub(before.all), self.idle.saturating_sub(before.idle));
+        (all > 0).then(|| 1.0 - (idle as f64 / all as f64).min(1.0))
+    }
+}
+
+const IDLE: [&str; 2] = ["idle", "iowait"];
+
+/// By OpenTelemetry's names, which has none for soft interrupts.
+fn modes(time: &CpuTime) -> [(&'static str, u64); 8] {
+    [
+        ("user", time.user),
+        ("nice", time.nice),
+        ("system", time.system),
+        ("idle", time.idle),
+        ("iowait", time.iowait.unwrap_or(0)),
+        ("interrupt", time.irq.unwrap_or(0)),
+        ("softirq", time.softirq.unwrap_or(0)),
+        ("steal", time.steal.unwrap_or(0)),
+    ]
 }
 
 impl Source for Cpu {
@@ -17,20 +59,48 @@ impl Source for Cpu {
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let stats = KernelStats::current()?;
-        let t = &stats.total;
-        // Guest time is within user time already.
-        let idle = t.idle + t.iowait.unwrap_or(0);
-        let busy = t.user + t.nice + t.system + t.irq.unwrap_or(0) + t.softirq.unwrap_or(0) + t.steal.unwrap_or(0);
-        let all = busy + idle;
-        if let Some((all_before, idle_before)) = self.last.replace((all, idle)) {
-            // The kernel may take idle and iowait back by a tick.
-            let (all, idle) = (all.saturating_sub(all_before), idle.saturating_sub(idle_before));
-            if all > 0 {
-                let share = 1.0 - (idle as f64 / all as f64).min(1.0);
+        let (total, each) = (Ticks::of(&stats.total), stats.cpu_time.iter().map(Ticks::of).collect::<Vec<_>>());
+        if let Some((total_before, each_before)) = self.last.replace((total, each.clone())) {
+            if let Some(share) = total.busy_since(total_before) {
                 into.node(metric::CPU_UTILIZATION, "1", &[], share);
             }
+            // One that was switched on or off meanwhile moves the others to another place.
+            if each.len() == each_before.len() {
+                let busy = each.iter().zip(each_before).filter_map(|(now, before)| now.busy_since(before));
+                if let Some(busiest) = busy.reduce(f64::max) {
+                    into.node(metric::CPU_BUSIEST, "1", &[], busiest);
+                }
+            }
+        }
+        let a_second = procfs::ticks_per_second() as f64;
+        for (mode, ticks) in modes(&stats.total) {
+            into.node(metric::CPU_TIME, "s", &[("cpu.mode", mode)], ticks as f64 / a_second);
         }
         into.node(metric::CPU_COUNT, "{cpu}", &[], stats.cpu_time.len() as f64);
+        into.node(metric::PROCESSES_CREATED, "{process}", &[], stats.processes as f64);
+        for (state, count) in [("running", stats.procs_running), ("blocked", stats.procs_blocked)] {
+            if let Some(count) = count {
+                into.node(metric::TASKS, "{thread}", &[("state", state)], f64::from(count));
+            }
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_what_passed_and_a_tick_taken_back_makes_it_no_less_than_none() {
+        let ticks = |all, idle| Ticks { all, idle };
+        for (before, now, wanted) in [
+            (ticks(100, 50), ticks(200, 75), Some(0.75)),
+            (ticks(100, 50), ticks(100, 50), None),
+            (ticks(100, 50), ticks(200, 49), Some(1.0)),
+            (ticks(100, 50), ticks(150, 150), Some(0.0)),
+        ] {
+            assert_eq!(now.busy_since(before), wanted);
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::{Missing, Sink, Source};
 use aether_core::metric;
 use std::path::Path;
 
-/// Disks whose busy time is told one by one; all count for the bytes.
+/// Disks that are told one by one; all count for the bytes.
 const DISKS_MAXIMUM: usize = 64;
 /// The unit of the kernel's sector counts, whatever the disk's own is.
 const SECTOR_BYTES: f64 = 512.0;
@@ -27,8 +27,17 @@ impl Source for Disk {
         into.node(metric::DISK_IO, "By", &[("disk.io.direction", "read")], read * SECTOR_BYTES);
         into.node(metric::DISK_IO, "By", &[("disk.io.direction", "write")], written * SECTOR_BYTES);
         for disk in disks.iter().take(DISKS_MAXIMUM) {
-            let busy = disk.time_in_progress as f64 / 1_000.0;
-            into.node(metric::DISK_IO_TIME, "s", &[("system.device", &disk.name)], busy);
+            let seconds = |ms: u64| ms as f64 / 1_000.0;
+            let device = ("system.device", disk.name.as_str());
+            into.node(metric::DISK_IO_TIME, "s", &[device], seconds(disk.time_in_progress));
+            into.node(metric::DISK_PENDING, "{operation}", &[device], disk.in_progress as f64);
+            for (direction, operations, ms) in
+                [("read", disk.reads, disk.time_reading), ("write", disk.writes, disk.time_writing)]
+            {
+                let attributes = [device, ("disk.io.direction", direction)];
+                into.node(metric::DISK_OPERATIONS, "{operation}", &attributes, operations as f64);
+                into.node(metric::DISK_OPERATION_TIME, "s", &attributes, seconds(ms));
+            }
         }
         Ok(())
     }

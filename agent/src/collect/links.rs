@@ -43,6 +43,8 @@ struct Link {
     loopback: bool,
     enabled: bool,
     /// Received and sent.
+    packets: (u64, u64),
+    bytes: (u64, u64),
     errors: (u64, u64),
     dropped: (u64, u64),
     carrier_changes: Option<u32>,
@@ -109,6 +111,7 @@ fn parse(message: &[u8]) -> Option<Link> {
             // `struct rtnl_link_stats64`: packets, bytes, errors and drops, each received and sent.
             IFLA_STATS64 => {
                 let at = |index: usize| u64_at(payload, index * 8).unwrap_or_default();
+                (link.packets, link.bytes) = ((at(0), at(1)), (at(2), at(3)));
                 (link.errors, link.dropped) = ((at(4), at(5)), (at(6), at(7)));
             }
             IFLA_CARRIER_CHANGES => link.carrier_changes = u32_at(payload, 0),
@@ -148,6 +151,8 @@ fn from_files(sys: &Path) -> Result<Vec<Link>, Missing> {
             up: read(&device.name, "operstate").trim() == "up",
             loopback: device.name == "lo",
             enabled: flags & IFF_UP != 0,
+            packets: (device.recv_packets, device.sent_packets),
+            bytes: (device.recv_bytes, device.sent_bytes),
             errors: (device.recv_errs, device.sent_errs),
             dropped: (device.recv_drop, device.sent_drop),
             carrier_changes: read(&device.name, "carrier_changes").trim().parse().ok(),
@@ -187,9 +192,12 @@ impl Source for Links {
             if let Some(changes) = link.carrier_changes {
                 into.node(metric::LINK_CHANGES, "{change}", &[name], f64::from(changes));
             }
-            for (metric, unit, (received, sent)) in
-                [(metric::NETWORK_ERRORS, "{error}", link.errors), (metric::NETWORK_DROPPED, "{packet}", link.dropped)]
-            {
+            for (metric, unit, (received, sent)) in [
+                (metric::LINK_IO, "By", link.bytes),
+                (metric::NETWORK_PACKETS, "{packet}", link.packets),
+                (metric::NETWORK_ERRORS, "{error}", link.errors),
+                (metric::NETWORK_DROPPED, "{packet}", link.dropped),
+            ] {
                 into.node(metric, unit, &[name, ("network.io.direction", "receive")], received as f64);
                 into.node(metric, unit, &[name, ("network.io.direction", "transmit")], sent as f64);
             }
@@ -235,6 +243,8 @@ mod tests {
             up: true,
             loopback: false,
             enabled: true,
+            packets: (0, 1),
+            bytes: (2, 3),
             errors: (4, 5),
             dropped: (6, 7),
             carrier_changes: Some(3),

@@ -1,4 +1,4 @@
-//! The run-queue load average, from `/proc/loadavg`.
+//! The run-queue load averages, from `/proc/loadavg`.
 
 use super::{Missing, Sink, Source};
 use aether_core::metric;
@@ -12,7 +12,10 @@ impl Source for Load {
     }
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
-        into.node(metric::LOAD_1M, "{thread}", &[], f64::from(LoadAverage::current()?.one));
+        let LoadAverage { one, five, fifteen, .. } = LoadAverage::current()?;
+        for (metric, load) in [(metric::LOAD_1M, one), (metric::LOAD_5M, five), (metric::LOAD_15M, fifteen)] {
+            into.node(metric, "{thread}", &[], f64::from(load));
+        }
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ pub mod inventory;
 mod links;
 mod load;
 mod memory;
+mod mounts;
 mod names;
 mod netlink;
 mod network;
@@ -266,10 +267,11 @@ impl Collector {
             Box::new(perf::PerfHardware::default()),
             Box::new(sensors::Rapl::at(sys)),
         ];
-        // What may take long: a lock of a process's memory map, very many sockets, a chip on a slow bus.
+        // What may take long: a lock of a process's memory map, very many sockets, a disk that hangs, a chip on a slow bus.
         let apart: Vec<Box<dyn Source>> = vec![
             Box::new(programs::Programs::default()),
             Box::new(sockets::Sockets::default()),
+            Box::new(mounts::Mounts),
             Box::new(sensors::Hwmon::at(sys)),
             Box::new(sensors::Thermal::at(sys)),
         ];

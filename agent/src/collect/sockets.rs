@@ -8,13 +8,16 @@ use super::{
     netlink::{Socket, u32_at},
     source::{Missing, Sink, Source},
 };
-use aether_core::metric;
+use aether_core::{metric, time::Time};
 use rustix::net::netlink::SOCK_DIAG;
 use std::{fs, io, path::PathBuf, time::Duration};
 
 const EVERY: Duration = Duration::from_secs(5);
+/// Listeners are in a small table of their own. That of all connections has hundreds of thousands of places on a large
+/// machine, and is walked whole however few there are: a millisecond or two.
+const CONNECTIONS_EVERY_MS: u64 = 15_000;
 /// TCP of every family. Its successor, `SOCK_DIAG_BY_FAMILY`, walks the kernel's table of connections once for IPv4 and
-/// once for IPv6, and the walk is what costs.
+/// once for IPv6.
 const TCPDIAG_GETSOCK: u16 = 18;
 /// The kernel's timer of a socket that sends again.
 const TIMER_RETRANSMIT: u8 = 1;
@@ -40,6 +43,8 @@ const LISTEN: usize = 10;
 pub(super) struct Sockets {
     proc: PathBuf,
     socket: Option<Socket>,
+    /// When all connections were last counted.
+    counted: Option<Time>,
 }
 
 /// What a dump of all sockets comes to.
@@ -53,20 +58,21 @@ struct Count {
 
 impl Default for Sockets {
     fn default() -> Self {
-        Self { proc: "/proc".into(), socket: None }
+        Self { proc: "/proc".into(), socket: None, counted: None }
     }
 }
 
 impl Sockets {
-    fn count(&mut self) -> io::Result<Count> {
+    /// Of sockets in these states, as bits by the kernel's numbers.
+    fn count(&mut self, states: u32) -> io::Result<Count> {
         let socket = match &mut self.socket {
             Some(socket) => socket,
             none => none.insert(Socket::open(Some(SOCK_DIAG))?),
         };
         let mut count = Count::default();
-        // `struct inet_diag_req`: no family, no extension, no address, all states.
+        // `struct inet_diag_req`: no family, no extension, no address, states.
         let mut request = [0u8; 60];
-        request[52..56].copy_from_slice(&u32::MAX.to_ne_bytes());
+        request[52..56].copy_from_slice(&states.to_ne_bytes());
         socket.dump(TCPDIAG_GETSOCK, &request, |message| count.take(message))?;
         Ok(count)
     }
@@ -113,6 +119,7 @@ impl Source for Sockets {
         for (metric, unit, value) in [
             (metric::TCP_SENT, "{segment}", counter(&snmp, "Tcp:", "OutSegs")),
             (metric::TCP_RETRANSMITTED, "{segment}", counter(&snmp, "Tcp:", "RetransSegs")),
+            (metric::TCP_RESETS, "{connection}", counter(&snmp, "Tcp:", "EstabResets")),
             (metric::TCP_LISTEN_OVERFLOWS, "{connection}", counter(&netstat, "TcpExt:", "ListenOverflows")),
             (metric::TCP_LISTEN_DROPS, "{connection}", counter(&netstat, "TcpExt:", "ListenDrops")),
         ] {
@@ -120,18 +127,43 @@ impl Source for Sockets {
                 into.node(metric, unit, &[], value);
             }
         }
+        for (direction, name) in [("receive", "PassiveOpens"), ("transmit", "ActiveOpens")] {
+            if let Some(value) = counter(&snmp, "Tcp:", name) {
+                into.node(metric::TCP_OPENED, "{connection}", &[("network.io.direction", direction)], value);
+            }
+        }
+        for (reason, name) in
+            [("receive-buffer", "RcvbufErrors"), ("send-buffer", "SndbufErrors"), ("malformed", "InCsumErrors")]
+        {
+            if let Some(value) = counter(&snmp, "Udp:", name) {
+                into.node(metric::UDP_LOST, "{datagram}", &[("reason", reason)], value);
+            }
+        }
+        let at = into.at;
+        let due = |counted: Time| at < counted || at.since_ms(counted) >= CONNECTIONS_EVERY_MS;
+        let all = self.counted.is_none_or(due);
         let mut state = |name: &str, count: f64| {
             let attributes = [("network.connection.state", name), ("network.transport", "tcp")];
             into.node(metric::NETWORK_CONNECTIONS, "{connection}", &attributes, count);
         };
-        match self.count() {
+        match self.count(if all { u32::MAX } else { 1 << LISTEN }) {
+            Ok(count) if !all => {
+                state("listen", count.states[LISTEN] as f64);
+                into.node(metric::TCP_LISTEN_BACKLOG, "1", &[], count.backlog);
+                Ok(())
+            }
             Ok(count) => {
+                self.counted = Some(at);
                 let of = |name: &str| {
-                    STATES.iter().filter(|(_, other)| *other == name).map(|(at, _)| count.states[*at]).sum::<u64>()
+                    STATES
+                        .iter()
+                        .filter(|(_, other)| *other == name)
+                        .map(|(number, _)| count.states[*number])
+                        .sum::<u64>()
                 };
-                for (at, name) in STATES.iter().filter(|(at, _)| *at < 12) {
+                for (number, name) in STATES.iter().filter(|(number, _)| *number < 12) {
                     // Those that are mostly empty are told while they are not.
-                    let always = [1, 6, 8, LISTEN].contains(at);
+                    let always = [1, 6, 8, LISTEN].contains(number);
                     if always || of(name) > 0 {
                         state(name, of(name) as f64);
                     }
@@ -142,7 +174,7 @@ impl Source for Sockets {
             }
             Err(error) => {
                 // A new socket for the next try: what came half is of no use.
-                self.socket = None;
+                (self.socket, self.counted) = (None, None);
                 let established = counter(&snmp, "Tcp:", "CurrEstab");
                 let time_wait = word_after(&sockstat, "TCP:", "tw");
                 for (name, count) in [("established", established), ("time_wait", time_wait)] {
@@ -181,16 +213,16 @@ fn word_after(text: &str, line: &str, word: &str) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::collect::source::Readings;
-    use aether_core::{id::NodeId, time::Time};
+    use aether_core::id::NodeId;
     use std::{
         collections::BTreeMap,
         net::{TcpListener, TcpStream},
     };
 
-    fn sample(sockets: &mut Sockets) -> (BTreeMap<String, f64>, Result<(), Missing>) {
+    fn sample(sockets: &mut Sockets, at: Time) -> (BTreeMap<String, f64>, Result<(), Missing>) {
         let mut readings = Readings::default();
         let node = NodeId::new("node-a");
-        let result = sockets.sample(&mut Sink { node: &node, at: Time(1), readings: &mut readings });
+        let result = sockets.sample(&mut Sink { node: &node, at, readings: &mut readings });
         let named = readings.series.into_iter().map(|(key, samples)| {
             let state = key.attributes.get("network.connection.state").map(|state| format!("/{state}"));
             (format!("{}{}", key.metric, state.unwrap_or_default()), samples[0].value)
@@ -204,7 +236,8 @@ mod tests {
         let listeners: Vec<_> = ["127.0.0.1:0", "[::1]:0"].iter().filter_map(|at| TcpListener::bind(at).ok()).collect();
         let addresses = listeners.iter().flat_map(|listener| [listener.local_addr().unwrap(); 8]);
         let clients: Vec<_> = addresses.map(|address| TcpStream::connect(address).unwrap()).collect();
-        let (seen, result) = sample(&mut Sockets::default());
+        let (mut sockets, begun) = (Sockets::default(), Time(1));
+        let (seen, result) = sample(&mut sockets, begun);
         assert_eq!(result, Ok(()), "this kernel has sock_diag");
         assert!(seen[metric::TCP_LISTEN_BACKLOG] > 0.0, "{seen:?}");
         // Both ends of each, of both families.
@@ -213,6 +246,15 @@ mod tests {
         assert!(seen[&format!("{}/listen", metric::NETWORK_CONNECTIONS)] >= 1.0, "{seen:?}");
         assert!(seen[metric::TCP_SENT] > 0.0 && seen.contains_key(metric::TCP_RETRANSMITTED), "{seen:?}");
         assert!(seen.contains_key(metric::TCP_LISTEN_OVERFLOWS), "{seen:?}");
+        // Soon after, the listeners alone.
+        let (established, listen) =
+            (format!("{}/established", metric::NETWORK_CONNECTIONS), format!("{}/listen", metric::NETWORK_CONNECTIONS));
+        for (after, all) in [(5_000, false), (CONNECTIONS_EVERY_MS, true), (CONNECTIONS_EVERY_MS + 5_000, false)] {
+            let (seen, result) = sample(&mut sockets, begun.plus_ms(after));
+            assert_eq!(result, Ok(()));
+            assert_eq!(seen.contains_key(&established), all, "after {after} ms: {seen:?}");
+            assert!(seen[metric::TCP_LISTEN_BACKLOG] > 0.0 && seen[&listen] >= 1.0, "{seen:?}");
+        }
     }
 
     #[test]

@@ -3,22 +3,69 @@
 
 /// Share of CPU time not idle, over all logical CPUs. Unit `1`. Subject: node.
 pub const CPU_UTILIZATION: &str = "system.cpu.utilization";
+/// Share of its time that the busiest logical CPU was not idle. Unit `1`. Subject: node.
+pub const CPU_BUSIEST: &str = "aether.system.cpu.busiest";
+/// CPU seconds of all logical CPUs, attribute `cpu.mode`. Cumulative. Unit `s`. Subject: node.
+pub const CPU_TIME: &str = "system.cpu.time";
+/// Processes and threads made since boot. Cumulative. Unit `{process}`. Subject: node.
+pub const PROCESSES_CREATED: &str = "system.process.created";
+/// Threads that run or could, and that wait for a disk; attribute `state` (running, blocked). Unit `{thread}`. Subject: node.
+pub const TASKS: &str = "aether.system.tasks";
 /// Logical CPUs. Unit `{cpu}`. Subject: node.
 pub const CPU_COUNT: &str = "system.cpu.logical.count";
 /// Run-queue load average over one minute. Unit `{thread}`. Subject: node.
 pub const LOAD_1M: &str = "system.cpu.load_average.1m";
+/// Over five minutes. Unit `{thread}`. Subject: node.
+pub const LOAD_5M: &str = "system.cpu.load_average.5m";
+/// Over fifteen minutes. Unit `{thread}`. Subject: node.
+pub const LOAD_15M: &str = "system.cpu.load_average.15m";
 /// Share of memory that is not available. Unit `1`. Subject: node.
 pub const MEMORY_UTILIZATION: &str = "system.memory.utilization";
 /// Memory available without swapping. Unit `By`. Subject: node.
 pub const MEMORY_AVAILABLE: &str = "system.linux.memory.available";
+/// Memory of the node. Unit `By`. Subject: node.
+pub const MEMORY_LIMIT: &str = "system.memory.limit";
+/// Memory by attribute `system.memory.state` (used, free, buffers, cached), which add up. Unit `By`. Subject: node.
+pub const MEMORY_USAGE: &str = "system.memory.usage";
+/// Memory of the kernel's own objects, attribute `linux.memory.slab.state`. Unit `By`. Subject: node.
+pub const MEMORY_SLAB: &str = "system.linux.memory.slab.usage";
+/// What memory is used for, attribute `kind`; these overlap. Unit `By`. Subject: node.
+pub const MEMORY_KIND: &str = "aether.system.memory.usage";
+/// Swap, attribute `system.paging.state` (used, free). Unit `By`. Subject: node.
+pub const PAGING_USAGE: &str = "system.paging.usage";
+/// Pages read from and written to swap, attribute `system.paging.direction` (in, out). Cumulative. Unit `{operation}`.
+/// Subject: node.
+pub const PAGING_OPERATIONS: &str = "system.paging.operations";
+/// Pages looked at for memory that could be taken back, attribute `by` (kswapd, direct). Cumulative. Unit `{page}`.
+/// Subject: node.
+pub const RECLAIM_SCANNED: &str = "aether.system.memory.reclaim.scanned";
+/// Allocations that had to wait for memory to be taken back. Cumulative. Unit `{allocation}`. Subject: node.
+pub const RECLAIM_STALLS: &str = "aether.system.memory.reclaim.stalls";
 /// Bytes read and written, attribute `disk.io.direction`. Cumulative. Unit `By`. Subject: node.
 pub const DISK_IO: &str = "system.disk.io";
 /// Seconds during which a disk was busy, attribute `system.device`. Cumulative. Unit `s`. Subject: node.
 pub const DISK_IO_TIME: &str = "system.disk.io_time";
+/// Requests that a disk has answered, attributes `system.device` and `disk.io.direction`. Cumulative. Unit `{operation}`.
+/// Subject: node.
+pub const DISK_OPERATIONS: &str = "system.disk.operations";
+/// Seconds that requests took, added up; attributes as before. Cumulative. Unit `s`. Subject: node.
+pub const DISK_OPERATION_TIME: &str = "system.disk.operation_time";
+/// Requests that a disk has not answered yet, attribute `system.device`. Unit `{operation}`. Subject: node.
+pub const DISK_PENDING: &str = "aether.system.disk.pending";
+/// Bytes of a file system, attributes `system.filesystem.mountpoint`, `system.filesystem.type` and
+/// `system.filesystem.state` (used, free, reserved). Unit `By`. Subject: node.
+pub const FILESYSTEM_USAGE: &str = "system.filesystem.usage";
+/// Inodes of a file system, attributes as before. Unit `{inode}`. Subject: node.
+pub const FILESYSTEM_INODES: &str = "aether.system.filesystem.inodes";
 /// Used share of the file system that holds the agent's state. Unit `1`. Subject: node.
 pub const FILESYSTEM_UTILIZATION: &str = "system.filesystem.utilization";
 /// Bytes received and sent, attribute `network.io.direction`. Cumulative. Unit `By`. Subject: node.
 pub const NETWORK_IO: &str = "system.network.io";
+/// Bytes that an interface received and sent, attributes `network.interface.name` and `network.io.direction`. Cumulative.
+/// Unit `By`. Subject: node.
+pub const LINK_IO: &str = "aether.network.link.io";
+/// Packets that an interface received and sent, attributes as before. Cumulative. Unit `{packet}`. Subject: node.
+pub const NETWORK_PACKETS: &str = "system.network.packet.count";
 /// Packets that an interface received or sent with errors, attributes `network.interface.name` and
 /// `network.io.direction`. Cumulative. Unit `{error}`. Subject: node.
 pub const NETWORK_ERRORS: &str = "system.network.errors";
@@ -34,6 +81,14 @@ pub const LINK_CHANGES: &str = "aether.network.link.changes";
 pub const NETWORK_CONNECTIONS: &str = "system.network.connection.count";
 /// TCP segments sent. Cumulative. Unit `{segment}`. Subject: node.
 pub const TCP_SENT: &str = "aether.tcp.segments.sent";
+/// TCP connections that were ended by a reset. Cumulative. Unit `{connection}`. Subject: node.
+pub const TCP_RESETS: &str = "aether.tcp.connections.reset";
+/// TCP connections made, attribute `network.io.direction`: accepted are received, asked for are transmitted. Cumulative.
+/// Unit `{connection}`. Subject: node.
+pub const TCP_OPENED: &str = "aether.tcp.connections.opened";
+/// UDP datagrams that were lost here, attribute `reason` (receive-buffer, send-buffer, malformed). Cumulative. Unit
+/// `{datagram}`. Subject: node.
+pub const UDP_LOST: &str = "aether.udp.datagrams.lost";
 /// TCP segments sent again. Cumulative. Unit `{segment}`. Subject: node.
 pub const TCP_RETRANSMITTED: &str = "aether.tcp.segments.retransmitted";
 /// TCP connections that wait for an answer and send again now. Unit `{connection}`. Subject: node.
