@@ -139,6 +139,7 @@ fn hello(node: &str, token: String) -> v1::Hello {
         }),
         workloads: Some(v1::WorkloadReport { workloads: vec![workload] }),
         extensions: Default::default(),
+        knows_host_heartbeat: false,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Error;
 use crate::config::Config;
 use aether_proto::v1::{self, fabric_client::FabricClient};
+use hyper_util::client::legacy::connect::HttpConnector;
 use std::{pin::Pin, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -10,6 +11,10 @@ use tonic::{
     Status,
     transport::{Certificate, ClientTlsConfig, Endpoint},
 };
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the host's machine may take to say that it has bytes: else it has died, or the network did.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The host's frames.
 pub type Incoming = Pin<Box<dyn Stream<Item = Result<v1::ServerFrame, Status>> + Send>>;
@@ -27,8 +32,7 @@ pub(super) struct Grpc(Endpoint);
 impl Grpc {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let mut endpoint = Endpoint::from_shared(config.host.clone())?
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_WITHIN)
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(8 << 20);
         if config.host.starts_with("https:") {
@@ -46,7 +50,13 @@ impl Grpc {
 #[tonic::async_trait]
 impl Dial for Grpc {
     async fn connect(&self, outgoing: mpsc::Receiver<v1::ClientFrame>) -> Result<Incoming, Status> {
-        let channel = self.0.connect().await.map_err(|error| Status::unavailable(chain(&error)))?;
+        let mut tcp = HttpConnector::new();
+        // What speaks over it may be TLS.
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_WITHIN));
+        tcp.set_tcp_user_timeout(Some(TAKEN_WITHIN));
+        let channel = self.0.connect_with_connector(tcp).await.map_err(|error| Status::unavailable(chain(&error)))?;
         let mut client = FabricClient::new(channel).max_decoding_message_size(aether_proto::FRAME_BYTES_MAXIMUM);
         Ok(Box::pin(client.connect(ReceiverStream::new(outgoing)).await?.into_inner()))
     }

@@ -31,6 +31,8 @@ const FRAMES_MAXIMUM: usize = 16;
 const WELCOME_WITHIN: Duration = Duration::from_secs(10);
 /// Malformed batches in a row after which the dictionary of the stream is not trusted any more.
 const MALFORMED_MAXIMUM: u32 = 3;
+/// Where the host does not say.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 const HEARTBEATS_MISSED_MAXIMUM: u32 = 3;
 
 /// How a stream ended.
@@ -69,6 +71,8 @@ pub(super) struct Session<'a> {
     workloads: watch::Receiver<u64>,
     limits: Limits,
     heartbeat: Duration,
+    /// How long the host may be silent.
+    patience: Duration,
     sent: Stopwatch,
     heard: Stopwatch,
 }
@@ -147,7 +151,8 @@ impl<'a> Session<'a> {
             outbox: VecDeque::new(),
             telemetry: Telemetry { encoder: Encoder::default(), lanes: Lanes::new(0, 0, false), newest, malformed: 0 },
             limits: Limits::default(),
-            heartbeat: Duration::from_secs(5),
+            heartbeat: Duration::ZERO,
+            patience: Duration::ZERO,
             sent: Stopwatch::start(),
             heard: Stopwatch::start(),
         };
@@ -163,6 +168,7 @@ impl<'a> Session<'a> {
             host_public_key,
             generation,
             heartbeat_ms,
+            host_heartbeat_ms,
             limits,
             agent_config,
             telemetry_ack,
@@ -176,9 +182,12 @@ impl<'a> Session<'a> {
             )));
         }
         self.trust(&host_public_key, credential, lease)?;
-        if heartbeat_ms > 0 {
-            self.heartbeat = Duration::from_millis(u64::from(heartbeat_ms).clamp(50, 60_000));
-        }
+        let or = |ms: u32, default| match ms {
+            0 => default,
+            ms => Duration::from_millis(u64::from(ms).clamp(50, 60_000)),
+        };
+        self.heartbeat = or(heartbeat_ms, HEARTBEAT);
+        self.patience = or(host_heartbeat_ms, self.heartbeat) * HEARTBEATS_MISSED_MAXIMUM;
         self.limits = limits.map(Limits::of).unwrap_or_default();
         self.uplink.limits.send_replace(self.limits);
         if let Some(config) = agent_config {
@@ -316,8 +325,8 @@ impl<'a> Session<'a> {
     }
 
     fn beat(&mut self) -> Result<(), End> {
-        if self.heard.elapsed() > self.heartbeat * HEARTBEATS_MISSED_MAXIMUM {
-            return Err(lost(format!("nothing was heard of the host for {HEARTBEATS_MISSED_MAXIMUM} heartbeats")));
+        if self.heard.elapsed() > self.patience {
+            return Err(lost(format!("nothing was heard of the host for {} ms", self.patience.as_millis())));
         }
         if self.sent.elapsed() * 2 >= self.heartbeat && self.outbox.is_empty() {
             self.outbox.push_back(Payload::Heartbeat(v1::Heartbeat {}));
@@ -496,5 +505,6 @@ async fn hello(uplink: &Uplink) -> Result<v1::Hello, End> {
         capabilities: Some(uplink.capabilities.borrow().clone()),
         workloads: Some(uplink.registry.report()),
         extensions: std::collections::HashMap::new(),
+        knows_host_heartbeat: true,
     })
 }

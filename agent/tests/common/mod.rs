@@ -231,6 +231,7 @@ async fn welcome(
                 host_public_key: key.verifying_key().to_bytes().to_vec(),
                 generation: 1,
                 heartbeat_ms: 1_000,
+                host_heartbeat_ms: 0,
                 limits: Some(v1::SessionLimits {
                     frame_bytes: 4 << 20,
                     batches_in_flight: 8,

@@ -33,6 +33,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Nodes that share a connection: thousands of sockets in one program are not what is measured.
 const NODES_A_CONNECTION: usize = 50;
 
+/// Of a node that has nothing else to say.
+const BEAT: Duration = Duration::from_secs(2);
+
 /// Between two looks for a sample that was just sent.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Between two samples that are looked for: seldom enough to be a small part of what the server does.
@@ -185,6 +188,8 @@ impl Sender {
         // Spread over the second, as the clocks of a fleet are.
         let offset = Duration::from_millis((self.index * 1_000 / self.load.nodes) as u64);
         let mut next = None;
+        let mut beat = tokio::time::interval(BEAT);
+        let mut said = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 begun = self.begin.changed(), if next.is_none() => {
@@ -200,22 +205,21 @@ impl Sender {
                         let batch = self.batch(epoch, sent / self.seconds_a_batch, &sampled);
                         sampled.clear();
                         up.send(framed(Up::Telemetry(encoder.encode(&batch, 0)))).await.unwrap();
+                        said = tokio::time::Instant::now();
                         drop(self.sent.try_send((self.node.clone(), at)));
                     }
                 }
-                said = down.message() => {
+                // As an agent does, only where nothing else was sent.
+                _ = beat.tick() => if said.elapsed() * 2 >= BEAT {
+                    up.send(framed(Up::Heartbeat(v1::Heartbeat {}))).await.unwrap();
+                },
+                told = down.message() => {
                     // The server has ended, and the measurement with it.
-                    let Ok(Some(said)) = said else { return };
-                    match said.payload {
+                    let Ok(Some(told)) = told else { return };
+                    match told.payload {
                         Some(Down::TelemetryAck(ack)) => {
                             self.acknowledged.fetch_add(ack.sequence - safe, Relaxed);
                             safe = ack.sequence;
-                        }
-                        // As an agent does, only where nothing else was sent.
-                        Some(Down::Heartbeat(_))
-                            if next.is_none() || sent == self.load.seconds || self.seconds_a_batch > 1 =>
-                        {
-                            up.send(framed(Up::Heartbeat(v1::Heartbeat {}))).await.unwrap();
                         }
                         Some(Down::TelemetryRejected(rejected)) => panic!("{}: {rejected:?}", self.node),
                         Some(Down::Refused(refused)) => panic!("{}: {refused:?}", self.node),
@@ -236,6 +240,7 @@ impl Sender {
             software_version: "0.1.0".into(),
             instance_id: format!("instance-of-{}", self.node),
             boot_id: "boot-1".into(),
+            knows_host_heartbeat: true,
             ..v1::Hello::default()
         }
     }

@@ -46,29 +46,23 @@ pub(crate) fn admit(batch: &mut Batch, had: &[bool], settings: &Settings, now: T
     }
     let latest = now.plus_ms(settings.ahead_limit_ms);
     let earliest = Time(now.minus_ms(settings.retain_ms).0.max(1));
-    let in_reason = |at: Time, of: &str| {
-        if at > latest {
-            Err(no(
-                "telemetry.time",
-                format!(
-                    "{of} is {} ms ahead of the host's clock, and {} is the limit: check the sender's clock",
-                    at.since_ms(now),
-                    settings.ahead_limit_ms
-                ),
-            ))
-        } else if at < earliest {
-            Err(no(
-                "telemetry.time",
-                format!(
-                    "{of} is {} ms old, and history is kept for {} ms: check the sender's clock",
-                    now.since_ms(at),
-                    settings.retain_ms
-                ),
-            ))
+    let out_of_reason = |at: Time, of: &str| {
+        let text = if at > latest {
+            format!(
+                "{of} is {} ms ahead of the host's clock, and {} is the limit: check the sender's clock",
+                at.since_ms(now),
+                settings.ahead_limit_ms
+            )
         } else {
-            Ok(())
-        }
+            format!(
+                "{of} is {} ms old, and history is kept for {} ms: check the sender's clock",
+                now.since_ms(at),
+                settings.retain_ms
+            )
+        };
+        no("telemetry.time", text)
     };
+    let in_reason = earliest..=latest;
     for (series, had) in batch.series.iter().zip(had.iter().chain(std::iter::repeat(&false))) {
         let key = &series.key;
         if !had {
@@ -83,15 +77,18 @@ pub(crate) fn admit(batch: &mut Batch, had: &[bool], settings: &Settings, now: T
                 ),
             ));
         }
-        for edge in [series.samples.first(), series.samples.last()].into_iter().flatten() {
-            in_reason(edge.at, &key.metric)?;
+        let mut edges = [series.samples.first(), series.samples.last()].into_iter().flatten();
+        if let Some(edge) = edges.find(|edge| !in_reason.contains(&edge.at)) {
+            return Err(out_of_reason(edge.at, &key.metric));
         }
     }
     for event in &batch.events {
         subject(&event.subject)?;
         metric_name(&event.name)?;
         attributes(&event.attributes, &event.name)?;
-        in_reason(event.at, &event.name)?;
+        if !in_reason.contains(&event.at) {
+            return Err(out_of_reason(event.at, &event.name));
+        }
     }
     let mut dropped = 0;
     for series in &mut batch.series {

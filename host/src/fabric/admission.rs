@@ -114,6 +114,7 @@ pub(crate) async fn admit(
         capabilities,
         workloads,
         extensions: _,
+        knows_host_heartbeat,
     } = hello;
     let Some(version) = PROTOCOL_VERSIONS.iter().find(|ours| protocol_versions.iter().any(|theirs| theirs == *ours))
     else {
@@ -223,13 +224,17 @@ pub(crate) async fn admit(
         });
     }
     let mut collections = fabric.collections.subscribe();
+    let host_heartbeat_ms =
+        if knows_host_heartbeat { fabric.settings.host_heartbeat_ms } else { fabric.settings.heartbeat_ms };
+    let ms = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
     let welcome = v1::Welcome {
         session_id: session.clone(),
         protocol_version: (*version).to_owned(),
         credential,
         host_public_key: fabric.signer.verifying_key().to_bytes().to_vec(),
         generation: row.generation,
-        heartbeat_ms: u32::try_from(fabric.settings.heartbeat_ms).unwrap_or(u32::MAX),
+        heartbeat_ms: ms(fabric.settings.heartbeat_ms),
+        host_heartbeat_ms: ms(host_heartbeat_ms),
         limits: Some(v1::SessionLimits {
             frame_bytes: u32::try_from(fabric.settings.frame_bytes).unwrap_or(u32::MAX),
             batches_in_flight: fabric.settings.batches_in_flight,

@@ -136,11 +136,12 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: impl Inbound, outgoing:
         }
     };
     let Admitted { node, session: id, end, pulse, pushed_aside, collections, welcome } = admitted;
+    let heartbeat = Duration::from_millis(welcome.host_heartbeat_ms.into());
     let span = tracing::info_span!("fabric.session", node.id = %node, session.id = %id);
-    let work = async {
+    let begin = async {
         if outgoing.try_send(Payload::Welcome(welcome).into()).is_err() {
             fabric.end_session(&node, &id, &End::Closed).await;
-            return;
+            return None;
         }
         // The news of a session goes into the queue before any of its own.
         let room = fabric.events.reserve().await;
@@ -166,6 +167,9 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: impl Inbound, outgoing:
             pulse,
             end,
             outgoing: outgoing.clone(),
+            span: tracing::Span::current(),
+            heartbeat,
+            said: Instant::now(),
             expected: 2,
             epoch: None,
             pressed: None,
@@ -177,13 +181,15 @@ pub(crate) async fn run(fabric: Arc<Inner>, mut inbound: impl Inbound, outgoing:
             readable: Readable::default(),
             fabric: fabric.clone(),
         };
-        let ended = session.serve(inbound).await;
-        fabric.end_session(&node, &id, &ended).await;
-        if let Some(status) = ended.status() {
-            drop(outgoing.try_send(Outgoing::End(status)));
-        }
+        Some(session)
     };
-    work.instrument(span).await;
+    let Some(session) = begin.instrument(span.clone()).await else { return };
+    // Mostly telemetry, which has nothing to log; to enter the span for each look at it would cost more than to count it.
+    let ended = session.serve(inbound).await;
+    fabric.end_session(&node, &id, &ended).instrument(span).await;
+    if let Some(status) = ended.status() {
+        drop(outgoing.try_send(Outgoing::End(status)));
+    }
 }
 
 async fn greet(
@@ -224,6 +230,11 @@ struct Session {
     intake: Intake,
     safe: watch::Receiver<Option<Safe>>,
     collections: watch::Receiver<Arc<Collections>>,
+    span: tracing::Span,
+    /// This host says something as often.
+    heartbeat: Duration,
+    /// When this loop last sent something.
+    said: Instant,
     /// The sequence of the next frame.
     expected: u64,
     /// The epoch that the agent's spool sends; positions of others mean nothing to it.
@@ -243,11 +254,9 @@ struct Session {
 impl Session {
     async fn serve(mut self, mut inbound: impl Inbound) -> End {
         let dead_after = self.fabric.settings.dead_after();
-        let heartbeat = Duration::from_millis(self.fabric.settings.heartbeat_ms);
         let mut heard = Instant::now();
-        let mut beat = heard + heartbeat;
-        // One timer for both, set anew only when it rings: a frame comes far more often.
-        let alarm = sleep_until(beat);
+        // One timer for both silences, set anew only when it rings: a frame comes far more often.
+        let alarm = sleep_until(heard + dead_after.min(self.heartbeat));
         let mut silent = false;
         let (end, outgoing) = (self.end.clone(), self.outgoing.clone());
         let (ended, closed) = (end.cancelled(), outgoing.closed());
@@ -281,12 +290,12 @@ impl Session {
                     let now = Instant::now();
                     // What came meanwhile is read before that counts.
                     silent = now >= heard + patience;
-                    let due = now >= beat;
-                    if due {
-                        beat = now + heartbeat;
-                    }
+                    let due = now >= self.said + self.heartbeat;
+                    let sent = if due { self.send(Payload::Heartbeat(v1::Heartbeat {})).await } else { Ok(()) };
+                    // Patience is less when the next part of a snapshot has its slot.
+                    let beat = (self.said + self.heartbeat).min(now + dead_after);
                     alarm.as_mut().reset(if silent { beat } else { beat.min(heard + patience) });
-                    if due { self.send(Payload::Heartbeat(v1::Heartbeat {})).await } else { Ok(()) }
+                    sent
                 }
                 frame = inbound.try_next(), if reading => match frame {
                     Ok(Some(frame)) => {
@@ -324,7 +333,8 @@ impl Session {
         }
     }
 
-    async fn send(&self, payload: impl Into<Outgoing>) -> Result<(), End> {
+    async fn send(&mut self, payload: impl Into<Outgoing>) -> Result<(), End> {
+        self.said = Instant::now();
         let patience = self.fabric.settings.dead_after();
         match timeout(patience, self.outgoing.send(payload.into())).await {
             Ok(Ok(())) => Ok(()),
@@ -348,7 +358,7 @@ impl Session {
         }
     }
 
-    async fn acknowledge(&self, safe: Option<Safe>) -> Result<(), End> {
+    async fn acknowledge(&mut self, safe: Option<Safe>) -> Result<(), End> {
         match safe.as_ref().filter(|safe| self.epoch == Some(safe.epoch)).map(ack) {
             Some(ack) => self.send(Payload::TelemetryAck(ack)).await,
             None => Ok(()),
@@ -362,13 +372,14 @@ impl Session {
         }
         self.expected += 1;
         self.fabric.registry().beat(&self.pulse, clock::now(), sent_at_ms);
-        match trace_of(&traceparent) {
-            Some(traceparent) => {
-                let span = tracing::info_span!("fabric.frame", sequence, traceparent);
-                self.handle(sequence, payload).instrument(span).await
+        let span = match trace_of(&traceparent) {
+            Some(traceparent) => tracing::info_span!(parent: &self.span, "fabric.frame", sequence, traceparent),
+            None if matches!(payload, Some(client_frame::Payload::Telemetry(_))) => {
+                return self.handle(sequence, payload).await;
             }
-            None => self.handle(sequence, payload).await,
-        }
+            None => self.span.clone(),
+        };
+        self.handle(sequence, payload).instrument(span).await
     }
 
     async fn handle(&mut self, sequence: u64, payload: Option<client_frame::Payload>) -> Result<(), End> {
@@ -429,7 +440,7 @@ impl Session {
         }
     }
 
-    async fn unsupported(&self, sequence: u64, payload: &'static str, reason: String) -> Result<(), End> {
+    async fn unsupported(&mut self, sequence: u64, payload: &'static str, reason: String) -> Result<(), End> {
         counters::unsupported(payload);
         tracing::warn!(sequence, payload, reason, "a payload was not taken");
         self.send(Payload::Unsupported(v1::Unsupported { sequence, reason })).await
@@ -479,6 +490,7 @@ impl Session {
                     fabric.keep_dead_letter(&refusal).await;
                 }
                 tracing::warn!(
+                    parent: &self.span,
                     code = rejected.code,
                     sequence = rejected.sequence,
                     reason = shown(&rejected.reason),

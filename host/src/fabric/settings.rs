@@ -8,9 +8,13 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// How often a side that has nothing to say sends a heartbeat. Default 2 s, 10 ms to 1 min. Short costs traffic on a
-    /// large fleet; long delays the news of a death.
+    /// How often a participant that has nothing to say sends a heartbeat. Default 2 s, 10 ms to 1 min. Short costs traffic
+    /// on a large fleet; long delays the news of a death.
     pub heartbeat_ms: u64,
+    /// The same for the host, towards each participant; an acknowledgement of telemetry, each 10 s, counts as well. Default
+    /// 10 s, 10 ms to 1 min. After three of them a participant looks for a host that answers. One that has died or was cut
+    /// off is noticed sooner, by the connection: this is for one that hangs.
+    pub host_heartbeat_ms: u64,
     /// Heartbeats that a participant may miss before its session is dead and its identity free. Default 3, 2 to 100.
     pub missed_heartbeats: u32,
     /// How long a new stream may take to send its `Hello`. Default 5 s, 10 ms to 1 min.
@@ -62,6 +66,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             heartbeat_ms: 2_000,
+            host_heartbeat_ms: 10_000,
             missed_heartbeats: 3,
             hello_ms: 5_000,
             handshakes_maximum: 256,
@@ -104,6 +109,7 @@ impl Settings {
         let frame = wide(FRAME_BYTES_MAXIMUM);
         let ranges = [
             ("heartbeat_ms", self.heartbeat_ms, 10, MINUTE),
+            ("host_heartbeat_ms", self.host_heartbeat_ms, 10, MINUTE),
             ("missed_heartbeats", self.missed_heartbeats.into(), 2, 100),
             ("hello_ms", self.hello_ms, 10, MINUTE),
             ("handshakes_maximum", wide(self.handshakes_maximum), 1, 65_536),

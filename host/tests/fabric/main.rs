@@ -142,6 +142,7 @@ fn hello(node: &str, credentials: v1::Credentials) -> v1::Hello {
         }),
         workloads: Some(workloads(&format!("work-{node}"), 1, v1::WorkloadState::Running)),
         extensions: Default::default(),
+        knows_host_heartbeat: false,
     }
 }
 
@@ -384,6 +385,33 @@ async fn a_second_session_is_refused_until_the_first_is_dead() {
     assert_eq!(host.event().await, FabricEvent::Connected(NodeId::new("node-a")));
     let end = first.end().await.expect("a reason");
     assert_eq!(end.code(), tonic::Code::DeadlineExceeded, "{end:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_seldom_says_something_notices_silence_as_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Host::start(folder.path(), Settings { host_heartbeat_ms: 60_000, ..quick() }).await;
+    let hello = v1::Hello { knows_host_heartbeat: true, ..hello("node-a", host.token(None).await) };
+    let (_silent, _) = Peer::welcomed(&host.url, hello).await;
+    let why = host.await_lost("node-a").await;
+    assert!(why.contains("nothing was heard of the agent for 600 ms"), "{why}");
+}
+
+#[tokio::test]
+async fn the_host_says_something_at_its_own_pace_to_those_who_know_of_it() {
+    let (slow, fast) = (60_000, 20);
+    for (knows_host_heartbeat, heartbeat_ms, host_heartbeat_ms) in [(true, slow, fast), (false, fast, slow)] {
+        let settings = Settings { heartbeat_ms, host_heartbeat_ms, missed_heartbeats: 100, ..Settings::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::start(folder.path(), settings).await;
+        let hello = v1::Hello { knows_host_heartbeat, ..hello("node-a", host.token(None).await) };
+        let (mut peer, welcome) = Peer::welcomed(&host.url, hello).await;
+        assert_eq!((u64::from(welcome.heartbeat_ms), u64::from(welcome.host_heartbeat_ms)), (heartbeat_ms, fast));
+        for _ in 0..3 {
+            let frame = timeout(PATIENCE, peer.down.message()).await.expect("a frame in time").unwrap().unwrap();
+            assert_eq!(frame.payload, Some(Down::Heartbeat(v1::Heartbeat {})));
+        }
+    }
 }
 
 #[tokio::test]
