@@ -37,6 +37,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A host that has not renewed its lease for so long has lost it.
 const LEASE_MS: u64 = 3_000;
+/// That a link is dead an agent hears from its kernel, which is not in this world: by heartbeats, then, and so soon that a run
+/// comes to something.
+const HOST_HEARTBEAT_MS: u64 = 2_000;
 
 /// What is meant to happen to the database of one life: at which use of it the host dies, whether it takes writes, and
 /// how many commits fail.
@@ -315,8 +318,8 @@ async fn open(store: Store, orders: Store, minds: Arc<Minds>, rules: Rules) -> a
     let recorder =
         Recorder::open(aether_recorder::Settings::default(), Arc::new(InMemory::new()), clock::now()).await?;
     let blobs = Blobs::with_store(blobs::Settings::default(), Arc::new(InMemory::new())).await?;
-    let (fabric, events) =
-        Fabric::open(fabric::Settings::default(), orders, recorder.clone(), blobs, mutations::signer()).await?;
+    let settings = fabric::Settings { host_heartbeat_ms: HOST_HEARTBEAT_MS, ..fabric::Settings::default() };
+    let (fabric, events) = Fabric::open(settings, orders, recorder.clone(), blobs, mutations::signer()).await?;
     let parts = control::Parts {
         settings: control::Settings {
             grace_ms: 3_000,
