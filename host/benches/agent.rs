@@ -1,6 +1,7 @@
 //! What the agent costs the node that it is on: the real agent with every source that this machine has, each second, and
 //! beside it, at the same time, Debian's `prometheus-node-exporter`, scraped each second. What is compared is the processor
-//! time for each sample told, and the memory in use.
+//! time for each sample told, the processor time for each series kept (the exporter tells all of its series each second, the
+//! agent each at the interval that it needs), and the memory in use.
 //!
 //! What it told is then written into VictoriaMetrics, too, with its own times: the bytes that the same real telemetry
 //! takes at rest, here as it lies right after and as one file (as it is when it was compacted).
@@ -48,11 +49,16 @@ fn samples_in(text: &str) -> usize {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
 }
 
+/// A metric of the server's own.
+async fn own(fleet: &Fleet, metric: &str) -> f64 {
+    let text = fleet.text("/metrics").await;
+    let lines = text.lines().filter(|line| line.split([' ', '{']).next() == Some(metric));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
 /// What the recorder has taken so far.
 async fn taken(fleet: &Fleet) -> f64 {
-    let text = fleet.text("/metrics").await;
-    let lines = text.lines().filter(|line| line.starts_with("aether_recorder_samples_total"));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    own(fleet, "aether_recorder_samples_total").await
 }
 
 fn verdict(ratio: f64, bar: f64) -> &'static str {
@@ -81,26 +87,36 @@ async fn main() {
     let peer = exporter.as_ref().map(|(started, _)| Gauge::of(started.0.id()));
     let before = (agent.processor_s(), taken(&fleet).await, peer.as_ref().map_or(0.0, Gauge::processor_s));
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    let mut scraped = 0;
+    let (mut scraped, mut scraped_at_once) = (0, 0);
     for _ in 0..seconds {
         ticks.tick().await;
         if let Some((_, url)) = &exporter {
-            scraped += samples_in(&client.get(url).send().await.unwrap().text().await.unwrap());
+            scraped_at_once = samples_in(&client.get(url).send().await.unwrap().text().await.unwrap());
+            scraped += scraped_at_once;
         }
     }
     let told = taken(&fleet).await - before.1;
     println!("{seconds} s, every second, at the same time:");
-    println!("{:>14}  {:>9}  {:>15}  {:>16}  {:>8}", "", "samples", "CPU, % of a core", "CPU µs / sample", "RSS, MiB");
-    let tell = |name: &str, samples: f64, processor_s: f64, resident_mib: f64| {
-        let (share, each) = (processor_s / seconds as f64 * 100.0, processor_s / samples * 1e6);
-        println!("{name:>14}  {samples:>9.0}  {share:>15.2}  {each:>16.1}  {resident_mib:>8.1}");
-        each
+    println!(
+        "{:>14}  {:>9}  {:>7}  {:>16}  {:>15}  {:>17}  {:>8}",
+        "", "samples", "series", "CPU, % of a core", "CPU µs / sample", "CPU µs / series s", "RSS, MiB"
+    );
+    let tell = |name: &str, samples: f64, series: f64, processor_s: f64, resident_mib: f64| {
+        let a_second = processor_s / seconds as f64;
+        let (share, of_sample, of_series) = (a_second * 100.0, processor_s / samples * 1e6, a_second / series * 1e6);
+        println!(
+            "{name:>14}  {samples:>9.0}  {series:>7.0}  {share:>16.2}  {of_sample:>15.1}  {of_series:>17.1}  {resident_mib:>8.1}"
+        );
+        (of_sample, of_series)
     };
-    let ours = tell("aether-agent", told, agent.processor_s() - before.0, agent.resident_mib());
+    let series = own(&fleet, "aether_recorder_hot_series").await;
+    let ours = tell("aether-agent", told, series, agent.processor_s() - before.0, agent.resident_mib());
     if let Some(peer) = peer {
-        let theirs = tell("node-exporter", scraped as f64, peer.processor_s() - before.2, peer.resident_mib());
-        let ratio = ours / theirs;
-        println!("CPU for a sample: {ratio:.2} of the exporter's (bar {CPU_BAR}: {})", verdict(ratio, CPU_BAR));
+        let processor_s = peer.processor_s() - before.2;
+        let theirs = tell("node-exporter", scraped as f64, scraped_at_once as f64, processor_s, peer.resident_mib());
+        for (what, ratio) in [("sample", ours.0 / theirs.0), ("series", ours.1 / theirs.1)] {
+            println!("CPU for a {what}: {ratio:.2} of the exporter's (bar {CPU_BAR}: {})", verdict(ratio, CPU_BAR));
+        }
     }
     let resident = agent.resident_mib();
     println!("RSS: {resident:.1} MiB (bar {RSS_BAR_MIB}: {})", verdict(resident, RSS_BAR_MIB));
