@@ -19,13 +19,8 @@ struct Ticks {
 
 impl Ticks {
     fn of(time: &CpuTime) -> Self {
-        // Guest time is within user time already.
-        let idle = time.idle + time.iowait.unwrap_or(0);
-        Self {
-            all: idle
-                + modes(time).iter().filter(|(mode, _)| !IDLE.contains(mode)).map(|(_, ticks)| ticks).sum::<u64>(),
-            idle,
-        }
+        let all = modes(time).iter().map(|(_, ticks)| ticks).sum();
+        Self { all, idle: time.idle + time.iowait.unwrap_or(0) }
     }
 
     /// The share of the time since then that was not idle; none if no time has passed.
@@ -36,9 +31,7 @@ impl Ticks {
     }
 }
 
-const IDLE: [&str; 2] = ["idle", "iowait"];
-
-/// By OpenTelemetry's names, which has none for soft interrupts.
+/// By OpenTelemetry's names, which has none for soft interrupts. Guest time is within user time already.
 fn modes(time: &CpuTime) -> [(&'static str, u64); 8] {
     [
         ("user", time.user),
@@ -60,18 +53,19 @@ impl Source for Cpu {
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let stats = KernelStats::current()?;
         let (total, each) = (Ticks::of(&stats.total), stats.cpu_time.iter().map(Ticks::of).collect::<Vec<_>>());
-        if let Some((total_before, each_before)) = self.last.replace((total, each.clone())) {
-            if let Some(share) = total.busy_since(total_before) {
+        if let Some((total_before, each_before)) = &self.last {
+            if let Some(share) = total.busy_since(*total_before) {
                 into.node(metric::CPU_UTILIZATION, "1", &[], share);
             }
             // One that was switched on or off meanwhile moves the others to another place.
             if each.len() == each_before.len() {
-                let busy = each.iter().zip(each_before).filter_map(|(now, before)| now.busy_since(before));
+                let busy = each.iter().zip(each_before).filter_map(|(now, before)| now.busy_since(*before));
                 if let Some(busiest) = busy.reduce(f64::max) {
                     into.node(metric::CPU_BUSIEST, "1", &[], busiest);
                 }
             }
         }
+        self.last = Some((total, each));
         let a_second = procfs::ticks_per_second() as f64;
         for (mode, ticks) in modes(&stats.total) {
             into.node(metric::CPU_TIME, "s", &[("cpu.mode", mode)], ticks as f64 / a_second);

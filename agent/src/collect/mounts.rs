@@ -75,7 +75,9 @@ fn chosen(mut mounts: Vec<MountInfo>) -> Vec<Mount> {
     mounts.retain(|mount| {
         let on_disk = mount.mount_source.as_deref().is_some_and(|source| source.starts_with("/dev/"))
             || OF_MANY_DISKS.contains(&mount.fs_type.as_str());
-        let is_ours = mount.mount_point == root || (on_disk && mount.fs_type != "squashfs");
+        // A program that answers for `/dev/fuse` is no disk, and may not answer.
+        let fuse = mount.fs_type.starts_with("fuse") && mount.fs_type != "fuseblk";
+        let is_ours = mount.mount_point == root || (on_disk && mount.fs_type != "squashfs" && !fuse);
         is_ours && !mount.mount_options.contains_key("ro") && !mount.super_options.contains_key("ro")
     });
     mounts.sort_by_key(|mount| (mount.mount_point.components().count(), mount.mount_point.clone()));
@@ -100,13 +102,15 @@ mod tests {
             "27 22 254:16 /a /srv/a rw,relatime - xfs /dev/vdb rw",
             "28 22 7:1 / /snap/core ro,nodev - squashfs /dev/loop1 ro",
             "29 22 254:32 / /srv/frozen ro,relatime - ext4 /dev/vdc ro",
+            "32 22 0:46 / /srv/mine rw,relatime - fuse /dev/fuse rw",
+            "33 22 8:17 / /srv/usb rw,relatime - fuseblk /dev/sdb1 rw",
             "30 22 0:44 / /tank rw,relatime - zfs tank rw",
             "31 22 0:45 / /home rw,relatime - nfs4 filer:/home rw",
         ];
         let mounts = lines.iter().map(|line| MountInfo::from_line(line).unwrap()).collect();
         let told: Vec<_> =
             chosen(mounts).into_iter().map(|mount| (mount.point.display().to_string(), mount.kind)).collect();
-        let wanted = [("/", "ext4"), ("/srv/a", "xfs"), ("/tank", "zfs")];
+        let wanted = [("/", "ext4"), ("/srv/a", "xfs"), ("/srv/usb", "fuseblk"), ("/tank", "zfs")];
         let mut told: Vec<_> = told.iter().map(|(point, kind)| (point.as_str(), kind.as_str())).collect();
         told.sort_unstable();
         assert_eq!(told, wanted);
