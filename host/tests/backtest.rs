@@ -284,7 +284,7 @@ async fn recorded(folder: &std::path::Path) -> Recorder {
     }
     for (at, (series, events)) in batches {
         sequence += 1;
-        let batch = Batch { origin: NodeId::new("signals"), epoch: 1, sequence, series, events };
+        let batch = Batch { origin: NodeId::new("signals"), epoch: 1, sequence, series: series.into(), events };
         recorder.append(batch, Time(at)).unwrap();
         if sequence % 100 == 0 {
             recorder.seal(Time(at)).await.unwrap();

@@ -71,7 +71,13 @@ impl Host {
             one(key(SubjectRef::node("node-a"), "system.disk.io", "By", &[("disk.io.direction", "read")])),
             one(key(SubjectRef::workload("job-7"), "aether.workload.progress", "{step}", &[])),
         ];
-        let batch = Batch { origin: NodeId::new(origin), epoch: 1, sequence: self.sequence, series, events: vec![] };
+        let batch = Batch {
+            origin: NodeId::new(origin),
+            epoch: 1,
+            sequence: self.sequence,
+            series: series.into(),
+            events: vec![],
+        };
         self.recorder.append(batch, clock::now()).unwrap();
     }
 

@@ -251,7 +251,7 @@ impl Inner {
     fn append(&mut self, series: Vec<SeriesSamples>, events: Vec<DiscreteEvent>, now: Time) -> u64 {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let batch = Batch { origin: self.node.clone(), epoch: self.epoch, sequence, series, events };
+        let batch = Batch { origin: self.node.clone(), epoch: self.epoch, sequence, series: series.into(), events };
         // Each record brings its own dictionary, so that it can be read alone.
         let wire = Encoder::default().encode(&batch, 0).encode_to_vec();
         // Compression of bytes in memory has no way to fail but for the lack of it.

@@ -492,7 +492,7 @@ impl Host {
             let (batch, _) = world.nodes.get(node)?.batches.last()?;
             let mut series = batch.series.iter();
             let series = series.find(|s| s.key.subject == subject && s.key.metric == "aether.workload.progress")?;
-            series.samples.last().map(|sample| sample.value).filter(|value| *value > beyond)
+            series.values.last().copied().filter(|value| *value > beyond)
         })
         .await
     }

@@ -244,8 +244,8 @@ impl Recorder {
     pub fn check(&self, key: &SeriesKey, at: Time, now: Time) -> Result<(), Rejected> {
         let (origin, samples) = (NodeId::new("check"), [Sample { at, value: 0.0 }]);
         let series = vec![SeriesSamples { key: key.clone().into(), samples: samples.into() }];
-        let mut batch = Batch { origin, epoch: 0, sequence: 0, series, events: vec![] };
-        admission::admit(&mut batch, &[], &self.inner.settings, now).map(|_| ())
+        let mut batch = Batch { origin, epoch: 0, sequence: 0, series: series.into(), events: vec![] };
+        admission::admit(&mut batch, Some(&[]), &self.inner.settings, now).map(|_| ())
     }
 
     /// Takes a batch: visible in the hot window at once, safe when [`Recorder::safe`] says so.
@@ -258,8 +258,8 @@ impl Recorder {
             Some(known) if known.origin.has(batch.epoch, batch.sequence) => return Ok(inner.duplicate()),
             known => known.map(|known| Arc::clone(&known.feed)),
         };
-        let had = feed.as_ref().map_or_else(Vec::new, |feed| feed.had(&batch.series));
-        let checked = admission::admit(&mut batch, &had, &inner.settings, now);
+        let had = feed.as_ref().map_or_else(|| Some(vec![]), |feed| feed.had(batch.series.layout()));
+        let checked = admission::admit(&mut batch, had.as_deref(), &inner.settings, now);
         let source = feed.as_ref().map(|feed| &feed.source);
         let dropped = match checked.and_then(|dropped| inner.check_series(&batch, source).map(|()| dropped)) {
             Ok(dropped) => dropped,
@@ -302,7 +302,7 @@ impl Recorder {
         if unsealed_bytes.saturating_add(weight) >= inner.settings.seal_bytes {
             inner.wanted.notify_one();
         }
-        inner.window.take(&feed, &batch.series, now);
+        inner.window.take(&feed, &batch, now);
         for event in &batch.events {
             inner.window.insert_event(event, now);
         }
@@ -314,7 +314,7 @@ impl Recorder {
             // That nobody listens any more is no matter.
             drop(inner.tap.send(Arc::clone(&batch)));
         }
-        counters::samples(count(batch.series.iter().map(|s| s.samples.len()).sum()));
+        counters::samples(count(batch.series.values().len()));
         Ok(Appended::New)
     }
 
@@ -575,7 +575,7 @@ impl Inner {
         if has.saturating_add(batch.series.len()) <= limit {
             return Ok(());
         }
-        let keys: BTreeSet<&SeriesKey> = batch.series.iter().map(|s| &*s.key).collect();
+        let keys: BTreeSet<&SeriesKey> = batch.series.layout().keys().map(|key| &**key).collect();
         let new = keys.into_iter().filter(|key| source.is_none_or(|s| !self.window.knows(key, s))).count();
         if has.saturating_add(new) <= limit {
             return Ok(());

@@ -28,7 +28,8 @@ pub(crate) fn batch(origin: &str, sequence: u64, samples: &[Sample]) -> Batch {
         series: vec![SeriesSamples {
             key: key(SubjectRef::node(origin), "system.cpu.utilization").into(),
             samples: samples.into(),
-        }],
+        }]
+        .into(),
         events: Vec::new(),
     }
 }

@@ -3,19 +3,22 @@
 //! Sharded by subject; a read locks one shard for as long as it copies. It is a cache of what is also unsealed or
 //! sealed: dropping anything here loses nothing. Samples are kept per series *and origin*, because a workload's series
 //! comes from another agent after a migration; [`merge`] makes one series of them.
+//!
+//! Locks, in the order in which they nest: the places of a feed, a shard, what waits of a source, a run.
 
 mod feed;
 mod run;
 
+use feed::Waiting;
 pub(crate) use feed::{Feed, Source};
-use run::{Run, read_runs};
+use run::{Run, SAMPLE_BYTES, read_runs};
 pub(crate) use run::{SILENCE_MS, merge};
 
 use crate::counters;
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
-    telemetry::{DiscreteEvent, Sample, SeriesKey, SeriesSamples},
+    telemetry::{Batch, DiscreteEvent, Sample, Series, SeriesKey},
     time::Time,
 };
 use std::{
@@ -35,6 +38,9 @@ const SWEPT_PARTS: u64 = 32;
 /// What a series costs beside its samples and texts, roughly.
 const SERIES_BYTES: usize = 256;
 const EVENT_BYTES: usize = 256;
+/// So much of one origin waits at most before it is put into its runs.
+const BATCHES_WAIT: usize = 8;
+const SAMPLES_WAIT: usize = 8_192;
 
 /// Bounds of the window.
 #[derive(Clone, Debug)]
@@ -48,7 +54,7 @@ pub(crate) struct Limits {
 
 /// One series of one subject, from all its origins.
 #[derive(Debug)]
-struct Series {
+struct Held {
     unit: String,
     attributes: BTreeMap<String, String>,
     runs: Vec<Arc<Run>>,
@@ -57,7 +63,7 @@ struct Series {
 #[derive(Debug, Default)]
 struct Subject {
     /// By metric, each in order of unit and attributes.
-    metrics: BTreeMap<String, Vec<Series>>,
+    metrics: BTreeMap<String, Vec<Held>>,
     /// In order of time.
     events: VecDeque<DiscreteEvent>,
 }
@@ -153,45 +159,91 @@ impl Window {
         found.is_some_and(|s| s.runs.iter().any(|r| Arc::ptr_eq(&r.source, source)))
     }
 
-    /// Takes the samples of a batch.
-    pub(crate) fn take(&self, feed: &Feed, batch: &[SeriesSamples], now: Time) {
+    /// Takes the samples of a batch: all that read see them from here on.
+    pub(crate) fn take(&self, feed: &Feed, batch: &Arc<Batch>, now: Time) {
+        let columns = &batch.series;
         let horizon = now.minus_ms(self.reach_ms.load(Relaxed));
         let mut has_room = self.has_room(now);
         let mut places = feed.places();
+        let gone = {
+            let mut waiting = feed.source.waiting();
+            let is_fresh = || columns.times().all(|times| times.first().is_none_or(|first| *first >= horizon));
+            if has_room
+                && is_fresh()
+                && let Some(runs) = places.runs(columns.layout(), waiting.gone)
+            {
+                let samples = columns.values().len();
+                waiting.batches.push((Arc::clone(batch), runs));
+                waiting.samples += samples;
+                self.grow(Growth { bytes: samples * SAMPLE_BYTES, samples, evicted: 0 });
+                if waiting.batches.len() >= BATCHES_WAIT || waiting.samples >= SAMPLES_WAIT {
+                    self.put(&mut waiting);
+                }
+                return;
+            }
+            self.put(&mut waiting);
+            waiting.gone
+        };
         let mut growth = Growth::default();
-        for (at, SeriesSamples { key, samples }) in batch.iter().enumerate() {
-            let fresh = &samples[samples.partition_point(|s| s.at < horizon)..];
-            if fresh.is_empty() {
+        for series in columns.iter() {
+            let old = series.times.partition_point(|at| *at < horizon);
+            let fresh = Series { times: &series.times[old..], values: &series.values[old..], ..series };
+            if fresh.times.is_empty() {
                 continue;
             }
             if !has_room {
                 self.hide(fresh);
                 continue;
             }
-            if places.run(at, key).is_some_and(|run| self.push(run, fresh, &mut growth)) {
+            if places.run(fresh.key).is_some_and(|run| self.push(run, [fresh], &mut growth)) {
                 continue;
             }
             // A series that is new here: what it takes is counted at once.
             self.grow(std::mem::take(&mut growth));
-            if let Some(run) = self.insert(&feed.source, key, fresh, now) {
-                places.keep(key, run, feed.source.series.load(Relaxed));
+            if let Some(run) = self.insert(&feed.source, fresh, now) {
+                places.keep(fresh.key, run, feed.source.series.load(Relaxed));
             }
             has_room = self.has_room(now);
         }
         self.grow(growth);
+        places.learn(columns.layout(), gone, feed.source.series.load(Relaxed));
+    }
+
+    /// Puts what waits into its runs.
+    fn put(&self, waiting: &mut Waiting) {
+        if waiting.batches.is_empty() {
+            return;
+        }
+        let samples = std::mem::take(&mut waiting.samples);
+        // They were counted when they came.
+        let counted = |n: usize| 0usize.wrapping_sub(n);
+        let mut growth = Growth { bytes: counted(samples * SAMPLE_BYTES), samples: counted(samples), evicted: 0 };
+        for same in waiting.batches.chunk_by(|(_, a), (_, b)| Arc::ptr_eq(a, b)) {
+            let runs = same.first().map_or(&[][..], |(_, runs)| runs);
+            for (at, run) in runs.iter().enumerate() {
+                let all = same.iter().map(|(batch, _)| batch.series.at(at));
+                if !self.push(run, all.clone(), &mut growth) {
+                    all.for_each(|series| self.hide(series));
+                }
+            }
+        }
+        waiting.batches.clear();
+        self.grow(growth);
+    }
+
+    /// The runs with all that came.
+    fn current<'a>(&self, runs: &'a [Arc<Run>]) -> &'a [Arc<Run>] {
+        runs.iter().for_each(|run| self.put(&mut run.source.waiting()));
+        runs
     }
 
     /// As [`Window::take`], of one series that is found by its texts. None: there was no room.
-    pub(crate) fn insert(
-        &self,
-        source: &Arc<Source>,
-        key: &SeriesKey,
-        samples: &[Sample],
-        now: Time,
-    ) -> Option<Arc<Run>> {
+    pub(crate) fn insert(&self, source: &Arc<Source>, series: Series<'_>, now: Time) -> Option<Arc<Run>> {
+        let Series { key, times, values } = series;
         let horizon = now.minus_ms(self.reach_ms.load(Relaxed));
-        let fresh = &samples[samples.partition_point(|s| s.at < horizon)..];
-        if fresh.is_empty() {
+        let old = times.partition_point(|at| *at < horizon);
+        let fresh = Series { key, times: &times[old..], values: &values[old..] };
+        if fresh.times.is_empty() {
             return None;
         }
         if !self.has_room(now) {
@@ -220,7 +272,7 @@ impl Window {
                 let i = slot.unwrap_or_else(|i| {
                     all.insert(
                         i,
-                        Series { unit: key.unit.clone(), attributes: key.attributes.clone(), runs: Vec::new() },
+                        Held { unit: key.unit.clone(), attributes: key.attributes.clone(), runs: Vec::new() },
                     );
                     i
                 });
@@ -234,21 +286,21 @@ impl Window {
         };
         // Within the shard's lock, so that nobody lets go of the run before its first sample.
         let mut growth = Growth::default();
-        self.push(&run, fresh, &mut growth);
+        self.push(&run, [fresh], &mut growth);
         drop(shard);
         self.grow(growth);
         Some(run)
     }
 
     /// False if the window has let go of the run.
-    fn push(&self, run: &Run, fresh: &[Sample], growth: &mut Growth) -> bool {
+    fn push<'a>(&self, run: &Run, fresh: impl IntoIterator<Item = Series<'a>>, growth: &mut Growth) -> bool {
         let mut kept = run.lock();
         if kept.is_gone {
             return false;
         }
         let (bytes, count) = (kept.bytes(), kept.samples.len());
-        for sample in fresh {
-            kept.insert(*sample);
+        for sample in fresh.into_iter().flat_map(Series::samples) {
+            kept.insert(sample);
             if kept.samples.len() > self.limits.samples_per_series
                 && let Some(gone) = kept.pop()
             {
@@ -302,12 +354,12 @@ impl Window {
         }
     }
 
-    fn hide(&self, samples: &[Sample]) {
-        let count = u64::try_from(samples.len()).unwrap_or(u64::MAX);
+    fn hide(&self, series: Series<'_>) {
+        let count = u64::try_from(series.times.len()).unwrap_or(u64::MAX);
         self.tally.hidden.fetch_add(count, Relaxed);
         counters::hidden(count);
-        if let Some(last) = samples.last() {
-            self.incomplete_before(last.at.plus_ms(1));
+        if let Some(last) = series.times.last() {
+            self.incomplete_before(last.plus_ms(1));
         }
     }
 
@@ -363,6 +415,9 @@ impl Window {
                 subject.metrics.retain(|metric, all| {
                     all.retain_mut(|series| {
                         series.runs.retain(|run| {
+                            // Held until it is known whether the run stays: nothing comes to wait for it meanwhile.
+                            let mut waiting = run.source.waiting();
+                            self.put(&mut waiting);
                             let mut kept = run.lock();
                             let (bytes, count) = (kept.bytes(), kept.samples.len());
                             while kept.samples.front().is_some_and(|s| s.at < horizon) {
@@ -378,6 +433,7 @@ impl Window {
                             shift(&self.tally.bytes, bytes, if empty { 0 } else { kept.bytes() });
                             if empty {
                                 kept.is_gone = true;
+                                waiting.gone += 1;
                                 run.source.series.fetch_sub(1, Relaxed);
                                 self.tally.series.fetch_sub(1, Relaxed);
                                 let texts =
@@ -415,7 +471,7 @@ impl Window {
         let wanted = all.iter().filter(|s| unit.is_none_or(|unit| unit == s.unit));
         wanted
             .filter_map(|series| {
-                let (samples, _) = read_runs(&series.runs, after, until)?;
+                let (samples, _) = read_runs(self.current(&series.runs), after, until)?;
                 Some(View { unit: series.unit.clone(), attributes: series.attributes.clone(), samples })
             })
             .collect()
@@ -438,7 +494,7 @@ impl Window {
         let Some(all) = shard.get(subject).and_then(|s| s.metrics.get(metric)) else { return Vec::new() };
         let mut out = Vec::new();
         for series in all {
-            for run in &series.runs {
+            for run in self.current(&series.runs) {
                 let samples = run.cut(after, until);
                 if !samples.is_empty() {
                     let key = SeriesKey {
@@ -459,7 +515,9 @@ impl Window {
         let mut visit = |id: &SubjectRef, subject: &Subject| {
             for (metric, all) in &subject.metrics {
                 for series in all {
-                    if let Some((samples, origin)) = read_runs(&series.runs, Time(i64::MIN), Time(i64::MAX)) {
+                    if let Some((samples, origin)) =
+                        read_runs(self.current(&series.runs), Time(i64::MIN), Time(i64::MAX))
+                    {
                         let key = SeriesKey {
                             subject: id.clone(),
                             metric: metric.clone(),
@@ -518,7 +576,7 @@ impl Window {
         let mut span: Option<(Time, Time)> = None;
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            let runs = shard.values().flat_map(|s| s.metrics.values()).flatten().flat_map(|s| &s.runs);
+            let runs = shard.values().flat_map(|s| s.metrics.values()).flatten().flat_map(|s| self.current(&s.runs));
             let ends = |run: &Arc<Run>| {
                 let kept = run.lock();
                 Some((kept.samples.front()?.at, kept.samples.back()?.at))
@@ -551,6 +609,7 @@ fn shift(total: &AtomicUsize, before: usize, after: usize) {
 mod tests {
     use super::*;
     use crate::testing::{NOW, key, sample};
+    use aether_core::telemetry::{Columns, Layout};
     use proptest::prelude::*;
 
     fn limits() -> Limits {
@@ -558,7 +617,12 @@ mod tests {
     }
 
     fn source(id: &str) -> Arc<Source> {
-        Feed::new(NodeId::new(id)).source
+        Arc::clone(&Feed::new(NodeId::new(id)).source)
+    }
+
+    fn insert(window: &Window, source: &Arc<Source>, key: &SeriesKey, samples: &[Sample], now: Time) {
+        let (times, values): (Vec<_>, Vec<_>) = samples.iter().map(|sample| (sample.at, sample.value)).unzip();
+        window.insert(source, Series { key: &Arc::new(key.clone()), times: &times, values: &values }, now);
     }
 
     fn values(window: &Window, key: &SeriesKey) -> Vec<f64> {
@@ -577,15 +641,15 @@ mod tests {
         let (a, b) = (source("node-a"), source("node-b"));
         let key = key(SubjectRef::workload("counter"), "aether.workload.progress");
         let later = NOW.plus_ms(300_000);
-        window.insert(&a, &key, &steady(0, 20, 1.0), later);
+        insert(&window, &a, &key, &steady(0, 20, 1.0), later);
         // node-a goes on telling of it for a while after node-b has it.
-        window.insert(&b, &key, &steady(15, 10, 2.0), later);
+        insert(&window, &b, &key, &steady(15, 10, 2.0), later);
         let mut seen = vec![1.0; 15];
         seen.extend([2.0; 10]);
         assert_eq!(values(&window, &key), seen);
-        window.insert(&a, &key, &steady(20, 10, 1.0), later);
+        insert(&window, &a, &key, &steady(20, 10, 1.0), later);
         assert_eq!(values(&window, &key), seen, "node-b has only just fallen silent");
-        window.insert(&a, &key, &steady(100, 3, 3.0), later);
+        insert(&window, &a, &key, &steady(100, 3, 3.0), later);
         seen.extend([3.0; 3]);
         assert_eq!(values(&window, &key), seen, "back on node-a");
     }
@@ -595,8 +659,8 @@ mod tests {
         let window = Window::new(limits());
         let (a, b) = (source("node-a"), source("node-b"));
         let key = key(SubjectRef::workload("counter"), "m");
-        window.insert(&a, &key, &steady(10, 590, 2.0), NOW.plus_ms(600_000));
-        window.insert(&b, &key, &steady(0, 600, 1.0), NOW.plus_ms(600_000));
+        insert(&window, &a, &key, &steady(10, 590, 2.0), NOW.plus_ms(600_000));
+        insert(&window, &b, &key, &steady(0, 600, 1.0), NOW.plus_ms(600_000));
         assert_eq!(values(&window, &key), [vec![1.0; 10], vec![2.0; 590]].concat());
         window.sweep(NOW.plus_ms(900_000));
         assert_eq!(values(&window, &key), vec![2.0; 300], "node-a began later, though both now begin at the same time");
@@ -606,8 +670,8 @@ mod tests {
     fn late_samples_find_their_place_and_a_second_word_replaces_the_first() {
         let window = Window::new(limits());
         let (a, key) = (source("node-a"), key(SubjectRef::node("node-a"), "m"));
-        window.insert(&a, &key, &[sample(NOW.0 + 2, 2.0), sample(NOW.0 + 4, 4.0)], NOW);
-        window.insert(&a, &key, &[sample(NOW.0 + 1, 1.0), sample(NOW.0 + 3, 3.0), sample(NOW.0 + 4, 5.0)], NOW);
+        insert(&window, &a, &key, &[sample(NOW.0 + 2, 2.0), sample(NOW.0 + 4, 4.0)], NOW);
+        insert(&window, &a, &key, &[sample(NOW.0 + 1, 1.0), sample(NOW.0 + 3, 3.0), sample(NOW.0 + 4, 5.0)], NOW);
         assert_eq!(values(&window, &key), [1.0, 2.0, 3.0, 5.0]);
     }
 
@@ -616,7 +680,8 @@ mod tests {
         let window = Window::new(limits());
         let a = source("node-a");
         let subject = SubjectRef::node("node-a");
-        window.insert(
+        insert(
+            &window,
             &a,
             &key(subject.clone(), "m"),
             &(0..1_500).map(|n| sample(NOW.0 + n, 1.0)).collect::<Vec<_>>(),
@@ -626,7 +691,7 @@ mod tests {
         assert_eq!(window.tally().evicted.load(Relaxed), 500);
         assert_eq!(window.complete_from(), Time(NOW.0 + 500));
         for n in 0..150 {
-            window.insert(&a, &key(subject.clone(), &format!("m{n}")), &[sample(NOW.0, 1.0)], NOW);
+            insert(&window, &a, &key(subject.clone(), &format!("m{n}")), &[sample(NOW.0, 1.0)], NOW);
         }
         assert_eq!(window.tally().series.load(Relaxed), 100);
         assert_eq!(window.tally().hidden.load(Relaxed), 51);
@@ -659,7 +724,8 @@ mod tests {
         for second in 0..600 {
             let now = NOW.plus_ms(second * 1_000);
             for n in 0..200 {
-                window.insert(
+                insert(
+                    &window,
                     &a,
                     &key(SubjectRef::node("node-a"), &format!("m{n}")),
                     &[Sample { at: now, value: 1.0 }],
@@ -681,30 +747,34 @@ mod tests {
         assert!(window.reach_ms.load(Relaxed) > squeezed);
     }
 
-    /// One sample of each of these series.
-    fn batch(keys: &[Arc<SeriesKey>], at: Time) -> Vec<SeriesSamples> {
-        keys.iter()
-            .map(|key| SeriesSamples { key: Arc::clone(key), samples: [Sample { at, value: 1.0 }].into() })
-            .collect()
+    /// One sample of each series of a stream's layout.
+    fn batch(layout: &Arc<Layout>, at: Time) -> Arc<Batch> {
+        let series = Columns::new(Arc::clone(layout), vec![at], vec![1.0; layout.len()]).expect("fits");
+        Arc::new(Batch { origin: NodeId::new("node-a"), epoch: 1, sequence: 1, series, events: vec![] })
+    }
+
+    fn layout(keys: &[&Arc<SeriesKey>]) -> Arc<Layout> {
+        Layout::new(keys.iter().map(|key| (Arc::clone(key), 0)), &[1]).expect("there is a list").into()
     }
 
     #[test]
-    fn a_key_that_came_before_leads_to_its_run_until_the_window_lets_go_of_it() {
+    fn a_layout_that_came_before_leads_to_its_runs_until_the_window_lets_go_of_one() {
         let window = Window::new(limits());
         let feed = Feed::new(NodeId::new("node-a"));
-        let keys: Vec<_> = ["m", "n"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m))).into();
-        let alike = vec![Arc::new((*keys[0]).clone())];
-        window.take(&feed, &batch(&keys, NOW), NOW);
-        assert_eq!(feed.had(&batch(&keys, NOW)), [true, true]);
-        assert_eq!(feed.had(&batch(&alike, NOW)), [false], "its like was not checked");
+        let keys = ["m", "n"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m)));
+        let (both, alike) = (layout(&[&keys[0], &keys[1]]), layout(&[&Arc::new((*keys[0]).clone())]));
+        window.take(&feed, &batch(&both, NOW), NOW);
+        assert_eq!(feed.had(&both), None, "all of them");
+        assert_eq!(feed.had(&layout(&[&keys[1]])), Some(vec![true]));
+        assert_eq!(feed.had(&alike), Some(vec![false]), "its like was not checked");
         window.take(&feed, &batch(&alike, NOW.plus_ms(1_000)), NOW);
-        window.take(&feed, &batch(&keys, NOW.plus_ms(2_000)), NOW);
+        window.take(&feed, &batch(&both, NOW.plus_ms(2_000)), NOW);
         assert_eq!(values(&window, &keys[0]).len(), 3, "all of them are one series");
         assert_eq!((window.tally().series.load(Relaxed), window.tally().samples.load(Relaxed)), (2, 5));
 
         let later = NOW.plus_ms(10_000_000);
         window.sweep(later);
-        window.take(&feed, &batch(&keys, later), later);
+        window.take(&feed, &batch(&both, later), later);
         assert_eq!(values(&window, &keys[0]).len(), 1, "not into a run that nobody reads any more");
         window.sweep(later.plus_ms(10_000_000));
         let tally = window.tally();
@@ -712,30 +782,82 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_seen_by_all_that_read_is_counted_and_is_bounded() {
+        let window = Window::new(limits());
+        let feed = Feed::new(NodeId::new("node-a"));
+        let key = Arc::new(key(SubjectRef::node("node-a"), "m"));
+        let one = layout(&[&key]);
+        let seconds = std::cell::Cell::new(0);
+        let next = || {
+            seconds.set(seconds.get() + 1_000);
+            let at = NOW.plus_ms(seconds.get());
+            window.take(&feed, &batch(&one, at), at);
+            at
+        };
+        next();
+        for taken in 2..=3 * BATCHES_WAIT {
+            next();
+            assert!(feed.source.waiting().batches.len() < BATCHES_WAIT);
+            assert_eq!(window.tally().samples.load(Relaxed), taken);
+        }
+        let waits = |at: Time| {
+            assert_eq!(feed.source.waiting().batches.len(), 1);
+            at
+        };
+        assert_eq!(values(&window, &key).len(), 3 * BATCHES_WAIT);
+        let (at, (whole, beginning)) = (waits(next()), (Time(i64::MAX), Time(i64::MIN)));
+        assert_eq!(window.views(&key.subject, "m", None, beginning, whole)[0].samples.last().map(|s| s.at), Some(at));
+        let at = waits(next());
+        assert_eq!(window.stretches(&key.subject, "m", beginning, whole)[0].2.last().map(|s| s.at), Some(at));
+        let at = waits(next());
+        window.each_series(None, |_, samples, _| assert_eq!(samples.last().map(|s| s.at), Some(at)));
+        let at = waits(next());
+        assert_eq!(window.span(), Some((NOW.plus_ms(1_000), at)));
+        // What is older than what waits comes after it all the same, and the later word stands.
+        let at = waits(next());
+        let again = Arc::new(Batch { sequence: 2, ..(*batch(&one, at)).clone() });
+        let other = Columns::new(layout(&[&key]), vec![at], vec![2.0]).expect("fits");
+        window.take(&feed, &Arc::new(Batch { series: other, ..(*again).clone() }), at);
+        assert_eq!(values(&window, &key).last(), Some(&2.0));
+        // A sweep looks at what waits, too.
+        window.sweep(next().plus_ms(10_000_000));
+        let tally = window.tally();
+        assert_eq!([&tally.series, &tally.samples, &tally.bytes].map(|n| n.load(Relaxed)), [0, 0, 0]);
+        let source = Arc::downgrade(&feed.source);
+        next();
+        next();
+        drop((feed, window));
+        assert!(source.upgrade().is_none(), "what waits keeps nothing alive");
+    }
+
+    #[test]
     fn in_whatever_order_keys_stand_each_leads_to_its_own_run() {
         let window = Window::new(limits());
         let feed = Feed::new(NodeId::new("node-a"));
         let [a, b, c] = ["a", "b", "c"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m)));
-        let orders: [&[&Arc<SeriesKey>]; 6] = [&[&a, &b], &[&b, &a], &[&b], &[&c, &b, &a], &[&a, &b, &c], &[&c]];
-        for (second, order) in (0..).zip(orders) {
-            let keys: Vec<_> = order.iter().map(|key| Arc::clone(key)).collect();
-            window.take(&feed, &batch(&keys, NOW.plus_ms(second * 1_000)), NOW.plus_ms(second * 1_000));
+        let layouts = [&[&a, &b][..], &[&b, &a], &[&b], &[&c, &b, &a], &[&a, &b, &c], &[&c], &[&b, &b]].map(layout);
+        for (second, layout) in (0..).zip(layouts.iter().chain(&layouts)) {
+            window.take(&feed, &batch(layout, NOW.plus_ms(second * 1_000)), NOW.plus_ms(second * 1_000));
         }
         let seconds = |key: &SeriesKey| -> Vec<u64> {
             let views = window.views(&key.subject, &key.metric, None, Time(i64::MIN), Time(i64::MAX));
             views.into_iter().flat_map(|v| v.samples).map(|sample| sample.at.since_ms(NOW) / 1_000).collect()
         };
-        assert_eq!([&a, &b, &c].map(|key| seconds(key)), [vec![0, 1, 3, 4], vec![0, 1, 2, 3, 4], vec![3, 4, 5]]);
+        let twice = |once: &[u64]| [once, &once.iter().map(|second| second + 7).collect::<Vec<_>>()].concat();
+        let expected = [twice(&[0, 1, 3, 4]), twice(&[0, 1, 2, 3, 4, 6]), twice(&[3, 4, 5])];
+        assert_eq!([&a, &b, &c].map(|key| seconds(key)), expected);
     }
 
     #[test]
-    fn keys_that_nobody_sends_any_more_are_not_kept() {
+    fn keys_and_layouts_that_nobody_sends_any_more_are_not_kept() {
         let window = Window::new(limits());
         let feed = Feed::new(NodeId::new("node-a"));
         for n in 0..1_000 {
-            let keys: Vec<_> = ["m", "n"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m))).into();
-            window.take(&feed, &batch(&keys, NOW.plus_ms(n)), NOW);
-            assert!(feed.places().len() <= 5, "{}", feed.places().len());
+            let keys = ["m", "n"].map(|m| Arc::new(key(SubjectRef::node("node-a"), m)));
+            let both = layout(&[&keys[0], &keys[1]]);
+            window.take(&feed, &batch(&both, NOW.plus_ms(n)), NOW);
+            let (keys, layouts) = feed.places().len();
+            assert!(keys <= 5 && layouts <= 8, "{keys} and {layouts}");
         }
         assert_eq!(window.tally().series.load(Relaxed), 2);
     }
@@ -753,15 +875,18 @@ mod tests {
             let scattered = Window::new(Limits { window_ms: 10_000_000, ..limits() });
             let feeds = ["node-a", "node-b"].map(|id| Feed::new(NodeId::new(id)));
             let shared = Arc::new(key.clone());
+            let same = layout(&[&shared]);
             let at = |s: &i64| sample(NOW.0 + s * 3_000, 0.0).at;
             for ((origin, s), value) in &samples {
-                in_order.insert(&feeds[*origin].source, &key, &[Sample { at: at(s), value: *value }], now);
+                insert(&in_order, &feeds[*origin].source, &key, &[Sample { at: at(s), value: *value }], now);
             }
             for piece in (0..7).rev() {
                 for (((origin, s), value), _) in samples.iter().zip(&pieces).filter(|(_, p)| **p == piece) {
                     let key = if s % 3 == 0 { Arc::new(key.clone()) } else { Arc::clone(&shared) };
-                    let samples = [Sample { at: at(s), value: *value }].into();
-                    scattered.take(&feeds[*origin], &[SeriesSamples { key, samples }], now);
+                    let one = if s % 3 == 0 { layout(&[&key]) } else { Arc::clone(&same) };
+                    let series = Columns::new(one, vec![at(s)], vec![*value]).expect("fits");
+                    let batch = Batch { origin: NodeId::new("node-a"), epoch: 1, sequence: 1, series, events: vec![] };
+                    scattered.take(&feeds[*origin], &Arc::new(batch), now);
                 }
             }
             prop_assert_eq!(values(&in_order, &key), values(&scattered, &key));

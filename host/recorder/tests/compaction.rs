@@ -57,7 +57,7 @@ fn batch(origin: &str, sequence: u64) -> Batch {
         origin: NodeId::new(origin),
         epoch: EPOCH,
         sequence,
-        series: vec![series("a", 0, 2), series("b", 5, 1)],
+        series: vec![series("a", 0, 2), series("b", 5, 1)].into(),
         events: vec![event],
     }
 }
@@ -86,8 +86,8 @@ fn expected(safe: &BTreeMap<&'static str, u64>) -> Vec<(String, u64, String, i64
         let batch = batch(origin, n);
         let samples = batch
             .series
-            .into_iter()
-            .flat_map(|series| series.samples.into_iter().map(move |sample| (series.key.metric.clone(), sample.at.0)));
+            .iter()
+            .flat_map(|series| series.samples().map(move |sample| (series.key.metric.clone(), sample.at.0)));
         let events = batch.events.into_iter().map(|event| (event.name, event.at.0));
         let origin = origin.to_owned();
         samples.chain(events).map(move |(name, at)| (origin.clone(), n, name, at)).collect::<Vec<_>>()

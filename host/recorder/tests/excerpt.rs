@@ -67,7 +67,7 @@ fn batch(origin: &str, n: u64, at: Time, second: &Second, subject: &SubjectRef) 
         attributes: BTreeMap::from([("n".into(), n.to_string())]),
     };
     let events = if second.event { vec![event] } else { vec![] };
-    Batch { origin: NodeId::new(origin), epoch: 1, sequence: n, series: series.into(), events }
+    Batch { origin: NodeId::new(origin), epoch: 1, sequence: n, series: Vec::from(series).into(), events }
 }
 
 type Seen = (Time, Vec<Column>, Vec<ObservedEvent>);

@@ -48,7 +48,8 @@ fn batch(origin: &str, sequence: u64) -> Batch {
             series(SubjectRef::node(origin), "system.cpu.utilization", "1", &[]),
             series(SubjectRef::node(origin), "system.disk.io", "By", &[("device", "sda"), ("direction", "\"read\"")]),
             series(SubjectRef::workload("train-1"), "aether.workload.progress", "1", &[]),
-        ],
+        ]
+        .into(),
         events: vec![event],
     }
 }

@@ -33,7 +33,8 @@ fn batch(origin: &str, sequence: u64) -> Batch {
         series: vec![SeriesSamples {
             key: key(SubjectRef::node(origin), CPU).into(),
             samples: [Sample { at, value }].into(),
-        }],
+        }]
+        .into(),
         events: Vec::new(),
     }
 }
@@ -199,13 +200,15 @@ async fn a_malformed_batch_is_refused_once_and_does_not_hold_up_the_next() {
     let recorder = open_with(folder.path(), settings).await;
     recorder.append(batch("node-a", 1), now).expect("taken");
     let mut bad = batch("node-a", 2);
-    Arc::make_mut(&mut bad.series[0].key).metric = "no spaces please".to_owned();
+    let mut rows = bad.series.rows();
+    Arc::make_mut(&mut rows[0].key).metric = "no spaces please".to_owned();
+    bad.series = rows.into();
     assert_eq!(recorder.append(bad, now).map_err(|r| r.code()), Err("telemetry.name"));
     let mut wide = batch("node-a", 3);
     wide.series = (0..4)
         .map(|n| SeriesSamples {
             key: key(SubjectRef::node("node-a"), &format!("m{n}")).into(),
-            ..wide.series[0].clone()
+            ..wide.series.rows()[0].clone()
         })
         .collect();
     assert_eq!(recorder.append(wide, now).map_err(|r| r.code()), Err("telemetry.too_many_series"));
@@ -250,7 +253,7 @@ async fn columns_and_events_follow_the_declaration() {
             .collect();
         SeriesSamples { key: key.into(), samples }
     };
-    first.series.extend([counter("sdb", 200.0), counter("sda", 100.0)]);
+    first.series = first.series.rows().into_iter().chain([counter("sdb", 200.0), counter("sda", 100.0)]).collect();
     first.events = (0..5).map(|s| event(&node, "gpu.xid", NOW.plus_ms(s * 1_000))).collect();
     first.events.push(event(&node, "other", NOW));
     recorder.append(first, now).expect("taken");
@@ -332,7 +335,9 @@ async fn retention_removes_the_oldest_and_keeps_the_positions() {
     for n in 1..=20 {
         now = NOW.plus_ms(n * 600_000);
         let mut of_now = batch("node-a", n);
-        of_now.series[0].samples[0].at = now;
+        let mut rows = of_now.series.rows();
+        rows[0].samples[0].at = now;
+        of_now.series = rows.into();
         recorder.append(of_now, now).expect("taken");
         recorder.seal(now).await.expect("seals");
         recorder.enforce_retention(now).await.expect("retains");

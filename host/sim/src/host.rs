@@ -250,7 +250,9 @@ impl Host {
             let mut batch = batch.clone();
             if self.shared.is_broken(Mutation::Restamps) {
                 let stamp = |at: &mut Time| *at = now.minus_ms(node.sampled() - batch.sequence);
-                batch.series.iter_mut().flat_map(|series| &mut series.samples).for_each(|sample| stamp(&mut sample.at));
+                let mut rows = batch.series.rows();
+                rows.iter_mut().flat_map(|series| &mut series.samples).for_each(|sample| stamp(&mut sample.at));
+                batch.series = rows.into();
             }
             // A batch that is not taken is one more that is missing.
             drop(parts.recorder.append(batch, now));

@@ -314,5 +314,5 @@ pub(crate) fn telemetry(number: usize, sequence: u64, at: Time, load: f64, troub
     let node = |metric, value| series(SubjectKind::Node, origin.as_str(), metric, value);
     let mut all = vec![node(LOAD, load), node(TROUBLE, f64::from(u8::from(trouble)))];
     all.extend(running.iter().map(|id| series(SubjectKind::Workload, id, PROGRESS, 1.0)));
-    Batch { origin, epoch: 1, sequence, series: all, events: vec![] }
+    Batch { origin, epoch: 1, sequence, series: all.into(), events: vec![] }
 }

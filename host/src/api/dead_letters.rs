@@ -56,7 +56,7 @@ pub(super) async fn show(State(app): State<App>, Id(id): Id) -> Result<Json<Dead
         Ok(batch) => (Some(batch), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let samples = batch.as_ref().map_or(0, |batch| batch.series.iter().map(|series| series.samples.len()).sum());
+    let samples = batch.as_ref().map_or(0, |batch| batch.series.values().len());
     let events = batch.as_ref().map_or(0, |batch| batch.events.len());
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (parts, cut) = batch.map_or((vec![], false), parts);
@@ -119,13 +119,13 @@ fn act(by: &Principal, action: &str, number: u64) -> Act {
 
 fn parts(batch: Batch) -> (Vec<DeadLetterPart>, bool) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let series = batch.series.into_iter().map(|series| DeadLetterPart {
+    let series = batch.series.iter().map(|series| DeadLetterPart {
         subject: series.key.subject.clone(),
         name: series.key.metric.clone(),
         attributes: series.key.attributes.clone(),
-        samples: count(series.samples.len()),
-        first: series.samples.first().map(|sample| sample.at),
-        last: series.samples.last().map(|sample| sample.at),
+        samples: count(series.times.len()),
+        first: series.times.first().copied(),
+        last: series.times.last().copied(),
     });
     let events = batch.events.into_iter().map(|event| DeadLetterPart {
         subject: event.subject,

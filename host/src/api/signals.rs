@@ -84,7 +84,7 @@ impl App {
         let feeder = &self.0.signals;
         let mut sequence = feeder.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = NodeId::new(ORIGIN);
-        let batch = Batch { origin, epoch: feeder.epoch, sequence: *sequence + 1, series, events };
+        let batch = Batch { origin, epoch: feeder.epoch, sequence: *sequence + 1, series: series.into(), events };
         match self.recorder().append(batch, now) {
             Ok(_) => {
                 *sequence += 1;

@@ -76,7 +76,8 @@ impl Market {
             if samples.is_empty() { vec![] } else { vec![SeriesSamples { key: key.into(), samples: samples.into() }] };
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = NodeId::new(ORIGIN);
-        let batch = Batch { origin, epoch: self.epoch, sequence: *sequence + 1, series, events: vec![notice] };
+        let batch =
+            Batch { origin, epoch: self.epoch, sequence: *sequence + 1, series: series.into(), events: vec![notice] };
         match recorder.append(batch, now) {
             Ok(_) => {
                 *sequence += 1;

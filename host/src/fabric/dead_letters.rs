@@ -89,8 +89,7 @@ impl Inner {
         let batch = telemetry::read(&mut Decoder::default(), &letter.origin, &batch, self.settings.batch_bytes);
         let owned = batch.and_then(|batch| {
             let registry = self.registry();
-            telemetry::Owned::default()
-                .check(batch, &letter.origin, |subject| registry.speaks_for(&letter.origin, subject))
+            telemetry::check(batch, &letter.origin, |subject| registry.speaks_for(&letter.origin, subject))
         });
         owned.map_err(refused)
     }

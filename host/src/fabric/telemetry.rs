@@ -11,19 +11,14 @@
 
 use super::{convert::shown, counters, registry::Pulse};
 use crate::store::dead_letters::Refusal;
-use aether_core::{
-    id::NodeId,
-    subject::{SubjectKind, SubjectRef},
-    telemetry::{Batch, SeriesKey},
-    time::Time,
-};
+use aether_core::{id::NodeId, subject::SubjectRef, telemetry::Batch, time::Time};
 use aether_proto::{
     telemetry::{DecodeError, Decoder},
     v1::{TelemetryBatch, TelemetryRejected},
 };
 use aether_recorder::{Appended, Recorder, Rejected};
 use prost::Message as _;
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of one series definition.
 const DEFINITION_BYTES: usize = 8 << 10;
@@ -41,7 +36,6 @@ pub(crate) struct Intake {
     batch_bytes: usize,
     dictionary_limit: usize,
     full_retry_ms: u32,
-    owned: Owned,
     /// Since when dead letters are counted, and how many there were.
     letters: (Time, u32),
 }
@@ -92,7 +86,6 @@ impl Intake {
             batch_bytes: settings.batch_bytes,
             dictionary_limit: settings.dictionary_bytes,
             full_retry_ms: settings.full_retry_ms,
-            owned: Owned::default(),
             letters: (Time(0), 0),
         }
     }
@@ -137,7 +130,7 @@ impl Intake {
             pulse.lost.fetch_add(lost, Relaxed);
             counters::lost(lost);
         }
-        let checked = decoded.and_then(|batch| self.owned.check(batch, &self.origin, speaks_for));
+        let checked = decoded.and_then(|batch| check(batch, &self.origin, speaks_for));
         // What comes in its order is mostly new, and the recorder says so as it takes it.
         let may_be_known = checked.is_err() || newest.is_none_or(|newest| sequence <= newest);
         if may_be_known && recorder.has(&self.origin, epoch, sequence) {
@@ -251,42 +244,13 @@ pub(super) fn read(
     Ok(decoder.decode(origin, batch)?)
 }
 
-/// Which keys of a stream need no second look.
-#[derive(Default)]
-pub(super) struct Owned {
-    /// Of subjects that are the origin's by their name, as they stood in the batch before: who may speak of them does not
-    /// change. The stream's definitions bound how many there are.
-    by_name: Vec<Option<Arc<SeriesKey>>>,
-}
-
-impl Owned {
-    /// The batch, if all of its subjects are the origin's to speak of.
-    pub(super) fn check(
-        &mut self,
-        batch: Batch,
-        origin: &NodeId,
-        speaks_for: impl Fn(&SubjectRef) -> bool,
-    ) -> Result<Batch, Refused> {
-        let of_another = |subject: &SubjectRef| {
-            Refused::new("malformed", format!("{subject} is not {origin}'s to speak of: the batch was not taken"))
-        };
-        let mut checked: Option<&SubjectRef> = None;
-        self.by_name.resize(self.by_name.len().max(batch.series.len()), None);
-        for (series, stood) in batch.series.iter().zip(&mut self.by_name) {
-            if stood.as_ref().is_some_and(|stood| Arc::ptr_eq(stood, &series.key)) {
-                continue;
-            }
-            let subject = &series.key.subject;
-            if checked != Some(subject) && !speaks_for(subject) {
-                return Err(of_another(subject));
-            }
-            checked = Some(subject);
-            let by_name = matches!(subject.kind, SubjectKind::Node | SubjectKind::Gpu);
-            *stood = by_name.then(|| series.key.clone());
-        }
-        match batch.events.iter().find(|event| !speaks_for(&event.subject)) {
-            Some(event) => Err(of_another(&event.subject)),
-            None => Ok(batch),
-        }
+/// The batch, if all of its subjects are the origin's to speak of.
+pub(super) fn check(batch: Batch, origin: &NodeId, speaks_for: impl Fn(&SubjectRef) -> bool) -> Result<Batch, Refused> {
+    let mut subjects = batch.series.layout().subjects().chain(batch.events.iter().map(|event| &event.subject));
+    if let Some(subject) = subjects.find(|subject| !speaks_for(subject)) {
+        let text = format!("{subject} is not {origin}'s to speak of: the batch was not taken");
+        return Err(Refused::new("malformed", text));
     }
+    drop(subjects);
+    Ok(batch)
 }

@@ -13,7 +13,7 @@ mod settings;
 pub use settings::{Destination, Kind, Settings, Wrong};
 
 use crate::{clock, outbound};
-use aether_core::telemetry::SeriesSamples;
+use aether_core::telemetry::SeriesKey;
 use aether_recorder::Recorder;
 use metrics::{counter, gauge};
 use queue::{Entry, Queue};
@@ -131,7 +131,7 @@ impl Way {
             if !destination.received && batch.origin.as_str().starts_with(RECEIVED) {
                 continue;
             }
-            let wanted = |series: &SeriesSamples| destination.wants(&series.key.metric);
+            let wanted = |key: &SeriesKey| destination.wants(&key.metric);
             let (dropped, waiting) = {
                 let mut queue = self.queue();
                 (queue.push(&batch, wanted), queue.samples())
@@ -176,7 +176,7 @@ impl Way {
 
     async fn send(&self, entries: &[Entry]) {
         let name = &self.destination.name;
-        let samples: usize = entries.iter().map(|entry| entry.series().samples.len()).sum();
+        let samples: usize = entries.iter().map(|entry| entry.series().times.len()).sum();
         let body = match self.encode(entries) {
             Ok(body) => body,
             Err(error) => {

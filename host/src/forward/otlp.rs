@@ -32,7 +32,7 @@ const SOURCE: (&str, &str) = ("source", "aether.source");
 pub(super) fn encode(entries: &[Entry], extra: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
     let mut subjects: BTreeMap<&SubjectRef, BTreeMap<(&str, &str), Vec<NumberDataPoint>>> = BTreeMap::new();
     for series in entries.iter().map(Entry::series) {
-        let key = &series.key;
+        let key = series.key;
         let metrics = subjects.entry(&key.subject).or_default();
         let points = metrics.entry((&key.metric, &key.unit)).or_default();
         let attributes: Vec<KeyValue> = key
@@ -40,7 +40,7 @@ pub(super) fn encode(entries: &[Entry], extra: &BTreeMap<String, String>) -> io:
             .iter()
             .map(|(name, value)| attribute(if name == SOURCE.0 { SOURCE.1 } else { name }, value))
             .collect();
-        points.extend(series.samples.iter().map(|sample| NumberDataPoint {
+        points.extend(series.samples().map(|sample| NumberDataPoint {
             attributes: attributes.clone(),
             time_unix_nano: u64::try_from(sample.at.0).unwrap_or(0).saturating_mul(1_000_000),
             value: Some(number_data_point::Value::AsDouble(sample.value)),

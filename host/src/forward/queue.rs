@@ -5,7 +5,7 @@
 
 use aether_core::{
     id::NodeId,
-    telemetry::{Batch, SeriesSamples},
+    telemetry::{Batch, Series, SeriesKey},
 };
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,8 +20,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn series(&self) -> &SeriesSamples {
-        &self.batch.series[self.place]
+    pub(super) fn series(&self) -> Series<'_> {
+        self.batch.series.at(self.place)
     }
 }
 
@@ -51,7 +51,7 @@ impl Queue {
     }
 
     /// Takes what is wanted of a batch. Answers how many samples went to make room.
-    pub(super) fn push(&mut self, batch: &Arc<Batch>, wanted: impl Fn(&SeriesSamples) -> bool) -> usize {
+    pub(super) fn push(&mut self, batch: &Arc<Batch>, wanted: impl Fn(&SeriesKey) -> bool) -> usize {
         let (epoch, sequence) = (batch.epoch, batch.sequence);
         let is_backlog = match self.newest.get_mut(&batch.origin) {
             Some((of, newest)) if *of == epoch && *newest > sequence => true,
@@ -66,8 +66,8 @@ impl Queue {
         };
         let waiting = if is_backlog { &mut self.backlog } else { &mut self.entries };
         for (place, series) in batch.series.iter().enumerate() {
-            if !series.samples.is_empty() && wanted(series) {
-                self.samples += series.samples.len();
+            if !series.times.is_empty() && wanted(series.key) {
+                self.samples += series.times.len();
                 waiting.push_back(Entry { batch: batch.clone(), place });
             }
         }
@@ -75,7 +75,7 @@ impl Queue {
         while self.samples > self.limit
             && let Some(oldest) = self.backlog.pop_front().or_else(|| self.entries.pop_front())
         {
-            let samples = oldest.series().samples.len();
+            let samples = oldest.series().times.len();
             self.samples -= samples;
             dropped += samples;
         }
@@ -87,7 +87,7 @@ impl Queue {
         let (mut taken, mut entries) = (0, vec![]);
         let waiting = if self.entries.is_empty() { &mut self.backlog } else { &mut self.entries };
         while let Some(next) = waiting.front() {
-            let more = next.series().samples.len();
+            let more = next.series().times.len();
             if !entries.is_empty() && taken + more > samples {
                 break;
             }
@@ -105,7 +105,7 @@ mod tests {
     use aether_core::{
         id::NodeId,
         subject::SubjectRef,
-        telemetry::{Sample, SeriesKey},
+        telemetry::{Sample, SeriesSamples},
         time::Time,
     };
 
@@ -117,7 +117,7 @@ mod tests {
             attributes: [].into(),
         };
         let samples = (0..samples).map(|at| Sample { at: Time(at), value: 1.0 }).collect();
-        let series = vec![SeriesSamples { key: key.into(), samples }];
+        let series = vec![SeriesSamples { key: key.into(), samples }].into();
         Arc::new(Batch { origin: NodeId::new("node-a"), epoch: 1, sequence, series, events: vec![] })
     }
 

@@ -50,8 +50,8 @@ pub(super) const HEADERS: [(&str, &str); 3] = [
 pub(super) fn encode(entries: &[Entry], extra: &BTreeMap<String, String>) -> Result<Vec<u8>, snap::Error> {
     let mut all: BTreeMap<BTreeMap<String, String>, BTreeMap<i64, f64>> = BTreeMap::new();
     for series in entries.iter().map(Entry::series) {
-        let samples = all.entry(labels(&series.key, extra)).or_default();
-        samples.extend(series.samples.iter().map(|sample| (sample.at.0, sample.value)));
+        let samples = all.entry(labels(series.key, extra)).or_default();
+        samples.extend(series.samples().map(|sample| (sample.at.0, sample.value)));
     }
     let timeseries = all.into_iter().map(|(labels, samples)| TimeSeries {
         labels: labels.into_iter().map(|(name, value)| Label { name, value }).collect(),

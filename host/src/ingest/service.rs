@@ -237,8 +237,13 @@ impl Inner {
         let mut last = None;
         for series in groups(series, BATCH_SERIES, BATCH_SAMPLES) {
             let samples: usize = series.iter().map(|series| series.samples.len()).sum();
-            let batch =
-                Batch { origin: origin.clone(), epoch: self.epoch, sequence: *sequence + 1, series, events: vec![] };
+            let batch = Batch {
+                origin: origin.clone(),
+                epoch: self.epoch,
+                sequence: *sequence + 1,
+                series: series.into(),
+                events: vec![],
+            };
             match self.recorder.append(batch, now) {
                 Ok(_) => {
                     *sequence += 1;

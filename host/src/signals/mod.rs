@@ -202,7 +202,8 @@ impl Asking {
         }
         let mut last = self.numbers.last.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = NodeId::new(ORIGIN);
-        let batch = Batch { origin, epoch: self.numbers.epoch, sequence: *last + 1, series, events: vec![] };
+        let batch =
+            Batch { origin, epoch: self.numbers.epoch, sequence: *last + 1, series: series.into(), events: vec![] };
         match self.recorder.append(batch, now) {
             Ok(_) => {
                 *last += 1;

@@ -62,7 +62,7 @@ async fn a_refused_batch_is_kept_before_its_sender_hears_of_it_and_replayed_once
     // The operator has given it more room.
     let host = Host::start(folder.path(), Settings::default()).await;
     let (_, read) = host.fabric.read_dead_letter(oversized).await.unwrap().unwrap();
-    assert_eq!(read.unwrap().series[0].samples.len(), 1_000);
+    assert_eq!(read.unwrap().series.values().len(), 1_000);
     assert_eq!(host.fabric.replay_dead_letter(oversized, act()).await.unwrap(), Replayed::Taken);
     assert_eq!(host.fabric.replay_dead_letter(oversized, act()).await.unwrap(), Replayed::Before);
     assert_eq!(samples(&host).await, 1_002);

@@ -31,7 +31,7 @@ impl Sender {
             self.at += 1;
             Sample { at: Time(self.at), value: 0.5 }
         });
-        let series = vec![SeriesSamples { key: key.into(), samples: samples.collect() }];
+        let series = vec![SeriesSamples { key: key.into(), samples: samples.collect() }].into();
         let batch = Batch { origin: NodeId::new("node-a"), epoch: EPOCH, sequence, series, events: vec![] };
         self.encoder.encode(&batch, lost_before)
     }

@@ -8,14 +8,13 @@
 use crate::{Malformed, subject_from_proto, subject_to_proto, v1};
 use aether_core::{
     id::NodeId,
-    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
+    telemetry::{Batch, Columns, DiscreteEvent, Layout, SeriesKey},
     time::Time,
 };
 use foldhash::fast::RandomState;
 use prost::Message;
-use smallvec::SmallVec;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 use thiserror::Error;
@@ -28,24 +27,30 @@ pub const SCHEMA_ID_OLDEST: u32 = 1;
 pub const SERIES_MAXIMUM: usize = 20_000;
 /// Samples and events in one batch.
 pub const SAMPLES_MAXIMUM: usize = 100_000;
+/// Layouts of batches that a stream remembers, in series of its dictionary.
+const SEEN_DICTIONARIES: usize = 8;
 
 /// The sending side's dictionary: lives as long as the stream.
 #[derive(Debug)]
 pub struct Encoder {
     schema: u32,
-    ids: HashMap<Arc<SeriesKey>, u32>,
+    ids: HashMap<Arc<SeriesKey>, u32, RandomState>,
+    /// The same by the address of the key in `ids`, which is another's only when that is gone: mostly the same key comes
+    /// again, and its texts are not looked at.
+    places: HashMap<usize, u32, RandomState>,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { schema: SCHEMA_ID, ids: HashMap::new() }
+        Self::for_reader(SCHEMA_ID)
     }
 }
 
 impl Encoder {
     /// For a reader of at most this schema; 0: it did not say, as the first version did not.
     pub fn for_reader(schema: u32) -> Self {
-        Self { schema: schema.clamp(SCHEMA_ID_OLDEST, SCHEMA_ID), ids: HashMap::new() }
+        let schema = schema.clamp(SCHEMA_ID_OLDEST, SCHEMA_ID);
+        Self { schema, ids: HashMap::default(), places: HashMap::default() }
     }
 
     /// The same reader, and a dictionary that begins anew.
@@ -57,26 +62,19 @@ impl Encoder {
     /// `lost_before`: batches that the spool dropped just before this one.
     pub fn encode(&mut self, batch: &Batch, lost_before: u64) -> v1::TelemetryBatch {
         let mut dictionary = Vec::new();
-        let mut columns = v1::SampleColumns::default();
-        let mut places: HashMap<Vec<i64>, u32> = HashMap::new();
-        for SeriesSamples { key, samples } in &batch.series {
-            let next = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
-            let id = *self.ids.entry(key.clone()).or_insert_with(|| {
-                dictionary.push(define(next, key));
-                next
-            });
+        let series = batch.series.layout().keys().map(|key| self.id(key, &mut dictionary)).collect();
+        let times = batch.series.times().map(|times| {
             let mut last = 0;
-            let deltas_ms: Vec<i64> = samples.iter().map(|s| s.at.0 - std::mem::replace(&mut last, s.at.0)).collect();
-            let place = u32::try_from(columns.times.len()).unwrap_or(u32::MAX);
-            let place = *places.entry(deltas_ms).or_insert_with_key(|deltas_ms| {
-                columns.times.push(v1::Times { deltas_ms: deltas_ms.clone() });
-                place
-            });
-            columns.series.push(id);
-            columns.places.push(place);
-            columns.values.extend(samples.iter().map(|s| s.value));
-        }
-        columns.events = batch.events.iter().map(event_to_proto).collect();
+            let deltas_ms = times.iter().map(|at| at.0 - std::mem::replace(&mut last, at.0)).collect();
+            v1::Times { deltas_ms }
+        });
+        let columns = v1::SampleColumns {
+            times: times.collect(),
+            series,
+            places: batch.series.layout().lists().map(|list| u32::try_from(list).unwrap_or(u32::MAX)).collect(),
+            values: batch.series.values().to_vec(),
+            events: batch.events.iter().map(event_to_proto).collect(),
+        };
         let samples = match self.schema {
             1 => to_first(to_second(columns)).encode_to_vec(),
             2 => to_second(columns).encode_to_vec(),
@@ -91,6 +89,20 @@ impl Encoder {
             samples_crc32: crc32fast::hash(&samples),
             samples,
         }
+    }
+
+    fn id(&mut self, key: &Arc<SeriesKey>, dictionary: &mut Vec<v1::SeriesDefinition>) -> u32 {
+        if let Some(id) = self.places.get(&Arc::as_ptr(key).addr()) {
+            return *id;
+        }
+        if let Some(id) = self.ids.get(key) {
+            return *id;
+        }
+        let id = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
+        dictionary.push(define(id, key));
+        self.places.insert(Arc::as_ptr(key).addr(), id);
+        self.ids.insert(Arc::clone(key), id);
+        id
     }
 }
 
@@ -117,6 +129,60 @@ fn to_first(table: v1::SampleTable) -> v1::Samples {
     v1::Samples { columns: columns.collect(), events }
 }
 
+/// Samples of the newest schema as our encoder has them: columns as they stand, without a copy.
+struct Packed<'a> {
+    times: Vec<v1::Times>,
+    series: &'a [u8],
+    places: &'a [u8],
+    values: &'a [u8],
+    events: Vec<v1::Event>,
+}
+
+impl<'a> Packed<'a> {
+    /// None: they are otherwise, and not looked at any further.
+    fn of(mut samples: &'a [u8]) -> Option<Self> {
+        let mut packed = Self { times: vec![], series: &[], places: &[], values: &[], events: vec![] };
+        while !samples.is_empty() {
+            let field = prost::decode_length_delimiter(&mut samples).ok()?;
+            let length = prost::decode_length_delimiter(&mut samples).ok()?;
+            let (content, rest) = samples.split_at_checked(length)?;
+            samples = rest;
+            // Its number, and that it is delimited by its length.
+            let whole = match (field >> 3, field & 7) {
+                (1, 2) => {
+                    packed.times.push(v1::Times::decode(content).ok()?);
+                    continue;
+                }
+                (2, 2) => &mut packed.series,
+                (3, 2) => &mut packed.places,
+                (4, 2) => &mut packed.values,
+                (5, 2) => {
+                    packed.events.push(v1::Event::decode(content).ok()?);
+                    continue;
+                }
+                _ => return None,
+            };
+            if !std::mem::replace(whole, content).is_empty() {
+                return None;
+            }
+        }
+        Some(packed)
+    }
+
+    fn values(&self) -> Vec<f64> {
+        self.values.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
+    }
+}
+
+/// A layout, and how it came.
+#[derive(Debug)]
+struct Seen {
+    series: Box<[u8]>,
+    places: Box<[u8]>,
+    lists: Vec<usize>,
+    layout: Arc<Layout>,
+}
+
 /// Samples of any known schema as the newest has them.
 fn upcast(schema_id: u32, samples: &[u8]) -> Result<v1::SampleColumns, DecodeError> {
     let malformed = |error: prost::DecodeError| Malformed::invalid("samples", error.to_string());
@@ -125,12 +191,16 @@ fn upcast(schema_id: u32, samples: &[u8]) -> Result<v1::SampleColumns, DecodeErr
         1 => {
             let v1::Samples { columns, events } = v1::Samples::decode(samples).map_err(malformed)?;
             let mut all = v1::SampleColumns { events, ..v1::SampleColumns::default() };
-            for (place, column) in (0u32..).zip(columns) {
-                let v1::Column { series, time_deltas_ms, values } = column;
+            let mut places: HashMap<Vec<i64>, u32, RandomState> = HashMap::default();
+            for v1::Column { series, time_deltas_ms, values } in columns {
                 if time_deltas_ms.len() != values.len() {
                     return Err(uneven().into());
                 }
-                all.times.push(v1::Times { deltas_ms: time_deltas_ms });
+                let next = u32::try_from(all.times.len()).unwrap_or(u32::MAX);
+                let place = *places.entry(time_deltas_ms).or_insert_with_key(|deltas_ms| {
+                    all.times.push(v1::Times { deltas_ms: deltas_ms.clone() });
+                    next
+                });
                 all.series.push(series);
                 all.places.push(place);
                 all.values.extend(values);
@@ -201,6 +271,8 @@ pub struct Decoder {
     dense: Vec<Arc<SeriesKey>>,
     /// All others.
     sparse: HashMap<u32, Arc<SeriesKey>, RandomState>,
+    /// What the latest batches told of, the latest first: mostly the next ones tell of the same.
+    seen: VecDeque<Seen>,
 }
 
 impl Decoder {
@@ -221,9 +293,16 @@ impl Decoder {
     fn put(&mut self, id: u32, key: Arc<SeriesKey>) {
         let (at, next) = (usize::try_from(id).unwrap_or(usize::MAX), self.dense.len());
         match self.dense.get_mut(at) {
-            Some(known) => *known = key,
+            Some(known) => {
+                *known = key;
+                self.seen.clear();
+            }
             None if at == next && !self.sparse.contains_key(&id) => self.dense.push(key),
-            None => drop(self.sparse.insert(id, key)),
+            None => {
+                if self.sparse.insert(id, key).is_some() {
+                    self.seen.clear();
+                }
+            }
         }
     }
 
@@ -244,24 +323,71 @@ impl Decoder {
             return Err(DecodeError::Checksum);
         }
         let (epoch, sequence) = (*epoch, *sequence);
-        let v1::SampleColumns { times, series, places, values, events } = upcast(*schema_id, samples)?;
-        // A series without a value costs as much as one with.
-        if series.len().max(values.len()) + events.len() > SAMPLES_MAXIMUM {
-            return Err(DecodeError::Oversized(format!("{SAMPLES_MAXIMUM} samples in one batch")));
+        let (series, events) = self.columns(*schema_id, samples)?;
+        let events = events.into_iter().map(event_from_proto).collect::<Result<_, _>>()?;
+        Ok(Batch { origin: origin.clone(), epoch, sequence, series, events })
+    }
+
+    fn columns(&mut self, schema_id: u32, samples: &[u8]) -> Result<(Columns, Vec<v1::Event>), DecodeError> {
+        let packed = if schema_id == SCHEMA_ID { Packed::of(samples) } else { None };
+        if let Some(packed) = &packed
+            && let Some(layout) = self.seen(packed)
+            && let Some(columns) = Columns::new(layout, times_from_proto(&packed.times)?, packed.values())
+        {
+            within(columns.len(), columns.values().len(), packed.events.len())?;
+            return Ok((columns, packed.events.clone()));
         }
+        let v1::SampleColumns { times, series, places, values, events } = upcast(schema_id, samples)?;
+        within(series.len(), values.len(), events.len())?;
         if series.len() != places.len() {
             return Err(Malformed::invalid("places", "are not as many as series").into());
         }
-        let mut rest = values.as_slice();
-        let mut columns = Vec::with_capacity(series.len());
+        let lists: Vec<usize> = times.iter().map(|times| times.deltas_ms.len()).collect();
+        let mut keys = Vec::with_capacity(series.len());
+        let mut wanted = 0usize;
         for (id, place) in series.into_iter().zip(places) {
-            columns.push(self.column(id, times_of(&times, place)?, &mut rest)?);
+            let key = self.get(id).cloned();
+            let key = key.ok_or_else(|| Malformed::invalid("column.series", format!("series {id} was not defined")))?;
+            wanted = wanted.saturating_add(times_of(&times, place)?.len());
+            keys.push((key, usize::try_from(place).unwrap_or(usize::MAX)));
         }
-        if !rest.is_empty() {
-            return Err(Malformed::invalid("values", "are more than times").into());
+        if wanted > values.len() {
+            return Err(Malformed::invalid("column", "has not as many times as values").into());
         }
-        let events = events.into_iter().map(event_from_proto).collect::<Result<_, _>>()?;
-        Ok(Batch { origin: origin.clone(), epoch, sequence, series: columns, events })
+        let more = || Malformed::invalid("values", "are more than times");
+        let layout = Arc::new(Layout::new(keys, &lists).ok_or_else(more)?);
+        if let Some(Packed { series, places, .. }) = packed {
+            self.see(Seen { series: series.into(), places: places.into(), lists, layout: Arc::clone(&layout) });
+        }
+        let columns = Columns::new(layout, times_from_proto(&times)?, values).ok_or_else(more)?;
+        Ok((columns, events))
+    }
+
+    /// The layout of these samples, if a batch before had the same.
+    fn seen(&mut self, packed: &Packed<'_>) -> Option<Arc<Layout>> {
+        let lists = |seen: &Seen| {
+            let lists = packed.times.iter().map(|times| times.deltas_ms.len());
+            seen.lists.iter().copied().eq(lists)
+        };
+        let same = |seen: &Seen| *seen.series == *packed.series && *seen.places == *packed.places && lists(seen);
+        let at = self.seen.iter().position(same)?;
+        if at > 0 {
+            let seen = self.seen.remove(at)?;
+            self.seen.push_front(seen);
+        }
+        self.seen.front().map(|seen| Arc::clone(&seen.layout))
+    }
+
+    /// Layouts take no more than some times what the dictionary does.
+    fn see(&mut self, seen: Seen) {
+        let mut room = SEEN_DICTIONARIES * (self.dense.len() + self.sparse.len());
+        self.seen.push_front(seen);
+        let fit = self.seen.iter().take_while(|seen| {
+            let columns = seen.layout.len() + seen.lists.len();
+            room.checked_sub(columns).map(|left| room = left).is_some()
+        });
+        let fit = fit.count();
+        self.seen.truncate(fit);
     }
 
     /// The batch with every definition that it needs, so that it can be read without this stream. Where its samples
@@ -278,21 +404,27 @@ impl Decoder {
         let known = known.into_iter().map(|(id, key)| define(id, key));
         v1::TelemetryBatch { dictionary: known.chain(batch.dictionary.iter().cloned()).collect(), ..batch.clone() }
     }
+}
 
-    /// One series, with as many of the first values as it has times.
-    fn column(&self, id: u32, times: &[i64], values: &mut &[f64]) -> Result<SeriesSamples, Malformed> {
-        let key = self.get(id).cloned();
-        let key = key.ok_or_else(|| Malformed::invalid("column.series", format!("series {id} was not defined")))?;
-        let own = values.split_off(..times.len());
-        let own = own.ok_or_else(|| Malformed::invalid("column", "has not as many times as values"))?;
-        let mut at = 0i64;
-        let mut samples = SmallVec::with_capacity(own.len());
-        for (delta, value) in times.iter().zip(own) {
-            at = at.checked_add(*delta).ok_or_else(|| Malformed::invalid("times.deltas_ms", "out of range"))?;
-            samples.push(Sample { at: Time(at), value: *value });
-        }
-        Ok(SeriesSamples { key, samples })
+/// A series without a value costs as much as one with.
+fn within(series: usize, values: usize, events: usize) -> Result<(), DecodeError> {
+    if series.max(values) + events > SAMPLES_MAXIMUM {
+        return Err(DecodeError::Oversized(format!("{SAMPLES_MAXIMUM} samples in one batch")));
     }
+    Ok(())
+}
+
+/// All lists, one after the other.
+fn times_from_proto(lists: &[v1::Times]) -> Result<Vec<Time>, Malformed> {
+    let mut all = Vec::with_capacity(lists.iter().map(|list| list.deltas_ms.len()).sum());
+    for list in lists {
+        let mut at = 0i64;
+        for delta in &list.deltas_ms {
+            at = at.checked_add(*delta).ok_or_else(|| Malformed::invalid("times.deltas_ms", "out of range"))?;
+            all.push(Time(at));
+        }
+    }
+    Ok(all)
 }
 
 fn event_from_proto(event: v1::Event) -> Result<DiscreteEvent, Malformed> {
@@ -304,7 +436,10 @@ fn event_from_proto(event: v1::Event) -> Result<DiscreteEvent, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aether_core::subject::SubjectRef;
+    use aether_core::{
+        subject::SubjectRef,
+        telemetry::{Sample, SeriesSamples},
+    };
 
     fn batch(sequence: u64) -> Batch {
         let key = SeriesKey {
@@ -320,7 +455,7 @@ mod tests {
             at: Time(1_500),
             attributes: BTreeMap::new(),
         };
-        let series = vec![SeriesSamples { key: key.into(), samples: samples.into() }];
+        let series = vec![SeriesSamples { key: key.into(), samples: samples.into() }].into();
         Batch { origin: NodeId::new("node-a"), epoch: 7, sequence, series, events: vec![event] }
     }
 
@@ -336,7 +471,8 @@ mod tests {
 
     #[test]
     fn series_are_found_however_they_were_numbered_and_renumbered() {
-        let named = |metric: &str| v1::SeriesDefinition { metric: metric.into(), ..define(0, &batch(1).series[0].key) };
+        let named =
+            |metric: &str| v1::SeriesDefinition { metric: metric.into(), ..define(0, batch(1).series.at(0).key) };
         let mut decoder = Decoder::default();
         let mut known: BTreeMap<u32, String> = BTreeMap::new();
         // In order, ahead, what was ahead once more, the highest number, and one that is reached in order afterwards.
@@ -380,9 +516,10 @@ mod tests {
         let shown: Vec<String> = found
             .series
             .iter()
-            .map(|SeriesSamples { key, samples }| {
+            .map(|series| {
+                let key = series.key;
                 let samples: Vec<_> =
-                    samples.iter().map(|s| format!("{}={}", s.at.0 - 1_800_000_000_000, s.value)).collect();
+                    series.samples().map(|s| format!("{}={}", s.at.0 - 1_800_000_000_000, s.value)).collect();
                 format!("{} {} {} {:?} {}", key.subject, key.metric, key.unit, key.attributes, samples.join(" "))
             })
             .collect();

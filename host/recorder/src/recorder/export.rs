@@ -95,8 +95,8 @@ impl Export {
         for batch in batches {
             for series in batch.series.iter().filter(|s| of_subject(&s.key.subject) && of_name(&s.key.metric)) {
                 let samples: Vec<Sample> =
-                    series.samples.iter().filter(|sample| (*from..=*to).contains(&sample.at)).copied().collect();
-                self.sample(&series.key, &batch.origin, &samples)?;
+                    series.samples().filter(|sample| (*from..=*to).contains(&sample.at)).collect();
+                self.sample(series.key, &batch.origin, &samples)?;
             }
             for event in batch.events.iter().filter(|e| of_subject(&e.subject) && of_name(&e.name)) {
                 if (*from..=*to).contains(&event.at) {

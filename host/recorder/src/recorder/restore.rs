@@ -7,7 +7,7 @@ use crate::{
     shelf::{Entry, superseded},
     window::Feed,
 };
-use aether_core::time::Time;
+use aether_core::{telemetry::Series, time::Time};
 use std::sync::Arc;
 
 impl Inner {
@@ -95,9 +95,10 @@ impl Inner {
 
     fn take_rows(&self, rows: segment::Rows, now: Time) {
         for (key, origin, samples) in rows.series {
+            let (times, values): (Vec<_>, Vec<_>) = samples.iter().map(|sample| (sample.at, sample.value)).unzip();
             let source = self.known(&mut lock(&self.origins), &origin).map(|known| Arc::clone(&known.feed.source));
             if let Some(source) = source {
-                self.window.insert(&source, &key, &samples, now);
+                self.window.insert(&source, Series { key: &Arc::new(key), times: &times, values: &values }, now);
             }
         }
         for (_, event) in &rows.events {

@@ -107,12 +107,8 @@ impl Inner {
         };
         self.unsealed_bytes.fetch_sub(gone.iter().map(|unsealed| unsealed.weight).sum(), super::Relaxed);
         self.unsealed_batches.fetch_sub(batches.len(), super::Relaxed);
-        // Letting go of so much takes its time, too; less by the stream, whose batches share their keys.
-        drop(tokio::task::spawn_blocking(move || {
-            drop(batches);
-            let mut gone = gone;
-            gone.sort_by_cached_key(|unsealed| unsealed.batch.series.first().map(|series| Arc::as_ptr(&series.key)));
-        }));
+        // Letting go of so much takes its time, too.
+        drop(tokio::task::spawn_blocking(move || drop((batches, gone))));
         Ok(sealed)
     }
 
@@ -188,7 +184,7 @@ fn content(
         sealed_at: now,
         from,
         to,
-        samples: count(batches.iter().flat_map(|b| &b.series).map(|s| s.samples.len()).sum()),
+        samples: count(batches.iter().map(|b| b.series.values().len()).sum()),
         events: count(batches.iter().map(|b| b.events.len()).sum()),
         covers: segment::covers(batches),
         complete,

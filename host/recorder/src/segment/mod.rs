@@ -165,7 +165,7 @@ fn kind_of(text: &[u8]) -> Option<SubjectKind> {
 /// The span of time that the batches' rows cover; `None` without rows.
 pub(crate) fn span(batches: &[Arc<Batch>]) -> Option<(Time, Time)> {
     let samples =
-        batches.iter().flat_map(|b| &b.series).filter_map(|s| Some((s.samples.first()?.at, s.samples.last()?.at)));
+        batches.iter().flat_map(|b| b.series.times()).filter_map(|times| Some((*times.first()?, *times.last()?)));
     let events = batches.iter().flat_map(|b| &b.events).map(|e| (e.at, e.at));
     samples.chain(events).reduce(|(a, b), (from, to)| (a.min(from), b.max(to)))
 }
@@ -367,10 +367,12 @@ mod tests {
         };
         let long = |n: u32| format!("{n:04}{}", "x".repeat(1_000));
         let mut batch = batch("node-a", 1, &[]);
-        batch.series =
+        let mut rows =
             vec![series("a", String::new(), 25_000), series("b", long(0), 12_345), series("c", "short".to_owned(), 1)];
+        batch.series = rows.clone().into();
         let few = [Arc::new(batch.clone())];
-        batch.series.extend((1..1_200).map(|n| series("d", long(n), 3)));
+        rows.extend((1..1_200).map(|n| series("d", long(n), 3)));
+        batch.series = rows.into();
         let many = [Arc::new(batch)];
         for batches in [&few, &many] {
             let bytes = encode(batches, &content(batches)).expect("encodes");
@@ -378,7 +380,7 @@ mod tests {
             let expected: Vec<_> = batches[0]
                 .series
                 .iter()
-                .map(|SeriesSamples { key, samples }| ((**key).clone(), batches[0].origin.clone(), samples.to_vec()))
+                .map(|one| ((**one.key).clone(), batches[0].origin.clone(), one.samples().collect()))
                 .collect();
             assert_eq!(rows.series, expected);
             assert_eq!(rows.damaged, 0);
@@ -424,13 +426,13 @@ mod tests {
         fn rows_come_back(batches in any_batches()) {
             let mut expected: BTreeMap<(SeriesKey, NodeId), BTreeMap<Time, u64>> = BTreeMap::new();
             for (batch, series) in batches.iter().flat_map(|b| b.series.iter().map(move |s| (b, s))) {
-                let of = expected.entry(((*series.key).clone(), batch.origin.clone())).or_default();
-                for s in &series.samples {
+                let of = expected.entry(((**series.key).clone(), batch.origin.clone())).or_default();
+                for s in series.samples() {
                     of.insert(s.at, s.value.to_bits());
                 }
             }
             // A batch that names a series twice, with two values for one time, has no order to go by.
-            let twice = batches.iter().any(|b| b.series.iter().map(|s| &s.key).collect::<BTreeSet<_>>().len() < b.series.len());
+            let twice = batches.iter().any(|b| b.series.layout().keys().collect::<BTreeSet<_>>().len() < b.series.len());
             prop_assume!(!twice);
             let bytes = encode(&batches, &content(&batches)).expect("encodes");
             let read = |wanted: &Wanted| {

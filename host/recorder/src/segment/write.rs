@@ -11,7 +11,7 @@ use crate::Error;
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
-    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey, SeriesSamples},
+    telemetry::{Batch, DiscreteEvent, Sample, SeriesKey},
     time::Time,
 };
 use bytes::Bytes;
@@ -284,15 +284,21 @@ enum Of<'a> {
     Event(&'a DiscreteEvent, &'a Batch),
 }
 
-/// Samples of one series in one batch.
+/// Samples of one series in some batches of one origin that came one after the other and have one layout.
 struct Part {
-    batch: u32,
+    stretch: u32,
     series: u32,
     /// The next one of the same group; [`END`]: none.
     next: u32,
 }
 
 const END: u32 = u32::MAX;
+
+struct Parts<'a> {
+    all: Vec<Part>,
+    stretches: Vec<Vec<&'a Batch>>,
+}
+
 /// In order.
 const WHATS: [&str; 2] = [EVENT, SAMPLE];
 
@@ -349,11 +355,13 @@ impl Columns<'_> {
 }
 
 /// All rows of the batches in groups, sorted by their texts.
-fn groups<'a>(batches: &'a [Arc<Batch>]) -> Result<(Vec<Group<'a>>, Vec<Part>, Columns<'a>), ParquetError> {
-    let mut by_origin: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
-    for (place, batch) in batches.iter().enumerate() {
-        by_origin.entry(batch.origin.as_str()).or_default().push(number(place)?);
+fn groups<'a>(batches: &'a [Arc<Batch>]) -> Result<(Vec<Group<'a>>, Parts<'a>, Columns<'a>), ParquetError> {
+    let mut by_origin: HashMap<&str, Vec<&Batch>, RandomState> = HashMap::default();
+    for batch in batches {
+        by_origin.entry(batch.origin.as_str()).or_default().push(batch);
     }
+    let mut by_origin: Vec<_> = by_origin.into_iter().collect();
+    by_origin.sort_unstable_by_key(|(origin, _)| *origin);
     let (mut subjects, mut names, mut units) = (Once::new(), Once::new(), Once::new());
     let mut attributes: Once<&BTreeMap<String, String>> = Once::new();
     let mut key = |subject: &'a SubjectRef, what, name: &'a str, unit: &'a str, of: &'a BTreeMap<_, _>, origin| {
@@ -362,22 +370,23 @@ fn groups<'a>(batches: &'a [Arc<Batch>]) -> Result<(Vec<Group<'a>>, Vec<Part>, C
         Ok::<_, ParquetError>([subject, what, name, unit, attributes.place(of)?, origin])
     };
     let mut groups: Vec<Group<'_>> = Vec::new();
-    let mut parts: Vec<Part> = Vec::with_capacity(batches.iter().map(|batch| batch.series.len()).sum());
+    let mut parts = Parts { all: Vec::new(), stretches: Vec::new() };
     let mut origins = Vec::with_capacity(by_origin.len());
-    for (name, places) in by_origin {
+    for (name, batches) in by_origin {
         let origin = number(origins.len())?;
         origins.push(name);
         // Batches of one stream share their keys: so texts are compared once per series, and addresses for the rest.
         let mut known: HashMap<*const SeriesKey, usize, RandomState> = HashMap::default();
-        for place in places {
-            let batch = &*batches[wide(place)];
-            for (series, SeriesSamples { key: of, .. }) in (0u32..).zip(&batch.series) {
-                let part = number(parts.len())?;
-                parts.push(Part { batch: place, series, next: END });
+        for same in batches.chunk_by(|a, b| Arc::ptr_eq(a.series.layout(), b.series.layout())) {
+            let stretch = number(parts.stretches.len())?;
+            parts.stretches.push(same.to_vec());
+            for (series, of) in (0u32..).zip(same[0].series.layout().keys()) {
+                let part = number(parts.all.len())?;
+                parts.all.push(Part { stretch, series, next: END });
                 match known.entry(Arc::as_ptr(of)) {
                     Entry::Occupied(group) => {
                         if let Of::Series(_, last) = &mut groups[*group.get()].of {
-                            parts[wide(std::mem::replace(last, part))].next = part;
+                            parts.all[wide(std::mem::replace(last, part))].next = part;
                         }
                     }
                     Entry::Vacant(group) => {
@@ -387,6 +396,8 @@ fn groups<'a>(batches: &'a [Arc<Batch>]) -> Result<(Vec<Group<'a>>, Vec<Part>, C
                     }
                 }
             }
+        }
+        for batch in batches {
             for event in &batch.events {
                 let key = key(&event.subject, 0, &event.name, "", &event.attributes, origin)?;
                 groups.push(Group { key, of: Of::Event(event, batch) });
@@ -420,11 +431,16 @@ fn encode_rows(batches: &[Arc<Batch>], content: &Content) -> Result<Vec<u8>, Par
                 }
                 Of::Series(first, _) => {
                     let mut next = first;
-                    while let Some(part) = parts.get(wide(next)) {
-                        let Batch { epoch, sequence, series, .. } = &*batches[wide(part.batch)];
-                        let row =
-                            |s: &Sample| Row { at: s.at.0, epoch: *epoch, sequence: *sequence, value: Some(s.value) };
-                        rows.extend(series[wide(part.series)].samples.iter().map(row));
+                    while let Some(part) = parts.all.get(wide(next)) {
+                        for Batch { epoch, sequence, series, .. } in &parts.stretches[wide(part.stretch)] {
+                            let row = |Sample { at, value }| Row {
+                                at: at.0,
+                                epoch: *epoch,
+                                sequence: *sequence,
+                                value: Some(value),
+                            };
+                            rows.extend(series.at(wide(part.series)).samples().map(row));
+                        }
                         next = part.next;
                     }
                 }

@@ -9,7 +9,7 @@ use std::{
 
 /// An origin silent for longer than this has stopped telling of a series; when it begins again, that is a new stretch.
 pub(crate) const SILENCE_MS: u64 = 15_000;
-const SAMPLE_BYTES: usize = size_of::<Sample>();
+pub(super) const SAMPLE_BYTES: usize = size_of::<Sample>();
 
 /// The samples of one series that one origin sent.
 #[derive(Debug)]
