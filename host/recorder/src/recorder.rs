@@ -30,6 +30,7 @@ use aether_core::{
     time::Time,
 };
 use excerpt::Gathered;
+use foldhash::fast::RandomState;
 use object_store::ObjectStore;
 use std::{
     collections::{BTreeSet, HashMap},
@@ -119,7 +120,7 @@ struct Inner {
     settings: Settings,
     shelf: Shelf,
     window: Window,
-    origins: Mutex<HashMap<NodeId, Known>>,
+    origins: Mutex<HashMap<NodeId, Known, RandomState>>,
     pending: Mutex<Vec<Unsealed>>,
     unsealed_bytes: AtomicUsize,
     unsealed_batches: AtomicUsize,
@@ -557,7 +558,7 @@ impl Inner {
     }
 
     /// The origin, made known if there is room.
-    fn known<'a>(&self, origins: &'a mut HashMap<NodeId, Known>, id: &NodeId) -> Option<&'a mut Known> {
+    fn known<'a>(&self, origins: &'a mut HashMap<NodeId, Known, RandomState>, id: &NodeId) -> Option<&'a mut Known> {
         if !origins.contains_key(id) {
             if origins.len() >= ORIGINS_LIMIT {
                 return None;

@@ -39,7 +39,7 @@ const SWEPT_PARTS: u64 = 32;
 const SERIES_BYTES: usize = 256;
 const EVENT_BYTES: usize = 256;
 /// So much of one origin waits at most before it is put into its runs.
-const BATCHES_WAIT: usize = 8;
+const BATCHES_WAIT: usize = 16;
 const SAMPLES_WAIT: usize = 8_192;
 
 /// Bounds of the window.

@@ -1,6 +1,10 @@
 //! The fabric's own metrics, by name in one place.
 
 use metrics::{counter, gauge};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Of this process, whoever takes them: a level for its threads, no metric.
+static FRAMES: AtomicU64 = AtomicU64::new(0);
 
 /// Live sessions.
 const SESSIONS: &str = "aether_fabric_sessions";
@@ -35,7 +39,13 @@ pub(crate) fn ended(code: &'static str) {
 pub(crate) fn refused(code: &'static str) {
     counter!(REFUSED, "code" => code).increment(1);
 }
+/// Batches of telemetry that came since the start, whatever became of them.
+pub(crate) fn frames() -> u64 {
+    FRAMES.load(Relaxed)
+}
+
 pub(crate) fn batch(result: &'static str) {
+    FRAMES.fetch_add(1, Relaxed);
     counter!(BATCHES, "result" => result).increment(1);
 }
 pub(crate) fn dead_letter(result: &'static str) {

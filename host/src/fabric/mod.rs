@@ -21,6 +21,7 @@ mod telemetry;
 mod view;
 
 pub use collection::{Collection, Configured};
+pub(crate) use counters::frames;
 pub use dead_letters::{NotReplayed, Replayed};
 pub use settings::{OutOfRange, Settings};
 pub use view::{

@@ -153,7 +153,7 @@ fn sequences(batches: &[Arc<Batch>]) -> HashMap<NodeId, Vec<(u64, u64)>> {
 /// How far each origin is settled once `pending` are; of origins that have none only where all are to be told.
 fn positions(
     pending: &HashMap<NodeId, Vec<(u64, u64)>>,
-    origins: &HashMap<NodeId, Known>,
+    origins: &HashMap<NodeId, Known, RandomState>,
     complete: bool,
 ) -> BTreeMap<NodeId, Vec<EpochRecord>> {
     let mut positions = BTreeMap::new();
