@@ -5,10 +5,8 @@
 //! cards moderate their interrupts the same way. What else comes in such times waits up to [`REST`] longer.
 
 use crate::fabric;
-use std::{
-    cell::Cell,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, time::Duration};
+use tokio::time::Instant;
 
 const REST: Duration = Duration::from_millis(2);
 /// Frames a second from which on workers rest.
