@@ -166,7 +166,7 @@ impl<'a> Packed<'a> {
                 return None;
             }
         }
-        Some(packed)
+        packed.values.len().is_multiple_of(size_of::<f64>()).then_some(packed)
     }
 
     fn values(&self) -> Vec<f64> {
@@ -552,6 +552,7 @@ mod tests {
     #[test]
     fn columns_that_do_not_fit_together_are_malformed() {
         type Spoil = fn(&mut v1::SampleColumns);
+        let origin = NodeId::new("node-a");
         let spoilt: [(&str, Spoil); 5] = [
             ("there are no times", |columns| columns.places[0] = 7),
             ("not as many as series", |columns| columns.places.push(0)),
@@ -565,10 +566,82 @@ mod tests {
             spoil(&mut columns);
             wire.samples = columns.encode_to_vec();
             wire.samples_crc32 = crc32fast::hash(&wire.samples);
-            let found = Decoder::default().decode(&NodeId::new("node-a"), &wire);
-            let Err(DecodeError::Malformed(error)) = found else { panic!("{said}: {found:?}") };
-            assert!(error.to_string().contains(said), "{error}");
+            // One that knows nothing, and one to which the same series came before.
+            let mut knowing = Decoder::default();
+            knowing.decode(&origin, &Encoder::default().encode(&batch(1), 0)).unwrap();
+            for mut decoder in [Decoder::default(), knowing] {
+                let found = decoder.decode(&origin, &wire);
+                let Err(DecodeError::Malformed(error)) = found else { panic!("{said}: {found:?}") };
+                assert!(error.to_string().contains(said), "{error}");
+            }
         }
+        let mut decoder = Decoder::default();
+        let mut wire = Encoder::default().encode(&batch(1), 0);
+        decoder.decode(&origin, &wire).unwrap();
+        // Half a value at the end of the last field but the events.
+        let mut columns = v1::SampleColumns::decode(wire.samples.as_slice()).unwrap();
+        columns.events.clear();
+        let mut bytes = columns.encode_to_vec();
+        let length = bytes.len() - 2 * size_of::<f64>() - 1;
+        bytes[length] += 4;
+        bytes.extend([0; 4]);
+        wire.samples_crc32 = crc32fast::hash(&bytes);
+        wire.samples = bytes;
+        let found = decoder.decode(&origin, &wire);
+        assert!(matches!(found, Err(DecodeError::Malformed(_))), "{found:?}");
+    }
+
+    #[test]
+    fn what_batches_have_in_common_is_held_once_however_they_alternate() {
+        let origin = NodeId::new("node-a");
+        let keys = ["a", "b", "c", "d"].map(|metric| {
+            let first = batch(1).series.rows().remove(0).key;
+            Arc::new(SeriesKey { metric: metric.into(), ..Arc::unwrap_or_clone(first) })
+        });
+        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        let mut seen: HashMap<u32, Arc<Layout>> = HashMap::new();
+        let mut again = 0;
+        for round in 0..200u32 {
+            // Which series, and whether they have times of their own, or two of them.
+            let kind = [3, 15, 3, 7, 3, 19, 3, 35, 60, 0][round as usize % 10] + 64 * u32::from(round == 150);
+            let series = keys.iter().enumerate().filter(|(at, _)| kind & 1 << at != 0).map(|(at, key)| {
+                let own = if kind & 16 == 0 { 0 } else { i64::try_from(at).unwrap() };
+                let count = if kind & 32 == 0 { 1 } else { 2 };
+                let sample = |n| Sample { at: Time(i64::from(round) * 1_000 + own + n), value: f64::from(round) };
+                SeriesSamples { key: key.clone(), samples: (0..count).map(sample).collect() }
+            });
+            let told = Batch { sequence: u64::from(round) + 1, series: series.collect(), ..batch(1) };
+            let mut wire = encoder.encode(&told, 0);
+            if round == 150 {
+                // The same number is another series from here on.
+                wire.dictionary.push(v1::SeriesDefinition { metric: "z".into(), ..define(0, &keys[0]) });
+                let found = decoder.decode(&origin, &wire).unwrap();
+                assert_eq!(found.series.iter().map(|s| s.key.metric.as_str()).collect::<Vec<_>>(), ["z", "b"]);
+                encoder = encoder.anew();
+                decoder = Decoder::default();
+                seen.clear();
+                continue;
+            }
+            let found = decoder.decode(&origin, &wire).unwrap();
+            assert_eq!(found, told, "{round}");
+            let layout = seen.entry(kind).or_insert_with(|| Arc::clone(found.series.layout()));
+            again += u32::from(Arc::ptr_eq(layout, found.series.layout()));
+        }
+        assert_eq!(again, 199);
+    }
+
+    #[test]
+    fn layouts_that_never_come_again_are_not_kept() {
+        let origin = NodeId::new("node-a");
+        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        for round in 0..100 {
+            let mut rows = batch(round + 1).series.rows();
+            let at = Time(i64::try_from(round).unwrap() + 5_000);
+            rows[0].samples.extend((0..round).map(|_| Sample { at, value: 1.0 }));
+            let told = Batch { series: rows.into(), ..batch(round + 1) };
+            assert_eq!(decoder.decode(&origin, &encoder.encode(&told, 0)).unwrap(), told);
+        }
+        assert!(decoder.seen.len() <= SEEN_DICTIONARIES, "{}", decoder.seen.len());
     }
 
     #[test]
