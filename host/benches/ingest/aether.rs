@@ -7,7 +7,7 @@ use crate::{
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
-    telemetry::{Batch, Sample, SeriesKey, SeriesSamples},
+    telemetry::{Batch, Columns, Layout, SeriesKey},
     time::Time,
 };
 use aether_host::clock;
@@ -182,7 +182,7 @@ impl Sender {
         up.send(framed(Up::Hello(self.hello(secret)))).await.unwrap();
         let mut down = client.connect(frames).await.unwrap().into_inner();
         let epoch = clock::now().0.unsigned_abs();
-        let mut encoder = Encoder::default();
+        let (mut encoder, layout) = (Encoder::default(), self.layout());
         let (mut sent, mut safe) = (0, 0);
         let mut sampled = Vec::new();
         // Spread over the second, as the clocks of a fleet are.
@@ -202,7 +202,7 @@ impl Sender {
                     let at = clock::now();
                     sampled.push((sent, at));
                     if sampled.len() == self.seconds_a_batch {
-                        let batch = self.batch(epoch, sent / self.seconds_a_batch, &sampled);
+                        let batch = self.batch(&layout, epoch, sent / self.seconds_a_batch, &sampled);
                         sampled.clear();
                         up.send(framed(Up::Telemetry(encoder.encode(&batch, 0)))).await.unwrap();
                         said = tokio::time::Instant::now();
@@ -245,21 +245,23 @@ impl Sender {
         }
     }
 
-    fn batch(&self, epoch: u64, sequence: usize, sampled: &[(usize, Time)]) -> Batch {
-        let series = (0..self.load.metrics).map(|metric| SeriesSamples {
-            key: SeriesKey {
-                subject: SubjectRef::node(&self.node),
-                metric: format!("measured.metric_{metric:03}"),
-                unit: "1".into(),
-                attributes: BTreeMap::new(),
-            }
-            .into(),
-            samples: sampled
-                .iter()
-                .map(|(second, at)| Sample { at: *at, value: Load::value(self.index, metric, *second) })
-                .collect(),
-        });
-        let series = series.collect();
+    /// Of every batch: a metric of each, at one list of times.
+    fn layout(&self) -> Arc<Layout> {
+        let key = |metric| SeriesKey {
+            subject: SubjectRef::node(&self.node),
+            metric: format!("measured.metric_{metric:03}"),
+            unit: "1".into(),
+            attributes: BTreeMap::new(),
+        };
+        let series = (0..self.load.metrics).map(|metric| (Arc::new(key(metric)), 0));
+        Layout::new(series, &[self.seconds_a_batch]).unwrap().into()
+    }
+
+    fn batch(&self, layout: &Arc<Layout>, epoch: u64, sequence: usize, sampled: &[(usize, Time)]) -> Batch {
+        let value = |metric| sampled.iter().map(move |(second, _)| Load::value(self.index, metric, *second));
+        let values = (0..self.load.metrics).flat_map(value).collect();
+        let times = sampled.iter().map(|(_, at)| *at).collect();
+        let series = Columns::new(Arc::clone(layout), times, values).unwrap();
         Batch { origin: NodeId::new(&self.node), epoch, sequence: sequence as u64, series, events: vec![] }
     }
 }
