@@ -8,14 +8,14 @@
 //! holds its own memory map makes it wait in turn.
 
 use super::{
+    file::once,
     names::{Names, plain},
     source::{Missing, Sink, Source},
 };
 use aether_core::{metric, subject::SubjectRef, time::Time};
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,7 +53,7 @@ pub(super) struct Programs {
     /// Processes of which the last slow look was not permitted all.
     denied: u64,
     cost: Duration,
-    buffer: String,
+    buffer: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,7 +67,6 @@ struct Before {
 /// What `/proc/<pid>/stat` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stat {
-    comm: String,
     state: char,
     kernel: bool,
     ticks: u64,
@@ -101,15 +100,13 @@ impl Programs {
             maps: None,
             denied: 0,
             cost: Duration::ZERO,
-            buffer: String::new(),
+            buffer: Vec::new(),
         }
     }
 
     /// Reads a file into the one buffer.
     fn read(&mut self, path: &Path) -> io::Result<&str> {
-        self.buffer.clear();
-        fs::File::open(path)?.read_to_string(&mut self.buffer)?;
-        Ok(&self.buffer)
+        once(path, &mut self.buffer)
     }
 
     fn pids(&self) -> Result<Vec<u32>, Missing> {
@@ -151,20 +148,20 @@ impl Programs {
     }
 }
 
-fn parse(text: &str) -> Option<Stat> {
+/// The name, and the rest.
+fn parse(text: &str) -> Option<(&str, Stat)> {
     // A name may have any character in it, a bracket too.
     let (open, close) = (text.find('(')?, text.rfind(')')?);
-    let comm = text.get(open + 1..close)?.to_string();
-    let fields: Vec<&str> = text.get(close + 2..)?.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some(Stat {
-        comm,
-        state: fields.first()?.chars().next()?,
-        kernel: number(6)? & PF_KTHREAD != 0,
-        ticks: number(11)? + number(12)?,
-        start: number(19)?,
-        resident_pages: number(21)?,
-    })
+    let comm = text.get(open + 1..close)?;
+    let mut fields = text.get(close + 2..)?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // What lies between is left out.
+    let mut number = |skipped: usize| fields.nth(skipped)?.parse::<u64>().ok();
+    let flags = number(5)?;
+    let (user, system) = (number(4)?, number(0)?);
+    let (start, resident_pages) = (number(6)?, number(1)?);
+    let kernel = flags & PF_KTHREAD != 0;
+    Some((comm, Stat { state, kernel, ticks: user + system, start, resident_pages }))
 }
 
 /// How long this thread has run: what it waited for a processor does not count.
@@ -219,9 +216,9 @@ impl Source for Programs {
             path.clone_from(&self.proc);
             path.push(format!("{pid}/stat"));
             // It may have ended meanwhile.
-            let Some(stat) = self.read(&path).ok().and_then(parse) else { continue };
+            let Some((comm, stat)) = self.read(&path).ok().and_then(parse) else { continue };
             *states.entry(state(stat.state)).or_default() += 1;
-            let program = programs.entry(if stat.kernel { "kernel".into() } else { plain(&stat.comm) }).or_default();
+            let program = programs.entry(if stat.kernel { "kernel".into() } else { plain(comm) }).or_default();
             program.pids.push(pid);
             program.resident += stat.resident_pages * procfs::page_size();
             let io = if is_slow && !stat.kernel {
@@ -355,7 +352,7 @@ mod tests {
         fn sample(&mut self, at: i64) -> BTreeMap<(String, String), f64> {
             let (readings, result) = self.look(at);
             assert_eq!(result, Ok(()));
-            let named = readings.series.into_iter().map(|(key, samples)| {
+            let named = readings.sorted().into_iter().map(|(key, samples)| {
                 assert_eq!(samples.len(), 1, "{key:?}: a batch with a time that stands twice is refused");
                 ((key.metric, key.attributes.into_values().collect::<String>()), samples[0].value)
             });
@@ -472,7 +469,7 @@ mod tests {
         for text in ["", "1", "1 (x", "1 (x) S", "1 (x) S 1 1 1 0 -1 notanumber 0 0 0 0 1 1"] {
             assert_eq!(parse(text), None, "{text}");
         }
-        let kernel = parse("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 4 0 0 20 0 1 0 9 0 0 0").unwrap();
+        let (_, kernel) = parse("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 4 0 0 20 0 1 0 9 0 0 0").unwrap();
         assert!(kernel.kernel && kernel.ticks == 4 && kernel.start == 9);
     }
 
@@ -482,9 +479,9 @@ mod tests {
         let node = NodeId::new("node-a");
         // As root or not: what is not permitted is told, and the rest is there.
         let _ = Programs::default().sample(&mut Sink { node: &node, at: Time(0), readings: &mut readings });
-        let told: Vec<&str> = readings.series.keys().map(|key| key.metric.as_str()).collect();
+        let told: Vec<String> = readings.sorted().into_keys().map(|key| key.metric).collect();
         for metric in [metric::PROCESS_COUNT, metric::PROGRAM_MEMORY, metric::PROGRAM_PSS] {
-            assert!(told.contains(&metric), "{metric} is not in {told:?}");
+            assert!(told.iter().any(|name| name == metric), "{metric} is not in {told:?}");
         }
     }
 }
