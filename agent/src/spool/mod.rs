@@ -13,6 +13,7 @@
 //! takes them again. What the ring cannot hold is dropped, counted and told.
 
 mod medium;
+mod wire;
 
 use crate::{
     clock::{self, Stopwatch},
@@ -24,10 +25,7 @@ use aether_core::{
     telemetry::{Batch, DiscreteEvent, SeriesSamples},
     time::Time,
 };
-use aether_proto::{
-    telemetry::{Decoder, Encoder},
-    v1,
-};
+use aether_proto::{telemetry::Decoder, v1};
 use medium::{Folder, Medium};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -40,6 +38,7 @@ use std::{
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
+use wire::Dictionary;
 use zstd::bulk::Compressor;
 
 /// Bytes after which a segment is closed and the next begun; a small spool has smaller ones.
@@ -108,6 +107,7 @@ struct Inner {
     memory: VecDeque<Waiting>,
     /// The newest batch, until it is first read: mostly it is sent right away, and need not be had from the disk for that.
     fresh: Option<Batch>,
+    dictionary: Dictionary,
     /// Made with the first batch: it takes memory that need not be cleared for each.
     compressor: Option<Compressor<'static>>,
     acknowledged: u64,
@@ -162,6 +162,7 @@ impl Spool {
             segments: VecDeque::new(),
             memory: VecDeque::new(),
             fresh: None,
+            dictionary: Dictionary::default(),
             compressor: None,
             acknowledged: 0,
             beyond: Vec::new(),
@@ -265,8 +266,7 @@ impl Inner {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let batch = Batch { origin: self.node.clone(), epoch: self.epoch, sequence, series, events };
-        // Each record brings its own dictionary, so that it can be read alone.
-        let wire = Encoder::default().encode(&batch, 0).encode_to_vec();
+        let wire = self.dictionary.encode(&batch);
         // Compression of bytes in memory has no way to fail but for the lack of it.
         let bytes = self.compress(&wire).unwrap_or_default();
         self.memory.push_back(Waiting { sequence, at: now, bytes });
