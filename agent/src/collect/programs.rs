@@ -2,8 +2,8 @@
 //! memory, and of the disks.
 //!
 //! By program and not by process: pids come and go, and each would be a series. On the fast path only `/proc/<pid>/stat`
-//! is read; what costs more (`io` of all) is on the slow path, and `smaps_rollup` and descriptors of those on top on a
-//! slower one. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
+//! is read; what costs more (`io` of all) is on the slow path, and descriptors and `smaps_rollup` of those on top on
+//! slower ones. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
 //! waits: 10 ms for each GiB. So it is asked about few of them at a time. On a thread of its own, since a process that
 //! holds its own memory map makes it wait in turn.
 
@@ -24,8 +24,10 @@ pub(super) const NAME: &str = "programs";
 const EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what costs more.
 const SLOW_EVERY_MS: u64 = 15_000;
-/// Between two looks at memory maps and descriptors.
-const MAPS_EVERY_MS: u64 = 60_000;
+/// Between two looks at descriptors.
+const FILES_EVERY_MS: u64 = 60_000;
+/// Between two looks at memory maps: who is looked at waits for it, and what a map comes to moves slowly.
+const MAPS_EVERY_MS: u64 = 300_000;
 /// Programs on top of each list.
 const TOP: usize = 5;
 /// Names of programs that may be series at a time.
@@ -49,6 +51,7 @@ pub(super) struct Programs {
     before: HashMap<u32, Before>,
     looked: Option<Time>,
     slow: Option<Time>,
+    files: Option<Time>,
     maps: Option<Time>,
     /// Processes of which the last slow look was not permitted all.
     denied: u64,
@@ -97,6 +100,7 @@ impl Programs {
             before: HashMap::new(),
             looked: None,
             slow: None,
+            files: None,
             maps: None,
             denied: 0,
             cost: Duration::ZERO,
@@ -269,7 +273,8 @@ impl Source for Programs {
             self.slow = Some(at);
             self.denied = denied;
         }
-        if is_due(self.maps, MAPS_EVERY_MS) {
+        if is_due(self.files, FILES_EVERY_MS) {
+            let with_maps = is_due(self.maps, MAPS_EVERY_MS);
             let (mut room, mut bytes) = (MAPS_MAXIMUM, MAPS_BYTES_MAXIMUM);
             for (name, program) in &largest {
                 // One that is looked at in part would seem to shrink.
@@ -282,7 +287,7 @@ impl Source for Programs {
                     let files: u64 = files.iter().sum();
                     tell(&mut self.names, metric::PROGRAM_FILES, "{file_descriptor}", name, files as f64);
                 }
-                if program.resident > bytes {
+                if !with_maps || program.resident > bytes {
                     continue;
                 }
                 bytes -= program.resident;
@@ -293,7 +298,10 @@ impl Source for Programs {
                     tell(&mut self.names, metric::PROGRAM_SWAP, "By", name, swap as f64);
                 }
             }
-            self.maps = Some(at);
+            self.files = Some(at);
+            if with_maps {
+                self.maps = Some(at);
+            }
         }
         self.looked = Some(at);
         self.cost = ran().saturating_sub(before);
@@ -432,8 +440,13 @@ mod tests {
         assert_eq!(with(&first, metric::PROGRAM_PSS), ["large", "small"], "of 8 GiB in all");
         assert_eq!(with(&first, metric::PROGRAM_FILES), ["also", "large", "small", "vast"]);
         assert_eq!(with(&first, metric::PROGRAM_MEMORY).len(), 4);
-        let of_maps: Vec<_> = (1..=4).map(|n| with(&scene.sample(n * 15_000), metric::PROGRAM_PSS).len()).collect();
-        assert_eq!(of_maps, [0, 0, 0, 2]);
+        let later: Vec<_> = (1..=5)
+            .map(|n| {
+                let told = scene.sample(n * 60_000);
+                (with(&told, metric::PROGRAM_FILES).len(), with(&told, metric::PROGRAM_PSS).len())
+            })
+            .collect();
+        assert_eq!(later, [(4, 0), (4, 0), (4, 0), (4, 0), (4, 2)]);
     }
 
     #[test]
