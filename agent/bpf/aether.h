@@ -60,21 +60,28 @@ struct histogram {
 		__type(value, struct histogram);                                                                       \
 	} name SEC(".maps")
 
-/* What only ever grows. The first is what found no room, in any map of the object. */
-enum { LOST = 0, COUNTERS = 8 };
+/* What only ever grows. The first is what found no room, the last the slots that were taken, in any map of the object:
+ * while none is, the reader need not look for new ones. */
+enum { LOST = 0, TAKEN = 7, COUNTERS = 8 };
+
+/* All in one value: they are read together. */
+struct counters {
+	u64 each[COUNTERS];
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COUNTERS);
+	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, u64);
+	__type(value, struct counters);
 } counters SEC(".maps");
 
 INLINE void count(u32 which)
 {
-	u64 *counter = bpf_map_lookup_elem(&counters, &which);
-	if (counter)
-		*counter += 1;
+	u32 first = 0;
+	struct counters *counter = bpf_map_lookup_elem(&counters, &first);
+	if (counter && which < COUNTERS)
+		counter->each[which] += 1;
 }
 
 INLINE u32 bucket_of(u64 ns)
@@ -123,6 +130,7 @@ INLINE void record(void *histograms, u64 key, u64 ns)
 			if (slot->tag)
 				continue;
 			slot->tag = tag;
+			count(TAKEN);
 		}
 		u32 bucket = bucket_of(ns);
 		/* It is one of them. The compiler knows, and would leave out what the verifier must see. */

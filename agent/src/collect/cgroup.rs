@@ -277,7 +277,7 @@ mod tests {
             let attributes: Vec<&str> = key.attributes.values().map(String::as_str).collect();
             format!("{}{{{}}} {}", key.metric, attributes.join(","), samples[0].value)
         };
-        (readings.series.iter().map(line).collect(), result)
+        (readings.sorted().iter().map(line).collect(), result)
     }
 
     #[test]

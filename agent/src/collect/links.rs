@@ -12,10 +12,11 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-const EVERY: Duration = Duration::from_secs(5);
+/// The kernel tells of all interfaces: where there are more than these, it is asked less often.
+const INTERFACES_MANY: usize = 32;
+const MANY_EVERY_MS: u64 = 5_000;
 /// Asking a driver for its speed may take a while.
 const SPEED_EVERY_MS: u64 = 60_000;
 /// Interfaces that are told.
@@ -34,6 +35,20 @@ const OPER_UP: u8 = 6;
 /// Of an interface whose driver does not tell; its flags do.
 const OPER_UNKNOWN: u8 = 0;
 
+/// What goes wrong in one way: places in `struct rtnl_link_stats64`.
+const ERRORS: [(usize, &str); 9] = [
+    (9, "collision"),
+    (10, "length"),
+    (11, "overrun"),
+    (12, "crc"),
+    (13, "frame"),
+    // What the interface, or its driver, had no room for.
+    (14, "receive-fifo"),
+    (15, "missed"),
+    (17, "carrier"),
+    (18, "transmit-fifo"),
+];
+
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Link {
     name: String,
@@ -47,19 +62,23 @@ struct Link {
     bytes: (u64, u64),
     errors: (u64, u64),
     dropped: (u64, u64),
+    /// As [`ERRORS`] has them.
+    kinds: [u64; ERRORS.len()],
     carrier_changes: Option<u32>,
 }
 
 pub(super) struct Links {
     sys: PathBuf,
     socket: Option<Socket>,
+    /// When the kernel was asked, and how many interfaces it told of.
+    asked: Option<(Time, usize)>,
     /// Bits a second, and when they were asked for.
     speeds: BTreeMap<String, (Time, Option<f64>)>,
 }
 
 impl Default for Links {
     fn default() -> Self {
-        Self { sys: "/sys/class/net".into(), socket: None, speeds: BTreeMap::new() }
+        Self { sys: "/sys/class/net".into(), socket: None, asked: None, speeds: BTreeMap::new() }
     }
 }
 
@@ -113,6 +132,7 @@ fn parse(message: &[u8]) -> Option<Link> {
                 let at = |index: usize| u64_at(payload, index * 8).unwrap_or_default();
                 (link.packets, link.bytes) = ((at(0), at(1)), (at(2), at(3)));
                 (link.errors, link.dropped) = ((at(4), at(5)), (at(6), at(7)));
+                link.kinds = ERRORS.map(|(place, _)| at(place));
             }
             IFLA_CARRIER_CHANGES => link.carrier_changes = u32_at(payload, 0),
             _ => {}
@@ -155,6 +175,7 @@ fn from_files(sys: &Path) -> Result<Vec<Link>, Missing> {
             bytes: (device.recv_bytes, device.sent_bytes),
             errors: (device.recv_errs, device.sent_errs),
             dropped: (device.recv_drop, device.sent_drop),
+            kinds: [0; ERRORS.len()],
             carrier_changes: read(&device.name, "carrier_changes").trim().parse().ok(),
             name: device.name,
         }
@@ -167,11 +188,12 @@ impl Source for Links {
         "links"
     }
 
-    fn interval(&self) -> Option<Duration> {
-        Some(EVERY)
-    }
-
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
+        let at = into.at;
+        let lately = |asked: Time| at >= asked && at.since_ms(asked) < MANY_EVERY_MS;
+        if self.asked.is_some_and(|(asked, count)| count > INTERFACES_MANY && lately(asked)) {
+            return Ok(());
+        }
         let (links, lacking) = match self.dump() {
             Ok(links) => (links, None),
             Err(error) => {
@@ -180,6 +202,7 @@ impl Source for Links {
                 (from_files(&self.sys)?, Some(missing.instead("/proc/net/dev and /sys/class/net")))
             }
         };
+        self.asked = Some((at, links.len()));
         let links = chosen(links);
         self.speeds.retain(|name, _| links.iter().any(|link| link.name == *name));
         for link in links {
@@ -200,6 +223,10 @@ impl Source for Links {
             ] {
                 into.node(metric, unit, &[name, ("network.io.direction", "receive")], received as f64);
                 into.node(metric, unit, &[name, ("network.io.direction", "transmit")], sent as f64);
+            }
+            // Most never happen.
+            for ((_, kind), count) in ERRORS.iter().zip(link.kinds).filter(|(_, count)| *count > 0) {
+                into.node(metric::LINK_ERRORS, "{error}", &[name, ("kind", kind)], count as f64);
             }
         }
         lacking.map_or(Ok(()), Err)
@@ -247,6 +274,7 @@ mod tests {
             bytes: (2, 3),
             errors: (4, 5),
             dropped: (6, 7),
+            kinds: [9, 10, 11, 12, 13, 14, 15, 17, 18],
             carrier_changes: Some(3),
         };
         assert_eq!(link, wanted);

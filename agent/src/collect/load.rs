@@ -1,10 +1,15 @@
-//! The run-queue load averages, from `/proc/loadavg`.
+//! The run-queue load averages, and how many threads there are, from `/proc/loadavg`.
 
-use super::{Missing, Sink, Source};
+use super::{Missing, Sink, Source, file::Kept};
 use aether_core::metric;
-use procfs::{Current, LoadAverage};
 
-pub(super) struct Load;
+pub(super) struct Load(Kept);
+
+impl Default for Load {
+    fn default() -> Self {
+        Self(Kept::at("/proc/loadavg"))
+    }
+}
 
 impl Source for Load {
     fn name(&self) -> &'static str {
@@ -12,10 +17,21 @@ impl Source for Load {
     }
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
-        let LoadAverage { one, five, fifteen, .. } = LoadAverage::current()?;
-        for (metric, load) in [(metric::LOAD_1M, one), (metric::LOAD_5M, five), (metric::LOAD_15M, fifteen)] {
-            into.node(metric, "{thread}", &[], f64::from(load));
+        let mut words = self.0.text()?.split_ascii_whitespace();
+        for metric in [metric::LOAD_1M, metric::LOAD_5M, metric::LOAD_15M] {
+            if let Some(load) = words.next().and_then(|word| word.parse().ok()) {
+                into.node(metric, "{thread}", &[], load);
+            }
+        }
+        // Those that could run, and all.
+        let threads = words.next().and_then(|word| word.split_once('/')?.1.parse().ok());
+        if let Some(threads) = threads {
+            into.node(metric::THREADS, "{thread}", &[], threads);
         }
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        self.0.close();
     }
 }

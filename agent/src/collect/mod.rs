@@ -1,7 +1,7 @@
 //! What this machine and its workloads are doing, sampled at a steady pace.
 //!
 //! Each source is one file or folder with its own probe ("can I run here, and if not, why, and what instead?"). Names and
-//! units are those of [`aether_core::metric`]; docs/metrics.md has all of them. A source has an interval of its own, and
+//! units are those of [`metric`]; docs/metrics.md has all of them. A source has an interval of its own, and
 //! one that may take long has a thread of its own ([`apart`]). One that fails later is told once, and tried again.
 
 mod apart;
@@ -9,10 +9,14 @@ mod bpf;
 mod cgroup;
 mod cpu;
 mod disk;
+mod edac;
 pub mod external;
+mod file;
 mod filesystem;
 mod gpu;
+mod infiniband;
 pub mod inventory;
+mod limits;
 mod links;
 mod load;
 mod memory;
@@ -20,14 +24,18 @@ mod mounts;
 mod names;
 mod netlink;
 mod network;
+mod numa;
+mod paging;
 mod perf;
 mod pressure;
 mod process;
 mod programs;
+mod protocols;
 mod sensors;
 mod sockets;
 mod source;
 mod taskstats;
+mod timekeeping;
 mod uptime;
 
 use crate::{
@@ -39,7 +47,7 @@ use crate::{
 use aether_core::{
     id::NodeId,
     subject::SubjectRef,
-    telemetry::{DiscreteEvent, Sample, SeriesKey, SeriesSamples},
+    telemetry::{DiscreteEvent, Sample, SeriesSamples},
     time::Time,
 };
 use apart::{Answer, Apart};
@@ -68,11 +76,15 @@ impl Latest {
     }
 
     /// Series with attributes are parts of something; a condition names none.
-    fn replace(&self, series: &BTreeMap<SeriesKey, Vec<Sample>>) {
+    fn replace(&self, readings: &Readings) {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, samples) in series.iter().filter(|(key, _)| key.attributes.is_empty()) {
-            if let Some(last) = samples.last() {
-                latest.entry(key.subject.clone()).or_default().insert(key.metric.clone(), *last);
+        for SeriesSamples { key, samples } in readings.told().filter(|told| told.key.attributes.is_empty()) {
+            let Some(last) = samples.last() else { continue };
+            match latest.get_mut(&key.subject).and_then(|metrics| metrics.get_mut(&key.metric)) {
+                Some(known) => *known = *last,
+                None => {
+                    latest.entry(key.subject.clone()).or_default().insert(key.metric.clone(), *last);
+                }
             }
         }
         // What was last seen long ago is of a workload that left.
@@ -252,16 +264,21 @@ impl Collector {
         let sys = Path::new("/sys");
         let here: Vec<Box<dyn Source>> = vec![
             Box::new(cpu::Cpu::default()),
-            Box::new(memory::Memory),
-            Box::new(load::Load),
-            Box::new(disk::Disk),
-            Box::new(network::Network),
+            Box::new(memory::Memory::default()),
+            Box::new(paging::Paging::default()),
+            Box::new(load::Load::default()),
+            Box::new(disk::Disk::default()),
+            Box::new(network::Network::default()),
+            Box::new(protocols::Protocols::default()),
             Box::new(filesystem::FileSystem::of(state, stage.clone())),
-            Box::new(pressure::Pressure),
-            Box::new(uptime::Uptime),
+            Box::new(pressure::Pressure::default()),
+            Box::new(uptime::Uptime::default()),
             Box::new(process::Workloads::of(registry.clone(), cgroups.clone(), stage.clone())),
             Box::new(cgroup::ControlGroups::of(cgroups, registry.clone())),
             Box::new(links::Links::default()),
+            Box::new(limits::Limits::default()),
+            Box::new(numa::Numa::at(sys)),
+            Box::new(timekeeping::Timekeeping),
             Box::new(taskstats::TaskStats::of(registry)),
             Box::new(perf::Perf::default()),
             Box::new(perf::PerfHardware::default()),
@@ -274,6 +291,8 @@ impl Collector {
             Box::new(mounts::Mounts),
             Box::new(sensors::Hwmon::at(sys)),
             Box::new(sensors::Thermal::at(sys)),
+            Box::new(edac::Edac::at(sys)),
+            Box::new(infiniband::Infiniband::at(sys)),
         ];
         let mut slots: Vec<Slot> = here.into_iter().map(Slot::here).collect();
         slots.extend(apart.into_iter().map(|source| Slot::apart(source, &node, PATIENCE)));
@@ -363,7 +382,7 @@ impl Collector {
     /// Takes one sample of every source that is on and due.
     pub fn sample(&mut self, at: Time, disabled: &BTreeSet<String>, pressure: Pressed) {
         self.ask(at, disabled, pressure, GRACE);
-        self.latest.replace(&self.pending.series);
+        self.latest.replace(&self.pending);
     }
 
     fn ask(&mut self, at: Time, disabled: &BTreeSet<String>, pressure: Pressed, grace: Duration) {
@@ -408,8 +427,8 @@ impl Collector {
     /// What was sampled, and what happened, since the last call. Each series in order of time, also where the clock was
     /// put back meanwhile.
     pub fn take(&mut self) -> (Vec<SeriesSamples>, Vec<DiscreteEvent>) {
-        let Readings { series, events } = std::mem::take(&mut self.pending);
-        let in_order = |(key, mut samples): (SeriesKey, Vec<Sample>)| {
+        let (mut series, events) = self.pending.take();
+        for SeriesSamples { samples, .. } in series.iter_mut().filter(|series| series.samples.len() > 1) {
             samples.sort_by_key(|sample| sample.at);
             // Of two of one time the later word counts.
             samples.dedup_by(|later, kept| {
@@ -419,9 +438,8 @@ impl Collector {
                 }
                 is_same
             });
-            SeriesSamples { key: key.into(), samples: samples.into() }
-        };
-        (series.into_iter().map(in_order).collect(), events)
+        }
+        (series, events)
     }
 }
 

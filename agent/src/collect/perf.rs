@@ -1,10 +1,9 @@
-//! What the kernel counts of context switches, page faults and migrations; and where the processor has counters of its
-//! own, cycles and instructions.
+//! Where the processor has counters of its own, cycles and instructions; and how often threads moved from one to another.
 //!
-//! Migrations, cycles and instructions by `perf_event_open`: one counter for each kind and processor, that counts and
-//! never samples. Needs CAP_PERFMON, or `kernel.perf_event_paranoid` of 0 or less. Switches and faults, which come very
-//! often, from `/proc/stat` and `/proc/vmstat`, where the kernel counts them anyway: whoever passes a software counter of
-//! perf pays for it, 4 % of a switch (docs/benchmarks.md).
+//! By `perf_event_open`: one counter for each kind and processor, that counts and never samples. Needs CAP_PERFMON, or
+//! `kernel.perf_event_paranoid` of 0 or less. Context switches and faults, which come very often, are told by `cpu` and
+//! `paging` from what the kernel counts anyway: whoever passes a software counter of perf pays for it, 4 % of a switch
+//! (docs/benchmarks.md).
 
 use super::source::{Missing, Sink, Source};
 use aether_core::metric;
@@ -12,7 +11,7 @@ use perf_event::{
     Builder, Counter,
     events::{Event, Hardware, Software},
 };
-use std::{collections::BTreeMap, fs, io, time::Duration};
+use std::{fs, io, time::Duration};
 
 const EVERY: Duration = Duration::from_secs(5);
 /// Each counter is a file descriptor, and each read of one may interrupt its processor.
@@ -59,40 +58,6 @@ fn ranges(text: &str) -> Vec<usize> {
     });
     parts.flatten().take(PROCESSORS_MAXIMUM).collect()
 }
-
-/// Lines of a name and a number.
-fn counters(text: &str) -> impl Iterator<Item = (&str, u64)> {
-    text.lines()
-        .filter_map(|line| line.split_once(' ').and_then(|(name, count)| Some((name, count.trim().parse().ok()?))))
-}
-
-/// Faults, swapping, and what taking memory back has cost, from `/proc/vmstat`. What this kernel does not count is left out.
-fn pages(vmstat: &str, into: &mut Sink<'_>) {
-    let counts: BTreeMap<&str, u64> = counters(vmstat).collect();
-    let count = |name: &str| counts.get(name).map(|count| *count as f64);
-    if let (Some(all), Some(major)) = (count("pgfault"), count("pgmajfault")) {
-        into.node(metric::PAGING_FAULTS, "{fault}", &[MINOR], (all - major).max(0.0));
-        into.node(metric::PAGING_FAULTS, "{fault}", &[MAJOR], major);
-    }
-    for (name, direction) in [("pswpin", "in"), ("pswpout", "out")] {
-        if let Some(pages) = count(name) {
-            into.node(metric::PAGING_OPERATIONS, "{operation}", &[("system.paging.direction", direction)], pages);
-        }
-    }
-    for (name, by) in [("pgscan_kswapd", "kswapd"), ("pgscan_direct", "direct")] {
-        if let Some(pages) = count(name) {
-            into.node(metric::RECLAIM_SCANNED, "{page}", &[("by", by)], pages);
-        }
-    }
-    // One for each zone of memory.
-    let stalls: Vec<u64> = counts.iter().filter(|(name, _)| name.starts_with("allocstall")).map(|(_, n)| *n).collect();
-    if !stalls.is_empty() {
-        into.node(metric::RECLAIM_STALLS, "{allocation}", &[], stalls.iter().sum::<u64>() as f64);
-    }
-}
-
-const MINOR: (&str, &str) = ("system.paging.fault.type", "minor");
-const MAJOR: (&str, &str) = ("system.paging.fault.type", "major");
 
 fn software() -> io::Result<Vec<Kind>> {
     Ok(vec![Kind::open(Software::CPU_MIGRATIONS, metric::CPU_MIGRATIONS, "{migration}")?])
@@ -154,13 +119,8 @@ impl Source for Perf {
     }
 
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
-        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-        if let Some(switches) = counters(&stat).find_map(|(name, count)| (name == "ctxt").then_some(count)) {
-            into.node(metric::CONTEXT_SWITCHES, "{context_switch}", &[], switches as f64);
-        }
-        pages(&fs::read_to_string("/proc/vmstat").unwrap_or_default(), into);
         let migrations = tell(&mut self.kinds, software, into);
-        migrations.map_err(|error| Missing::new(why(&error)).instead("context switches and page faults, no migrations"))
+        migrations.map_err(|error| Missing::new(why(&error)).instead("`cpu` tells context switches"))
     }
 
     fn rest(&mut self) {
@@ -201,49 +161,16 @@ mod tests {
         let mut readings = Readings::default();
         let node = NodeId::new("node-a");
         let result = source.sample(&mut Sink { node: &node, at: Time(1), readings: &mut readings });
-        (readings.series.into_iter().map(|(key, samples)| (key.metric, samples[0].value)).collect(), result)
+        (readings.sorted().into_iter().map(|(key, samples)| (key.metric, samples[0].value)).collect(), result)
     }
 
     #[test]
-    fn switches_are_counted_by_one_way_or_the_other() {
-        let mut perf = Perf::default();
-        let switches = |perf: &mut Perf| {
-            let (told, result) = sample(perf);
-            assert!(result.is_ok() || result.unwrap_err().fallback.is_some());
-            told.iter().find(|(metric, _)| metric == metric::CONTEXT_SWITCHES).unwrap().1
-        };
-        let before = switches(&mut perf);
-        for _ in 0..50 {
-            std::thread::sleep(Duration::from_micros(200));
+    fn migrations_are_counted_or_it_is_said_why_not() {
+        let (told, result) = sample(&mut Perf::default());
+        match result {
+            Ok(()) => assert_eq!(told[0].0, metric::CPU_MIGRATIONS),
+            Err(missing) => assert!(told.is_empty() && missing.fallback.is_some(), "{missing}"),
         }
-        let after = switches(&mut perf);
-        assert!(after >= before + 50.0, "{before} {after}");
-    }
-
-    #[test]
-    fn what_the_kernel_counts_of_pages_is_told_and_what_it_does_not_is_left_out() {
-        let told = |vmstat: &str| {
-            let mut readings = Readings::default();
-            let node = NodeId::new("node-a");
-            pages(vmstat, &mut Sink { node: &node, at: Time(1), readings: &mut readings });
-            let series = readings.series.into_iter().map(|(key, samples)| {
-                let attribute = key.attributes.into_values().next().unwrap_or_default();
-                (key.metric, attribute, samples[0].value)
-            });
-            series.collect::<Vec<_>>()
-        };
-        let vmstat = "nr_free_pages 9\nallocstall_dma 1\nallocstall_normal 4\npgfault 100\npgmajfault 7\npswpin 3\n\
-                      pgscan_kswapd 50\npgscan_direct 60\npgscan_direct_throttle 70\n";
-        let wanted = [
-            (metric::RECLAIM_SCANNED, "direct", 60.0),
-            (metric::RECLAIM_SCANNED, "kswapd", 50.0),
-            (metric::RECLAIM_STALLS, "", 5.0),
-            (metric::PAGING_FAULTS, "major", 7.0),
-            (metric::PAGING_FAULTS, "minor", 93.0),
-            (metric::PAGING_OPERATIONS, "in", 3.0),
-        ];
-        assert_eq!(told(vmstat), wanted.map(|(metric, attribute, value)| (metric.into(), attribute.into(), value)));
-        assert_eq!(told(""), []);
     }
 
     #[test]

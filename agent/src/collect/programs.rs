@@ -2,20 +2,20 @@
 //! memory, and of the disks.
 //!
 //! By program and not by process: pids come and go, and each would be a series. On the fast path only `/proc/<pid>/stat`
-//! is read; what costs more (`io` of all) is on the slow path, and `smaps_rollup` and descriptors of those on top on a
-//! slower one. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
+//! is read; what costs more (`io` of all) is on the slow path, and descriptors and `smaps_rollup` of those on top on
+//! slower ones. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
 //! waits: 10 ms for each GiB. So it is asked about few of them at a time. On a thread of its own, since a process that
 //! holds its own memory map makes it wait in turn.
 
 use super::{
+    file::once,
     names::{Names, plain},
     source::{Missing, Sink, Source},
 };
 use aether_core::{metric, subject::SubjectRef, time::Time};
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,8 +24,10 @@ pub(super) const NAME: &str = "programs";
 const EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what costs more.
 const SLOW_EVERY_MS: u64 = 15_000;
-/// Between two looks at memory maps and descriptors.
-const MAPS_EVERY_MS: u64 = 60_000;
+/// Between two looks at descriptors.
+const FILES_EVERY_MS: u64 = 60_000;
+/// Between two looks at memory maps: who is looked at waits for it, and what a map comes to moves slowly.
+const MAPS_EVERY_MS: u64 = 300_000;
 /// Programs on top of each list.
 const TOP: usize = 5;
 /// Names of programs that may be series at a time.
@@ -49,11 +51,12 @@ pub(super) struct Programs {
     before: HashMap<u32, Before>,
     looked: Option<Time>,
     slow: Option<Time>,
+    files: Option<Time>,
     maps: Option<Time>,
     /// Processes of which the last slow look was not permitted all.
     denied: u64,
     cost: Duration,
-    buffer: String,
+    buffer: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,7 +70,6 @@ struct Before {
 /// What `/proc/<pid>/stat` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stat {
-    comm: String,
     state: char,
     kernel: bool,
     ticks: u64,
@@ -98,18 +100,17 @@ impl Programs {
             before: HashMap::new(),
             looked: None,
             slow: None,
+            files: None,
             maps: None,
             denied: 0,
             cost: Duration::ZERO,
-            buffer: String::new(),
+            buffer: Vec::new(),
         }
     }
 
     /// Reads a file into the one buffer.
     fn read(&mut self, path: &Path) -> io::Result<&str> {
-        self.buffer.clear();
-        fs::File::open(path)?.read_to_string(&mut self.buffer)?;
-        Ok(&self.buffer)
+        once(path, &mut self.buffer)
     }
 
     fn pids(&self) -> Result<Vec<u32>, Missing> {
@@ -151,20 +152,20 @@ impl Programs {
     }
 }
 
-fn parse(text: &str) -> Option<Stat> {
+/// The name, and the rest.
+fn parse(text: &str) -> Option<(&str, Stat)> {
     // A name may have any character in it, a bracket too.
     let (open, close) = (text.find('(')?, text.rfind(')')?);
-    let comm = text.get(open + 1..close)?.to_string();
-    let fields: Vec<&str> = text.get(close + 2..)?.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some(Stat {
-        comm,
-        state: fields.first()?.chars().next()?,
-        kernel: number(6)? & PF_KTHREAD != 0,
-        ticks: number(11)? + number(12)?,
-        start: number(19)?,
-        resident_pages: number(21)?,
-    })
+    let comm = text.get(open + 1..close)?;
+    let mut fields = text.get(close + 2..)?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // What lies between is left out.
+    let mut number = |skipped: usize| fields.nth(skipped)?.parse::<u64>().ok();
+    let flags = number(5)?;
+    let (user, system) = (number(4)?, number(0)?);
+    let (start, resident_pages) = (number(6)?, number(1)?);
+    let kernel = flags & PF_KTHREAD != 0;
+    Some((comm, Stat { state, kernel, ticks: user + system, start, resident_pages }))
 }
 
 /// How long this thread has run: what it waited for a processor does not count.
@@ -219,9 +220,9 @@ impl Source for Programs {
             path.clone_from(&self.proc);
             path.push(format!("{pid}/stat"));
             // It may have ended meanwhile.
-            let Some(stat) = self.read(&path).ok().and_then(parse) else { continue };
+            let Some((comm, stat)) = self.read(&path).ok().and_then(parse) else { continue };
             *states.entry(state(stat.state)).or_default() += 1;
-            let program = programs.entry(if stat.kernel { "kernel".into() } else { plain(&stat.comm) }).or_default();
+            let program = programs.entry(if stat.kernel { "kernel".into() } else { plain(comm) }).or_default();
             program.pids.push(pid);
             program.resident += stat.resident_pages * procfs::page_size();
             let io = if is_slow && !stat.kernel {
@@ -272,7 +273,8 @@ impl Source for Programs {
             self.slow = Some(at);
             self.denied = denied;
         }
-        if is_due(self.maps, MAPS_EVERY_MS) {
+        if is_due(self.files, FILES_EVERY_MS) {
+            let with_maps = is_due(self.maps, MAPS_EVERY_MS);
             let (mut room, mut bytes) = (MAPS_MAXIMUM, MAPS_BYTES_MAXIMUM);
             for (name, program) in &largest {
                 // One that is looked at in part would seem to shrink.
@@ -285,7 +287,7 @@ impl Source for Programs {
                     let files: u64 = files.iter().sum();
                     tell(&mut self.names, metric::PROGRAM_FILES, "{file_descriptor}", name, files as f64);
                 }
-                if program.resident > bytes {
+                if !with_maps || program.resident > bytes {
                     continue;
                 }
                 bytes -= program.resident;
@@ -296,7 +298,10 @@ impl Source for Programs {
                     tell(&mut self.names, metric::PROGRAM_SWAP, "By", name, swap as f64);
                 }
             }
-            self.maps = Some(at);
+            self.files = Some(at);
+            if with_maps {
+                self.maps = Some(at);
+            }
         }
         self.looked = Some(at);
         self.cost = ran().saturating_sub(before);
@@ -355,7 +360,7 @@ mod tests {
         fn sample(&mut self, at: i64) -> BTreeMap<(String, String), f64> {
             let (readings, result) = self.look(at);
             assert_eq!(result, Ok(()));
-            let named = readings.series.into_iter().map(|(key, samples)| {
+            let named = readings.sorted().into_iter().map(|(key, samples)| {
                 assert_eq!(samples.len(), 1, "{key:?}: a batch with a time that stands twice is refused");
                 ((key.metric, key.attributes.into_values().collect::<String>()), samples[0].value)
             });
@@ -435,8 +440,13 @@ mod tests {
         assert_eq!(with(&first, metric::PROGRAM_PSS), ["large", "small"], "of 8 GiB in all");
         assert_eq!(with(&first, metric::PROGRAM_FILES), ["also", "large", "small", "vast"]);
         assert_eq!(with(&first, metric::PROGRAM_MEMORY).len(), 4);
-        let of_maps: Vec<_> = (1..=4).map(|n| with(&scene.sample(n * 15_000), metric::PROGRAM_PSS).len()).collect();
-        assert_eq!(of_maps, [0, 0, 0, 2]);
+        let later: Vec<_> = (1..=5)
+            .map(|n| {
+                let told = scene.sample(n * 60_000);
+                (with(&told, metric::PROGRAM_FILES).len(), with(&told, metric::PROGRAM_PSS).len())
+            })
+            .collect();
+        assert_eq!(later, [(4, 0), (4, 0), (4, 0), (4, 0), (4, 2)]);
     }
 
     #[test]
@@ -472,7 +482,7 @@ mod tests {
         for text in ["", "1", "1 (x", "1 (x) S", "1 (x) S 1 1 1 0 -1 notanumber 0 0 0 0 1 1"] {
             assert_eq!(parse(text), None, "{text}");
         }
-        let kernel = parse("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 4 0 0 20 0 1 0 9 0 0 0").unwrap();
+        let (_, kernel) = parse("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 4 0 0 20 0 1 0 9 0 0 0").unwrap();
         assert!(kernel.kernel && kernel.ticks == 4 && kernel.start == 9);
     }
 
@@ -482,9 +492,9 @@ mod tests {
         let node = NodeId::new("node-a");
         // As root or not: what is not permitted is told, and the rest is there.
         let _ = Programs::default().sample(&mut Sink { node: &node, at: Time(0), readings: &mut readings });
-        let told: Vec<&str> = readings.series.keys().map(|key| key.metric.as_str()).collect();
+        let told: Vec<String> = readings.sorted().into_keys().map(|key| key.metric).collect();
         for metric in [metric::PROCESS_COUNT, metric::PROGRAM_MEMORY, metric::PROGRAM_PSS] {
-            assert!(told.contains(&metric), "{metric} is not in {told:?}");
+            assert!(told.iter().any(|name| name == metric), "{metric} is not in {told:?}");
         }
     }
 }

@@ -233,7 +233,7 @@ mod tests {
         let line = |(key, samples): (aether_core::telemetry::SeriesKey, Vec<aether_core::telemetry::Sample>)| {
             format!("{}{{{}}} {}", key.metric, key.attributes["hw.name"], samples[0].value)
         };
-        (readings.series.into_iter().map(line).collect(), result)
+        (readings.sorted().into_iter().map(line).collect(), result)
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! that a crash tore is cut off when the spool opens.
 //!
 //! **What is synced when.** A batch is synced before it is first sent, so that a crash of the machine never gives its
-//! number to another; while the host is away, every `sync_interval_ms`. A crash of the agent alone costs nothing.
+//! number to another: when it is put in, while all before it were sent right away; while the host is away, every
+//! `sync_interval_ms`. A crash of the agent alone costs nothing.
 //!
 //! **A full disk** stops nothing: batches stay in a small ring in memory, are sent from there, and go to disk when it
 //! takes them again. What the ring cannot hold is dropped, counted and told.
 
 mod medium;
+mod wire;
 
 use crate::{
     clock::{self, Stopwatch},
@@ -23,10 +25,7 @@ use aether_core::{
     telemetry::{Batch, DiscreteEvent, SeriesSamples},
     time::Time,
 };
-use aether_proto::{
-    telemetry::{Decoder, Encoder},
-    v1,
-};
+use aether_proto::{telemetry::Decoder, v1};
 use medium::{Folder, Medium};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -39,11 +38,15 @@ use std::{
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
+use wire::Dictionary;
+use zstd::bulk::Compressor;
 
 /// Bytes after which a segment is closed and the next begun; a small spool has smaller ones.
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// Length, checksum, sequence and time.
 const HEADER_BYTES: usize = 24;
+/// Level of zstd.
+const COMPRESSION: i32 = 1;
 /// No batch is larger, so a length beyond it is damage.
 const RECORD_BYTES_MAXIMUM: usize = 4 << 20;
 
@@ -104,6 +107,9 @@ struct Inner {
     memory: VecDeque<Waiting>,
     /// The newest batch, until it is first read: mostly it is sent right away, and need not be had from the disk for that.
     fresh: Option<Batch>,
+    dictionary: Dictionary,
+    /// Made with the first batch: it takes memory that need not be cleared for each.
+    compressor: Option<Compressor<'static>>,
     acknowledged: u64,
     /// Stretches beyond a gap that the host has, too; both ends in them.
     beyond: Vec<(u64, u64)>,
@@ -156,6 +162,8 @@ impl Spool {
             segments: VecDeque::new(),
             memory: VecDeque::new(),
             fresh: None,
+            dictionary: Dictionary::default(),
+            compressor: None,
             acknowledged: 0,
             beyond: Vec::new(),
             lost: 0,
@@ -190,6 +198,12 @@ impl Spool {
     /// The first batch beyond `after` that the host has not, synced. Blocks on the disk.
     pub fn next_after(&self, after: u64) -> Option<Next> {
         self.lock().next_after(after)
+    }
+
+    /// The newest batch if it is the one right beyond `after`, and synced: without a look at the disk, and without waiting
+    /// for whoever has one. None says nothing of what there is.
+    pub fn ready_after(&self, after: u64) -> Option<Next> {
+        self.inner.try_lock().ok()?.ready_after(after)
     }
 
     /// What the host has. False: it speaks of another spool.
@@ -252,22 +266,42 @@ impl Inner {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let batch = Batch { origin: self.node.clone(), epoch: self.epoch, sequence, series: series.into(), events };
-        // Each record brings its own dictionary, so that it can be read alone.
-        let wire = Encoder::default().encode(&batch, 0).encode_to_vec();
+        let wire = self.dictionary.encode(&batch);
         // Compression of bytes in memory has no way to fail but for the lack of it.
-        let bytes = zstd::bulk::compress(&wire, 1).unwrap_or_default();
+        let bytes = self.compress(&wire).unwrap_or_default();
         self.memory.push_back(Waiting { sequence, at: now, bytes });
-        self.fresh = Some(batch);
+        // Whoever took the one before right away takes this one: it is synced here, where waiting for the disk holds up
+        // nobody, as it would be before it is sent.
+        let is_awaited = self.fresh.replace(batch).is_none();
         self.drain_memory();
         while self.memory.len() > self.limits.memory_batches {
             self.memory.pop_front();
             self.lost += 1;
         }
         self.shed(now);
-        if self.synced.elapsed() >= self.limits.sync_interval {
+        if is_awaited || self.synced.elapsed() >= self.limits.sync_interval {
             self.sync();
         }
         sequence
+    }
+
+    fn compress(&mut self, wire: &[u8]) -> io::Result<Vec<u8>> {
+        let compressor = match &mut self.compressor {
+            Some(compressor) => compressor,
+            none => none.insert(Compressor::new(COMPRESSION)?),
+        };
+        compressor.compress(wire)
+    }
+
+    fn ready_after(&mut self, after: u64) -> Option<Next> {
+        let sequence = after + 1;
+        let written = self.segments.back()?;
+        let is_synced = written.synced && written.records.back().is_some_and(|record| record.sequence == sequence);
+        if !is_synced || self.is_safe(sequence) {
+            return None;
+        }
+        let batch = self.fresh.take_if(|fresh| fresh.sequence == sequence)?;
+        Some(Next { batch, lost_before: 0 })
     }
 
     fn drain_memory(&mut self) {

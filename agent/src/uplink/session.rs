@@ -340,7 +340,12 @@ impl<'a> Session<'a> {
         while self.outbox.len() < FRAMES_MAXIMUM {
             let newest = *self.telemetry.newest.borrow();
             let Some((lane, after)) = self.telemetry.lanes.turn(newest, but) else { return };
-            let Some(Next { batch, lost_before }) = read_next(&self.uplink.spool, after).await else {
+            // Mostly it was put in just now, and nothing has to be waited for.
+            let next = match self.uplink.spool.ready_after(after) {
+                Some(next) => Some(next),
+                None => read_next(&self.uplink.spool, after).await,
+            };
+            let Some(Next { batch, lost_before }) = next else {
                 // What is left there cannot be read, or the host has it.
                 if but.replace(lane).is_some() || lane == Lane::Backlog {
                     return;

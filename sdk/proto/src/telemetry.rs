@@ -63,18 +63,7 @@ impl Encoder {
     pub fn encode(&mut self, batch: &Batch, lost_before: u64) -> v1::TelemetryBatch {
         let mut dictionary = Vec::new();
         let series = batch.series.layout().keys().map(|key| self.id(key, &mut dictionary)).collect();
-        let times = batch.series.times().map(|times| {
-            let mut last = 0;
-            let deltas_ms = times.iter().map(|at| at.0 - std::mem::replace(&mut last, at.0)).collect();
-            v1::Times { deltas_ms }
-        });
-        let columns = v1::SampleColumns {
-            times: times.collect(),
-            series,
-            places: batch.series.layout().lists().map(|list| u32::try_from(list).unwrap_or(u32::MAX)).collect(),
-            values: batch.series.values().to_vec(),
-            events: batch.events.iter().map(event_to_proto).collect(),
-        };
+        let columns = columns(batch, series);
         let samples = match self.schema {
             1 => to_first(to_second(columns)).encode_to_vec(),
             2 => to_second(columns).encode_to_vec(),
@@ -103,6 +92,22 @@ impl Encoder {
         self.places.insert(Arc::as_ptr(key).addr(), id);
         self.ids.insert(Arc::clone(key), id);
         id
+    }
+}
+
+/// Of a batch whose series have these numbers.
+pub fn columns(batch: &Batch, series: Vec<u32>) -> v1::SampleColumns {
+    let times = batch.series.times().map(|times| {
+        let mut last = 0;
+        let deltas_ms = times.iter().map(|at| at.0 - std::mem::replace(&mut last, at.0)).collect();
+        v1::Times { deltas_ms }
+    });
+    v1::SampleColumns {
+        times: times.collect(),
+        series,
+        places: batch.series.layout().lists().map(|list| u32::try_from(list).unwrap_or(u32::MAX)).collect(),
+        values: batch.series.values().to_vec(),
+        events: batch.events.iter().map(event_to_proto).collect(),
     }
 }
 
@@ -231,7 +236,8 @@ fn times_of(times: &[v1::Times], place: u32) -> Result<&[i64], Malformed> {
     Ok(&times.deltas_ms)
 }
 
-fn define(id: u32, key: &SeriesKey) -> v1::SeriesDefinition {
+/// What a series' number stands for.
+pub fn define(id: u32, key: &SeriesKey) -> v1::SeriesDefinition {
     let SeriesKey { subject, metric, unit, attributes } = key;
     v1::SeriesDefinition {
         id,

@@ -68,7 +68,8 @@ impl Source for Block {
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let Self { program, requests, counters, names } = self;
         let attached = program.ready(into.at)?;
-        let readings = requests.read(attached)?;
+        counters.read(attached)?;
+        let readings = requests.read(attached, counters.taken())?;
         let node = SubjectRef::node(into.node.as_str());
         NAMES.tell(into, &node, &[], &total(readings.values()));
         names.retain(|number, _| readings.keys().any(|key| key >> 8 == *number));
@@ -83,7 +84,6 @@ impl Source for Block {
                 );
             }
         }
-        counters.read(attached)?;
         counters.left_out = counters.all[UNTIMED];
         counters.tell_lost(OBJECT.source, into);
         self.program.told()

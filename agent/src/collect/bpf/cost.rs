@@ -51,6 +51,8 @@ pub(super) struct Board(Arc<Mutex<Ledger>>);
 struct Ledger {
     accounts: BTreeMap<&'static str, Account>,
     rest: Rest,
+    /// Whether what programs did is to be told: about to be measured, or being so.
+    asking: bool,
 }
 
 /// When sources that may rest do.
@@ -122,6 +124,11 @@ impl Board {
         let mut ledger = self.lock();
         let account = ledger.accounts.entry(source).or_default();
         (account.ran, account.may_rest) = (ran, may_rest);
+    }
+
+    /// Whether sources are to say what their programs did. To ask the kernel costs, too.
+    pub(super) fn is_asking(&self) -> bool {
+        self.lock().asking
     }
 
     /// Why a source is out for its cost, while it is.
@@ -255,8 +262,12 @@ impl Keeper {
             // Over budget, the next look is soon.
             self.end(&window, into)?;
             self.next = Some(at.plus_ms(if self.over > 0 { FIRST_AFTER_MS } else { WINDOW_EVERY_MS }));
+            self.board.lock().asking = false;
         } else if self.window.is_none() && at >= next && !self.board.rests() {
-            self.begin(at)?;
+            // From the next sample on: sources stand before this one, and have not said what it begins with.
+            if std::mem::replace(&mut self.board.lock().asking, true) {
+                self.begin(at)?;
+            }
         }
         Ok(())
     }
@@ -280,7 +291,8 @@ impl Source for Keeper {
     fn rest(&mut self) {
         (self.last, self.next, self.window) = (None, None, None);
         // Without a measure nobody rests.
-        self.board.lock().rest = Rest::default();
+        let mut ledger = self.board.lock();
+        (ledger.rest, ledger.asking) = (Rest::default(), false);
     }
 }
 

@@ -14,7 +14,8 @@ pub(super) const BUCKETS: usize = 32;
 const FIRST_BITS: i32 = 10;
 /// A slot: what it is of plus one, nanoseconds in all, and the buckets.
 const WORDS: usize = 2 + BUCKETS;
-/// Samples between two looks at slots that were free. What is in one that was taken since is told with the next look.
+/// Samples between two looks at slots that were free, where some were taken since. What is in these is told with the next
+/// look.
 const LOOK_EVERY: u32 = 4;
 
 /// Durations, counted by how long they were.
@@ -76,9 +77,11 @@ pub(super) struct Reading {
 /// The reader of one map of histograms.
 pub(super) struct Histograms {
     map: &'static str,
-    /// Slots that were seen in use, and how many looks at all of them are due in.
+    /// Slots that were seen in use, how many samples must pass before the next look at all of them, and how many slots
+    /// had been taken at the last one.
     used: Vec<u32>,
     look_in: u32,
+    taken: Option<u64>,
     /// What the kernel's counts were; they begin anew with each load.
     seen: BTreeMap<u64, Histogram>,
     readings: BTreeMap<u64, Reading>,
@@ -86,12 +89,12 @@ pub(super) struct Histograms {
 
 impl Histograms {
     pub(super) fn of(map: &'static str) -> Self {
-        Self { map, used: vec![], look_in: 0, seen: BTreeMap::new(), readings: BTreeMap::new() }
+        Self { map, used: vec![], look_in: 0, taken: None, seen: BTreeMap::new(), readings: BTreeMap::new() }
     }
 
     /// The object was loaded anew, or is about to be.
     pub(super) fn begin_anew(&mut self) {
-        (self.used, self.look_in, self.seen) = (vec![], 0, BTreeMap::new());
+        (self.used, self.look_in, self.taken, self.seen) = (vec![], 0, None, BTreeMap::new());
     }
 
     /// How many things have a slot.
@@ -99,12 +102,16 @@ impl Histograms {
         self.seen.len()
     }
 
-    /// What there is, by what it is of.
-    pub(super) fn read(&mut self, attached: &Attached) -> Result<&BTreeMap<u64, Reading>, Missing> {
+    /// What there is, by what it is of. `taken` is how many slots have been, read before.
+    pub(super) fn read(&mut self, attached: &Attached, taken: u64) -> Result<&BTreeMap<u64, Reading>, Missing> {
         let map = attached.array::<WORDS>(self.map)?;
         let mut now: BTreeMap<u64, Histogram> = BTreeMap::new();
-        let look = self.look_in == 0;
-        self.look_in = if look { LOOK_EVERY } else { self.look_in - 1 };
+        let look = self.look_in == 0 && self.taken != Some(taken);
+        if look {
+            (self.look_in, self.taken) = (LOOK_EVERY, Some(taken));
+        } else {
+            self.look_in = self.look_in.saturating_sub(1);
+        }
         let slots: Vec<u32> = if look { (0..map.len()).collect() } else { std::mem::take(&mut self.used) };
         self.used.clear();
         for slot in slots {

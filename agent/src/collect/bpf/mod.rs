@@ -34,7 +34,7 @@ use crate::{
 use aether_core::{id::WorkloadId, metric, subject::SubjectRef, telemetry::DiscreteEvent, time::Time};
 use cgroups::Places;
 use histogram::{Histograms, Names, Reading, total};
-use program::{Attached, COUNTERS, LOST, Program};
+use program::{Attached, COUNTERS, LOST, Program, TAKEN};
 use record::{Head, Record};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -82,6 +82,11 @@ impl Counters {
         }
         self.seen = now;
         Ok(())
+    }
+
+    /// Slots that were taken since the object was loaded, as last read.
+    fn taken(&self) -> u64 {
+        self.seen[TAKEN]
     }
 
     /// The object is about to be loaded anew, and its counters with it.

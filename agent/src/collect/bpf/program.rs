@@ -31,6 +31,8 @@ const SPELL: &str = "spell";
 
 /// What every object's counters begin with: what found no room in a map.
 pub(super) const LOST: usize = 0;
+/// And what they end with: slots of histograms that were taken.
+pub(super) const TAKEN: usize = 7;
 /// The counters of each object.
 pub(super) const COUNTERS: usize = 8;
 
@@ -93,7 +95,10 @@ impl Program {
             }
         }
         let Some(attached) = &mut self.attached else { return Err(missing("it is not attached")) };
-        self.board.tell(source, attached.ran(), !self.object.may_rest.is_empty());
+        // The kernel is asked only when somebody wants to know.
+        if self.board.is_asking() {
+            self.board.tell(source, attached.ran(), !self.object.may_rest.is_empty());
+        }
         attached.rest(self.object, self.board.rests()).map_err(|reason| missing(&reason))?;
         Ok(attached)
     }
@@ -123,11 +128,13 @@ impl Attached {
 
     /// The object's counters, over all processors.
     pub(super) fn counters(&self) -> Result<[u64; COUNTERS], Missing> {
-        let map = self.array::<1>("counters")?;
+        let map = self.array::<COUNTERS>("counters")?;
         let mut counters = [0; COUNTERS];
-        for (index, counter) in (0u32..).zip(&mut counters) {
-            let each = map.get(&index, 0).map_err(|error| Missing::new(tell(&error)))?;
-            *counter = each.iter().map(|[count]| count).sum();
+        let each = map.get(&0, 0).map_err(|error| Missing::new(tell(&error)))?;
+        for of_one in each.iter() {
+            for (counter, count) in counters.iter_mut().zip(of_one) {
+                *counter += count;
+            }
         }
         Ok(counters)
     }

@@ -67,13 +67,13 @@ impl Source for Scheduler {
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let Self { program, places, waits, absences, counters, renewal } = self;
         let attached: &Attached = program.ready(into.at)?;
-        let readings = waits.read(attached)?;
+        counters.read(attached)?;
+        let readings = waits.read(attached, counters.taken())?;
         places.refresh(into.at, readings.keys().copied());
         tell_by_cgroup(&WAITS, readings, places, into);
         let gone = readings.keys().filter(|number| places.is_gone(**number)).count();
         let of = readings.len();
-        tell_by_cgroup(&ABSENCES, absences.read(attached)?, places, into);
-        counters.read(attached)?;
+        tell_by_cgroup(&ABSENCES, absences.read(attached, counters.taken())?, places, into);
         counters.tell_lost(OBJECT.source, into);
         if renewal.is_due(into.at, waits, of, gone) {
             self.begin_anew();

@@ -59,10 +59,10 @@ impl Source for Tcp {
     fn sample(&mut self, into: &mut Sink<'_>) -> Result<(), Missing> {
         let Self { program, places, connects, counters, renewal } = self;
         let attached = program.ready(into.at)?;
-        let readings = connects.read(attached)?;
+        counters.read(attached)?;
+        let readings = connects.read(attached, counters.taken())?;
         places.refresh(into.at, readings.keys().copied());
         tell_by_cgroup(&NAMES, readings, places, into);
-        counters.read(attached)?;
         into.node(metric::TCP_RETRANSMITS, "{segment}", &[], counters.all[RETRANSMITS] as f64);
         into.node(metric::TCP_CONNECT_FAILURES, "{connection}", &[], counters.all[FAILED] as f64);
         counters.tell_lost(OBJECT.source, into);

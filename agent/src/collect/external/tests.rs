@@ -36,7 +36,7 @@ fn sample(scrape: &mut Scrape) -> (Vec<String>, Result<(), Missing>) {
         let attributes: Vec<String> = key.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
         format!("{} [{}] {{{}}} {}", key.metric, key.unit, attributes.join(","), samples[0].value)
     };
-    (readings.series.into_iter().map(line).collect(), result)
+    (readings.sorted().into_iter().map(line).collect(), result)
 }
 
 #[test]
