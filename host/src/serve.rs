@@ -1,6 +1,7 @@
 //! The running host: everything opened in order, one listener for REST, the page and the fabric, and a shutdown that
 //! loses nothing.
 
+mod connections;
 mod plane;
 
 use crate::{
@@ -32,6 +33,7 @@ use axum_server::{
     accept::NoDelayAcceptor,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
+use connections::Connections;
 use ed25519_dalek::SigningKey;
 use plane::Running;
 use serde::{Deserialize, Serialize};
@@ -145,6 +147,7 @@ pub struct Host {
     pub first_start: bool,
     handle: Handle<std::net::SocketAddr>,
     serving: tokio::task::JoinHandle<io::Result<()>>,
+    _connections: Connections,
     fabric: Fabric,
     recorder: Recorder,
     store: Store,
@@ -275,11 +278,26 @@ impl Host {
             .merge(otlp.router())
             .fallback_service(app.router());
         let handle = Handle::new();
-        let serving = serve(config, listener, handle.clone(), router).await?;
+        let connections = Connections::new().map_err(Error::Serving)?;
+        let serving = serve(config, listener, handle.clone(), router, &connections).await?;
         let url = config.url(address);
         write_private(&data.join("client.json"), &client_json(&url, &token))
             .map_err(|source| Error::Data { path: data.clone(), source })?;
-        Ok(Self { url, token, first_start, handle, serving, fabric, recorder, store, tasks, stop, lost, _lock: lock })
+        Ok(Self {
+            url,
+            token,
+            first_start,
+            handle,
+            serving,
+            fabric,
+            recorder,
+            store,
+            tasks,
+            stop,
+            lost,
+            _connections: connections,
+            _lock: lock,
+        })
     }
 
     /// Serves until `until` is done, then stops: agents are told, what is unsealed is sealed, tasks are waited for.
@@ -355,16 +373,16 @@ async fn serve(
     listener: TcpListener,
     handle: Handle<std::net::SocketAddr>,
     router: Router,
+    connections: &Connections,
 ) -> Result<tokio::task::JoinHandle<io::Result<()>>, Error> {
     let service = router.into_make_service();
-    let tasks = TaskTracker::new();
     // A small frame behind another would else wait until the other is acknowledged, up to 40 ms, and a workload that moves
     // stands still for it.
     let at_once = NoDelayAcceptor::new();
     Ok(match config.tls() {
         None => {
             let server = axum_server::from_tcp(listener).map_err(Error::Serving)?.handle(handle);
-            tasks.spawn(server.acceptor(at_once).serve(service))
+            connections.spawn(server.acceptor(at_once).serve(service))
         }
         Some((certificate, key)) => {
             // The only failure is that another was chosen before, and that one serves as well.
@@ -372,7 +390,7 @@ async fn serve(
             let tls = RustlsConfig::from_pem_file(certificate, key).await.map_err(Error::Tls)?;
             let tls = RustlsAcceptor::new(tls).acceptor(at_once);
             let server = axum_server::from_tcp(listener).map_err(Error::Serving)?.handle(handle);
-            tasks.spawn(server.acceptor(tls).serve(service))
+            connections.spawn(server.acceptor(tls).serve(service))
         }
     })
 }

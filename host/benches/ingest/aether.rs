@@ -41,10 +41,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Between two samples that are looked for: seldom enough to be a small part of what the server does.
 const REST: Duration = Duration::from_millis(50);
 
-/// `tick_ms`: how often every node is scored meanwhile. `seconds_a_batch`: how many seconds' samples come in one. Answers
-/// also how many milliseconds samples that were looked for, the last of their batches, were old when the hot window told of
-/// them.
-pub(crate) async fn measure(load: Load, tick_ms: u64, seconds_a_batch: usize) -> (Taken, Vec<u64>) {
+pub(crate) struct Measured {
+    pub(crate) taken: Taken,
+    /// How many milliseconds samples that were looked for, the last of their batches, were old when the hot window told of
+    /// them.
+    pub(crate) visible_ms: Vec<u64>,
+    /// How often components were evaluated, for each node and second of what was sent after the start.
+    pub(crate) evaluated: f64,
+}
+
+/// `tick_ms`: how often every node is scored meanwhile. `seconds_a_batch`: how many seconds' samples come in one.
+pub(crate) async fn measure(load: Load, tick_ms: u64, seconds_a_batch: usize) -> Measured {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
@@ -111,9 +118,9 @@ pub(crate) async fn measure(load: Load, tick_ms: u64, seconds_a_batch: usize) ->
     let began = tokio::time::Instant::now();
     begin.send_replace(Some(began));
     let found = Arc::new(Mutex::new(Vec::new()));
-    nodes.spawn(look(client, url, token, looked_for, found.clone()));
+    nodes.spawn(look(client.clone(), url.clone(), token, looked_for, found.clone()));
     tokio::time::sleep_until(began + Duration::from_secs(START as u64)).await;
-    let started = gauge.processor_s();
+    let (started, before_then, then) = (gauge.processor_s(), evaluations(&client, &url).await, began.elapsed());
     let wanted = (load.nodes * (load.seconds / seconds_a_batch)) as u64;
     reaches("all of it is safe", async || acknowledged.load(Relaxed) >= wanted).await;
     let taken = Taken {
@@ -122,9 +129,18 @@ pub(crate) async fn measure(load: Load, tick_ms: u64, seconds_a_batch: usize) ->
         resident_mib: gauge.resident_mib(),
         at_rest: Some(bytes_in(&folder.path().join("host/telemetry"))),
     };
+    let passed = (began.elapsed() - then).as_secs_f64();
+    let evaluated = (evaluations(&client, &url).await - before_then) / passed / load.nodes as f64;
     nodes.shutdown().await;
-    let found = std::mem::take(&mut *found.lock().unwrap());
-    (taken, found)
+    let visible_ms = std::mem::take(&mut *found.lock().unwrap());
+    Measured { taken, visible_ms, evaluated }
+}
+
+/// How often components were evaluated so far.
+async fn evaluations(client: &reqwest::Client, url: &str) -> f64 {
+    let text = client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("aether_slot_evaluations_total{"));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// Looks for samples that were just sent until the server tells of them.

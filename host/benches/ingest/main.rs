@@ -20,6 +20,7 @@ mod aether;
 #[path = "../measure/mod.rs"]
 mod measure;
 
+use aether::Measured;
 use measure::peer::{self, Label, Peer, Sample, TimeSeries};
 use std::{path::Path, time::Duration};
 
@@ -133,12 +134,12 @@ async fn main() {
     for (name, tick_ms, seconds_a_batch) in
         [("aether", 60_000, 1), ("aether, scoring", 1_000, 1), ("aether, batch each 5 s", 60_000, 5)]
     {
-        let (taken, mut visible_ms) = aether::measure(load, tick_ms, seconds_a_batch).await;
+        let Measured { taken, mut visible_ms, evaluated } = aether::measure(load, tick_ms, seconds_a_batch).await;
         tell(name, &taken);
         visible_ms.sort_unstable();
         let part = |percent: usize| visible_ms[(visible_ms.len() - 1) * percent / 100];
         println!(
-            "{:>27}  samples were in the hot window after ms: median {}, p99 {}, the last of {} {}",
+            "{:>27}  samples were in the hot window after ms: median {}, p99 {}, the last of {} {}; {evaluated:.2} evaluations a second of a node",
             "",
             part(50),
             part(99),

@@ -23,7 +23,6 @@ mod policy;
 mod registry;
 mod replay;
 mod request;
-mod rest;
 mod serve;
 mod show;
 mod slots;
@@ -202,9 +201,8 @@ pub fn help() -> String {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.enable_all().on_thread_park(rest::before_waiting).build();
-    let runtime = runtime.context("no threads can be started")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;
     // A boxed future: the largest command would otherwise make a frame of all of them.
     runtime.block_on(Box::pin(act(cli)))
 }

@@ -1,12 +1,17 @@
-//! When a worker thread with nothing to do looks for work again.
+//! The threads that connections are served on, with all that is done for one before its answer.
 //!
 //! Frames of a fleet's telemetry are small and come one by one. To wake a thread for each costs about as much as to take
-//! it. So where many come, a worker rests before it waits for the next: what came meanwhile is taken at once. Network
-//! cards moderate their interrupts the same way. What else comes in such times waits up to [`REST`] longer.
+//! it. So where many come, a thread that found nothing to do rests before it waits for the next: what came meanwhile is
+//! taken at once. Network cards moderate their interrupts the same way. In such times an answer may take up to [`REST`]
+//! longer for each thing that it waits for; what the control plane does of itself is on other threads, which never rest.
 
 use crate::fabric;
-use std::{cell::Cell, time::Duration};
-use tokio::time::Instant;
+use std::{cell::Cell, io, time::Duration};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    task::JoinHandle,
+    time::Instant,
+};
 
 const REST: Duration = Duration::from_millis(2);
 /// Frames a second from which on workers rest.
@@ -33,8 +38,35 @@ impl Pace {
     }
 }
 
-/// Called by each worker when it found nothing to do.
-pub(super) fn before_waiting() {
+pub(super) struct Connections {
+    threads: Handle,
+    /// Until the end.
+    runtime: Option<Runtime>,
+}
+
+impl Connections {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut threads = Builder::new_multi_thread();
+        threads.enable_all().thread_name("aether-connections").on_thread_park(before_waiting);
+        threads.build().map(|runtime| Self { threads: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+
+    pub(super) fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.threads.spawn(work)
+    }
+}
+
+impl Drop for Connections {
+    /// Nothing is waited for, as where all of a program's threads end with it.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Called by each thread when it found nothing to do.
+fn before_waiting() {
     thread_local! {
         static PACE: Cell<Option<Pace>> = const { Cell::new(None) };
     }
@@ -51,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_rest_while_many_frames_come_and_not_after() {
+    fn threads_rest_while_many_frames_come_and_not_after() {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
         let quiet = Pace { since: begin, frames: 0, is_busy: false };
