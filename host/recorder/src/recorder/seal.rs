@@ -17,12 +17,14 @@ use foldhash::fast::RandomState;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 /// Every so many segments, one names the positions of all origins; a start reads footers back to that one.
 const COMPLETE_EVERY: u64 = 64;
 /// Origins that are told of a seal before others have their turn.
 const TOLD_AT_ONCE: usize = 32;
+const TOLD_PAUSE: Duration = Duration::from_millis(1);
 
 /// What one segment is to hold.
 #[derive(Clone)]
@@ -81,8 +83,9 @@ impl Inner {
                     }
                 }
             }
-            // Each of them is told at once, by a task of its own: what else is to be done has its turn in between.
-            tokio::task::yield_now().await;
+            // Each of them is told at once, by a task of its own, maybe on other threads: what else is to be done there has
+            // its turn in between.
+            tokio::time::sleep(TOLD_PAUSE).await;
         }
         // From here on nothing is waited for: a seal that is cut off has either all of this to do again, or none.
         let sealed = Sealed {
