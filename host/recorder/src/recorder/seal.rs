@@ -74,18 +74,18 @@ impl Inner {
 
         let these = batches.clone();
         let told: Vec<_> = aside(move || sequences(&these)).await?.into_iter().collect();
-        for few in told.chunks(TOLD_AT_ONCE) {
-            {
-                let mut origins = lock(&self.origins);
-                for (origin, sequences) in few {
-                    if let Some(known) = origins.get_mut(origin) {
-                        known.origin.settle(sequences);
-                    }
+        for (turn, few) in told.chunks(TOLD_AT_ONCE).enumerate() {
+            if turn > 0 {
+                // Each of them is told at once, by a task of its own, maybe on other threads: what else is to be done
+                // there has its turn in between.
+                tokio::time::sleep(TOLD_PAUSE).await;
+            }
+            let mut origins = lock(&self.origins);
+            for (origin, sequences) in few {
+                if let Some(known) = origins.get_mut(origin) {
+                    known.origin.settle(sequences);
                 }
             }
-            // Each of them is told at once, by a task of its own, maybe on other threads: what else is to be done there has
-            // its turn in between.
-            tokio::time::sleep(TOLD_PAUSE).await;
         }
         // From here on nothing is waited for: a seal that is cut off has either all of this to do again, or none.
         let sealed = Sealed {
