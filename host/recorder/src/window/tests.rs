@@ -1,3 +1,5 @@
+//! Several origins of one series, every bound of the window, and the short ways of streams into it. What waits shows nowhere.
+
 use super::*;
 use crate::testing::{NOW, key, sample};
 use aether_core::telemetry::{Columns, Layout};
