@@ -348,6 +348,9 @@ impl Decoder {
         if series.len() != places.len() {
             return Err(Malformed::invalid("places", "are not as many as series").into());
         }
+        if times.len() > series.len() {
+            return Err(Malformed::invalid("times", "are more lists than there are series").into());
+        }
         let lists: Vec<usize> = times.iter().map(|times| times.deltas_ms.len()).collect();
         let mut keys = Vec::with_capacity(series.len());
         let mut wanted = 0usize;
@@ -559,11 +562,12 @@ mod tests {
     fn columns_that_do_not_fit_together_are_malformed() {
         type Spoil = fn(&mut v1::SampleColumns);
         let origin = NodeId::new("node-a");
-        let spoilt: [(&str, Spoil); 5] = [
+        let spoilt: [(&str, Spoil); 6] = [
             ("there are no times", |columns| columns.places[0] = 7),
             ("not as many as series", |columns| columns.places.push(0)),
             ("as many times as values", |columns| columns.values.truncate(1)),
             ("more than times", |columns| columns.values.push(1.0)),
+            ("more lists than there are", |columns| columns.times.push(v1::Times::default())),
             ("out of range", |columns| columns.times[0].deltas_ms = vec![i64::MAX, 1]),
         ];
         for (said, spoil) in spoilt {
