@@ -47,7 +47,7 @@ const STRETCH: Duration = Duration::from_millis(200);
 /// So long after the sources were switched caches are warm again, and what they do at first is over.
 const SETTLES: Duration = Duration::from_millis(150);
 /// Of an agent that nobody configured.
-const BUDGET: f64 = 0.02;
+const BUDGET: f64 = 0.015;
 /// How long until the sources know what they cost: the first look at it comes after five seconds, and takes one.
 const LEARNS: Duration = Duration::from_secs(20);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);

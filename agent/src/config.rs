@@ -86,7 +86,7 @@ impl Default for Collect {
             batch_interval_ms: 1_000,
             disabled_sources: BTreeSet::new(),
             intervals_ms: BTreeMap::new(),
-            bpf_budget_permille: 20,
+            bpf_budget_permille: 15,
         }
     }
 }

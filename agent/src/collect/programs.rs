@@ -2,8 +2,8 @@
 //! memory, and of the disks.
 //!
 //! By program and not by process: pids come and go, and each would be a series. On the fast path only `/proc/<pid>/stat`
-//! is read; what costs more (`io` of all) is on the slow path, and descriptors and `smaps_rollup` of those on top on
-//! slower ones. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
+//! is read; what costs more (`io` of all) is on the slow path, and so are threads of the kernel, which are mostly more than
+//! all else and do little; descriptors and `smaps_rollup` of those on top are on slower ones. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
 //! waits: 10 ms for each GiB. So it is asked about few of them at a time. On a thread of its own, since a process that
 //! holds its own memory map makes it wait in turn.
 
@@ -41,6 +41,8 @@ const MAPS_BYTES_MAXIMUM: u64 = 8 << 30;
 /// The share of one processor that looking may take: on a machine with very many processes it is done less often.
 const COST_MAXIMUM: f64 = 0.005;
 
+/// Threads of the kernel, as one program.
+const KERNEL: &str = "kernel";
 /// A thread of the kernel.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
@@ -64,6 +66,8 @@ struct Before {
     start: u64,
     ticks: u64,
     io: Option<u64>,
+    /// What a thread of the kernel's did when it was last looked at.
+    kernel: Option<char>,
     seen: bool,
 }
 
@@ -217,12 +221,20 @@ impl Source for Programs {
         let mut denied = 0;
         let mut path = PathBuf::new();
         for pid in pids.iter().copied().take(PROCESSES_MAXIMUM) {
+            if !is_slow
+                && let Some(known) = self.before.get_mut(&pid)
+                && let Some(did) = known.kernel
+            {
+                known.seen = true;
+                *states.entry(state(did)).or_default() += 1;
+                continue;
+            }
             path.clone_from(&self.proc);
             path.push(format!("{pid}/stat"));
             // It may have ended meanwhile.
             let Some((comm, stat)) = self.read(&path).ok().and_then(parse) else { continue };
             *states.entry(state(stat.state)).or_default() += 1;
-            let program = programs.entry(if stat.kernel { "kernel".into() } else { plain(comm) }).or_default();
+            let program = programs.entry(if stat.kernel { KERNEL.into() } else { plain(comm) }).or_default();
             program.pids.push(pid);
             program.resident += stat.resident_pages * procfs::page_size();
             let io = if is_slow && !stat.kernel {
@@ -242,7 +254,12 @@ impl Source for Programs {
                 program.io += io.zip(known.io).map_or(0, |(now, before)| now.saturating_sub(before));
             }
             let io = io.or(known.io.filter(|_| known.start == stat.start));
-            *known = Before { start: stat.start, ticks: stat.ticks, io, seen: true };
+            let kernel = stat.kernel.then_some(stat.state);
+            *known = Before { start: stat.start, ticks: stat.ticks, io, kernel, seen: true };
+        }
+        if !is_slow {
+            // Those that are new: all of them are told of the next time.
+            programs.remove(KERNEL);
         }
         self.before.retain(|_, before| std::mem::take(&mut before.seen));
 
@@ -253,18 +270,18 @@ impl Source for Programs {
             let (node, name) = (SubjectRef::node(into.node.as_str()), names.admit(name, at));
             into.add(node, metric, unit, &[("process.executable.name", name)], value);
         };
-        if let Some(ms) = since_ms {
+        let slow_ms = self.slow.filter(|slow| at > *slow).map(|slow| at.since_ms(slow));
+        for (name, program) in top(&programs, |program| program.ticks) {
+            let Some(ms) = (if name == KERNEL { slow_ms } else { since_ms }) else { continue };
             let ticks = procfs::ticks_per_second() as f64 * ms as f64 / 1e3;
-            for (name, program) in top(&programs, |program| program.ticks) {
-                tell(&mut self.names, metric::PROGRAM_CPU, "{cpu}", name, program.ticks as f64 / ticks);
-            }
+            tell(&mut self.names, metric::PROGRAM_CPU, "{cpu}", name, program.ticks as f64 / ticks);
         }
         let largest = top(&programs, |program| program.resident);
         for (name, program) in &largest {
             tell(&mut self.names, metric::PROGRAM_MEMORY, "By", name, program.resident as f64);
         }
         if is_slow {
-            if let Some(ms) = self.slow.filter(|slow| at > *slow).map(|slow| at.since_ms(slow)) {
+            if let Some(ms) = slow_ms {
                 for (name, program) in top(&programs, |program| program.io) {
                     let rate = program.io as f64 * 1e3 / ms as f64;
                     tell(&mut self.names, metric::PROGRAM_IO, "By/s", name, rate);
@@ -341,6 +358,16 @@ mod tests {
             (readings, result)
         }
 
+        /// A thread of the kernel's, that waits.
+        fn thread(&self, pid: u32, ticks: u64) {
+            let folder = self.proc.path().join(pid.to_string());
+            fs::create_dir_all(&folder).unwrap();
+            let stat = format!(
+                "{pid} (kworker/{pid}) I 2 0 0 0 -1 2129984 0 0 0 0 {ticks} 0 0 0 20 0 1 0 1 0 0 18446744073709551615 0\n"
+            );
+            fs::write(folder.join("stat"), stat).unwrap();
+        }
+
         /// A process as the kernel tells of it.
         fn process(&self, pid: u32, comm: &str, start: u64, ticks: u64, pages: u64, io: u64) {
             let folder = self.proc.path().join(pid.to_string());
@@ -366,6 +393,30 @@ mod tests {
             });
             named.collect()
         }
+    }
+
+    #[test]
+    fn threads_of_the_kernel_are_one_program_and_looked_at_each_15_s() {
+        let mut scene = Scene::new();
+        scene.thread(2, 100);
+        scene.thread(3, 100);
+        scene.process(10, "trainer", 5, 100, 10, 0);
+        let kernel = key(metric::PROGRAM_CPU, KERNEL);
+        let counts = key(metric::PROCESS_COUNT, "sleeping");
+        let first = scene.sample(0);
+        assert_eq!((first.get(&kernel), first[&counts]), (None, 3.0));
+        let hertz = procfs::ticks_per_second() as f64;
+        for (at, told) in [(5_000, None), (10_000, None), (15_000, Some(90.0 / (hertz * 15.0))), (20_000, None)] {
+            scene.thread(2, 100 + u64::try_from(at).unwrap() / 500);
+            scene.thread(3, 100 + u64::try_from(at).unwrap() / 250);
+            // One that is new is looked at once to know what it is.
+            scene.thread(4, 7);
+            let now = scene.sample(at);
+            assert_eq!((now.get(&kernel).copied(), now[&counts]), (told, 4.0), "{at}");
+            assert!(now.contains_key(&key(metric::PROGRAM_MEMORY, "trainer")));
+        }
+        fs::remove_dir_all(scene.proc.path().join("4")).unwrap();
+        assert_eq!(scene.sample(25_000)[&counts], 3.0);
     }
 
     #[test]
