@@ -14,7 +14,7 @@ use tokio::{
 };
 
 const REST: Duration = Duration::from_millis(2);
-/// Frames a second from which on workers rest.
+/// Frames a second from which on threads rest.
 const BUSY: f64 = 500.0;
 /// Frames are counted over so long at least.
 const COUNTED: Duration = Duration::from_millis(20);
