@@ -141,6 +141,10 @@ impl Places<'_> {
             return;
         }
         let Known { places, layouts } = &mut *self.0;
+        if layouts.iter().any(|placed| Arc::ptr_eq(&placed.layout, layout)) {
+            // It came the long way for another reason: it is old, or there was no room.
+            return;
+        }
         let mut once = HashSet::with_capacity_and_hasher(layout.len(), RandomState::default());
         let run = |key| {
             let Place { key, run } = places.get(&address(key))?;

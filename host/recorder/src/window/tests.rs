@@ -251,6 +251,11 @@ fn keys_and_layouts_that_nobody_sends_any_more_are_not_kept() {
         window.take(&feed, &batch(&both, NOW.plus_ms(n)), NOW);
         let (keys, layouts) = feed.places().len();
         assert!(keys <= 5 && layouts <= 8, "{keys} and {layouts}");
+        // A backlog is of the same layout again and again.
+        for _ in 0..3 {
+            window.take(&feed, &batch(&both, NOW.minus_ms(10_000_000)), NOW);
+        }
+        assert_eq!(feed.places().len().1, layouts);
     }
     assert_eq!(window.tally().series.load(Relaxed), 2);
 }
