@@ -234,6 +234,12 @@ impl Source for Programs {
             // It may have ended meanwhile.
             let Some((comm, stat)) = self.read(&path).ok().and_then(parse) else { continue };
             *states.entry(state(stat.state)).or_default() += 1;
+            let kernel = stat.kernel.then_some(stat.state);
+            if !is_slow && stat.kernel {
+                // One that is new: all of them are told of the next time.
+                self.before.insert(pid, Before { start: stat.start, ticks: stat.ticks, io: None, kernel, seen: true });
+                continue;
+            }
             let program = programs.entry(if stat.kernel { KERNEL.into() } else { plain(comm) }).or_default();
             program.pids.push(pid);
             program.resident += stat.resident_pages * procfs::page_size();
@@ -254,12 +260,7 @@ impl Source for Programs {
                 program.io += io.zip(known.io).map_or(0, |(now, before)| now.saturating_sub(before));
             }
             let io = io.or(known.io.filter(|_| known.start == stat.start));
-            let kernel = stat.kernel.then_some(stat.state);
             *known = Before { start: stat.start, ticks: stat.ticks, io, kernel, seen: true };
-        }
-        if !is_slow {
-            // Those that are new: all of them are told of the next time.
-            programs.remove(KERNEL);
         }
         self.before.retain(|_, before| std::mem::take(&mut before.seen));
 
