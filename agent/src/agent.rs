@@ -71,7 +71,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let state = Arc::new(StateFolder::open(&config.state)?);
     let boot = capabilities::boot_id();
     let registry = Arc::new(Registry::open(&state.registry(), boot.clone())?);
-    let spool = Arc::new(Spool::open(&state.spool(), config.node.clone(), config.spool)?);
+    let spool = Arc::new(Spool::open(&state.spool(), config.node.clone(), boot.clone(), config.spool)?);
     let gpus = find_gpus(&config).await;
     let cgroups = Cgroups::probe();
     let stage = Stage::default();
@@ -209,7 +209,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     if tokio::time::timeout(SHUTDOWN_WITHIN, tasks.wait()).await.is_err() {
         error!("something did not end in time and is left behind; the journal knows of it");
     }
-    spool.sync();
+    spool.close();
     if config.stop_workloads_on_exit {
         registry.end_all();
     }

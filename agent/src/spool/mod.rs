@@ -1,19 +1,18 @@
 //! Telemetry that the host has not made safe yet: batches in segment files, bounded by bytes and age, oldest dropped
 //! first and the gap told.
 //!
-//! A record is its length, a CRC-32, its sequence, its time and the batch in the wire's own form, compressed. A
-//! segment is named by the first sequence that it may hold, so that numbers go on after all was acknowledged. A tail
-//! that a crash tore is cut off when the spool opens.
+//! A segment is named by the first sequence that it may hold, so that numbers go on after all was acknowledged. A tail
+//! that a crash tore is cut off when the spool opens. Each life of the agent begins a segment of its own.
 //!
-//! **What is synced when.** A batch is synced before it is first sent, so that a crash of the machine never gives its
-//! number to another: when it is put in, while all before it were sent right away; while the host is away, every
-//! `sync_interval_ms`. A crash of the agent alone costs nothing.
+//! **What is synced when.** Every `sync_interval_ms`, and after [`UNSYNCED_MAXIMUM`] batches at the latest. A crash of the
+//! agent alone costs nothing. One of the machine costs what was neither synced nor sent; and since numbers may have been
+//! given that the disk has not seen, so many are left out afterwards, and none is another's.
 //!
 //! **A full disk** stops nothing: batches stay in a small ring in memory, are sent from there, and go to disk when it
 //! takes them again. What the ring cannot hold is dropped, counted and told.
 
 mod medium;
-mod wire;
+mod record;
 
 use crate::{
     clock::{self, Stopwatch},
@@ -25,30 +24,24 @@ use aether_core::{
     telemetry::{Batch, DiscreteEvent, SeriesSamples},
     time::Time,
 };
-use aether_proto::{telemetry::Decoder, v1};
+use aether_proto::{telemetry::SERIES_MAXIMUM, v1};
 use medium::{Folder, Medium};
-use prost::Message;
+use record::{Reader, Record, Span, Writer, scan};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::VecDeque,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use wire::Dictionary;
-use zstd::bulk::Compressor;
 
 /// Bytes after which a segment is closed and the next begun; a small spool has smaller ones.
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// Length, checksum, sequence and time.
-const HEADER_BYTES: usize = 24;
-/// Level of zstd.
-const COMPRESSION: i32 = 1;
-/// No batch is larger, so a length beyond it is damage.
-const RECORD_BYTES_MAXIMUM: usize = 4 << 20;
+/// Batches that may be in the spool without having been synced.
+const UNSYNCED_MAXIMUM: u64 = 8;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -63,6 +56,12 @@ pub enum Error {
 #[serde(deny_unknown_fields)]
 struct Meta {
     epoch: u64,
+    /// The machine's boot in which the spool was opened. None: it was closed since, with all that is in it synced.
+    #[serde(default)]
+    boot: Option<String>,
+    /// The first sequence that was not given when it was opened.
+    #[serde(default)]
+    next: u64,
 }
 
 /// A batch to be sent.
@@ -73,24 +72,30 @@ pub struct Next {
     pub lost_before: u64,
 }
 
-struct Record {
-    sequence: u64,
-    at: Time,
-    offset: u64,
-    length: usize,
-}
-
 struct Segment {
     first: u64,
     length: u64,
     records: VecDeque<Record>,
+    /// Records that define series, for all of the segment.
+    defining: Vec<Span>,
     synced: bool,
 }
 
+impl Segment {
+    fn new(first: u64) -> Self {
+        Self { first, length: 0, records: VecDeque::new(), defining: vec![], synced: true }
+    }
+}
+
 struct Waiting {
-    sequence: u64,
     at: Time,
-    bytes: Vec<u8>,
+    batch: Batch,
+}
+
+impl Waiting {
+    fn sequence(&self) -> u64 {
+        self.batch.sequence
+    }
 }
 
 struct Inner {
@@ -101,15 +106,18 @@ struct Inner {
     next_sequence: u64,
     /// What `next_sequence` was when the spool was opened.
     opened_at: u64,
-    /// Oldest first; the last is written to.
+    /// Whether a host has said since what it has.
+    resumed: bool,
+    /// Oldest first.
     segments: VecDeque<Segment>,
+    /// Of the last segment. None: the next batch begins another.
+    writer: Option<Writer>,
+    /// Of the segment that was read last.
+    reader: Option<Reader>,
     /// What the disk has not taken, all newer than what it has.
     memory: VecDeque<Waiting>,
     /// The newest batch, until it is first read: mostly it is sent right away, and need not be had from the disk for that.
     fresh: Option<Batch>,
-    dictionary: Dictionary,
-    /// Made with the first batch: it takes memory that need not be cleared for each.
-    compressor: Option<Compressor<'static>>,
     acknowledged: u64,
     /// Stretches beyond a gap that the host has, too; both ends in them.
     beyond: Vec<(u64, u64)>,
@@ -117,11 +125,14 @@ struct Inner {
     /// Why the disk takes nothing, while it does not.
     trouble: Option<String>,
     synced: Stopwatch,
+    /// Batches since then.
+    unsynced: u64,
 }
 
 /// The spool, shared by the collector that fills it and the uplink that drains it.
 pub struct Spool {
     inner: Mutex<Inner>,
+    meta: PathBuf,
     /// The last sequence that was given.
     newest: watch::Sender<u64>,
 }
@@ -138,42 +149,45 @@ pub struct Depth {
 }
 
 impl Spool {
-    pub fn open(path: &Path, node: NodeId, limits: SpoolLimits) -> Result<Self, Error> {
-        let meta = path.join("spool.json");
-        let epoch = match durable::read::<Meta>(&meta)? {
-            Some(Meta { epoch }) => epoch,
-            None => {
-                let epoch = clock::new_epoch();
-                durable::write(&meta, &Meta { epoch })?;
-                epoch
-            }
-        };
-        Self::over(Box::new(Folder::at(path)), node, epoch, limits)
+    /// `boot`: which boot of the machine this is.
+    pub fn open(path: &Path, node: NodeId, boot: String, limits: SpoolLimits) -> Result<Self, Error> {
+        let file = path.join("spool.json");
+        let found = durable::read::<Meta>(&file)?;
+        let is_new = found.is_none();
+        let meta = found.unwrap_or_else(|| Meta { epoch: clock::new_epoch(), boot: None, next: 1 });
+        let mut inner = Inner::new(Box::new(Folder::at(path)), node, meta.epoch, limits);
+        inner.recover().map_err(Error::Open)?;
+        inner.next_sequence = inner.next_sequence.max(meta.next);
+        if meta.boot.is_some_and(|before| before != boot) {
+            warn!(
+                left_out = UNSYNCED_MAXIMUM,
+                "the machine stopped without a word to this agent: what was put into the spool in its last moments may \
+                 be lost where the host has not got it. So many numbers are left out, and may be told as lost"
+            );
+            inner.next_sequence += UNSYNCED_MAXIMUM;
+        }
+        let spool = Self::over(inner, file);
+        match spool.note(Some(boot)) {
+            Err(error) if is_new => return Err(error.into()),
+            // Numbers are left out once more at the next start, and no more than that.
+            Err(error) => warn!(%error, "the spool's own file cannot be written"),
+            Ok(()) => {}
+        }
+        Ok(spool)
     }
 
-    fn over(medium: Box<dyn Medium>, node: NodeId, epoch: u64, limits: SpoolLimits) -> Result<Self, Error> {
-        let mut inner = Inner {
-            node,
-            medium,
-            limits,
-            epoch,
-            next_sequence: 1,
-            opened_at: 1,
-            segments: VecDeque::new(),
-            memory: VecDeque::new(),
-            fresh: None,
-            dictionary: Dictionary::default(),
-            compressor: None,
-            acknowledged: 0,
-            beyond: Vec::new(),
-            lost: 0,
-            trouble: None,
-            synced: Stopwatch::start(),
-        };
-        inner.recover().map_err(Error::Open)?;
+    fn over(mut inner: Inner, meta: PathBuf) -> Self {
         inner.opened_at = inner.next_sequence;
         let newest = watch::Sender::new(inner.next_sequence - 1);
-        Ok(Self { inner: Mutex::new(inner), newest })
+        Self { inner: Mutex::new(inner), newest, meta }
+    }
+
+    fn note(&self, boot: Option<String>) -> Result<(), durable::Error> {
+        let (epoch, next) = {
+            let inner = self.lock();
+            (inner.epoch, inner.next_sequence)
+        };
+        durable::write(&self.meta, &Meta { epoch, boot, next })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -195,13 +209,13 @@ impl Spool {
         self.newest.subscribe()
     }
 
-    /// The first batch beyond `after` that the host has not, synced. Blocks on the disk.
+    /// The first batch beyond `after` that the host has not. Blocks on the disk.
     pub fn next_after(&self, after: u64) -> Option<Next> {
         self.lock().next_after(after)
     }
 
-    /// The newest batch if it is the one right beyond `after`, and synced: without a look at the disk, and without waiting
-    /// for whoever has one. None says nothing of what there is.
+    /// The newest batch if it is the one right beyond `after`: without a look at the disk, and without waiting for whoever
+    /// has one. None says nothing of what there is.
     pub fn ready_after(&self, after: u64) -> Option<Next> {
         self.inner.try_lock().ok()?.ready_after(after)
     }
@@ -230,7 +244,7 @@ impl Spool {
         let inner = self.lock();
         let kept = inner.segments.iter().flat_map(|segment| &segment.records);
         let kept = kept.map(|record| (record.sequence, record.at));
-        let waiting = kept.chain(inner.memory.iter().map(|waiting| (waiting.sequence, waiting.at)));
+        let waiting = kept.chain(inner.memory.iter().map(|waiting| (waiting.sequence(), waiting.at)));
         let mut waiting = waiting.filter(|(sequence, _)| !inner.is_safe(*sequence));
         let oldest = waiting.next().map(|(_, at)| at);
         let batches = waiting.count() as u64 + u64::from(oldest.is_some());
@@ -238,16 +252,44 @@ impl Spool {
     }
 
     /// Before the agent ends.
-    pub fn sync(&self) {
-        self.lock().sync();
+    pub fn close(&self) {
+        if !self.lock().sync() {
+            return;
+        }
+        if let Err(error) = self.note(None) {
+            warn!(%error, "that the spool is closed could not be noted");
+        }
     }
 }
 
 impl Inner {
+    fn new(medium: Box<dyn Medium>, node: NodeId, epoch: u64, limits: SpoolLimits) -> Self {
+        Self {
+            node,
+            medium,
+            limits,
+            epoch,
+            next_sequence: 1,
+            opened_at: 1,
+            resumed: false,
+            segments: VecDeque::new(),
+            writer: None,
+            reader: None,
+            memory: VecDeque::new(),
+            fresh: None,
+            acknowledged: 0,
+            beyond: Vec::new(),
+            lost: 0,
+            trouble: None,
+            synced: Stopwatch::start(),
+            unsynced: 0,
+        }
+    }
+
     fn recover(&mut self) -> io::Result<()> {
         for first in self.medium.list()? {
             let bytes = self.medium.read(first)?;
-            let (records, length) = scan(&bytes);
+            let (records, defining, length) = scan(&bytes);
             if length < bytes.len() as u64 {
                 let cut = bytes.len() as u64 - length;
                 warn!(segment = first, cut_bytes = cut, "the tail of a segment was torn; it is cut off, the rest kept");
@@ -257,7 +299,7 @@ impl Inner {
             if let Some(last) = records.back() {
                 self.next_sequence = self.next_sequence.max(last.sequence + 1);
             }
-            self.segments.push_back(Segment { first, length, records, synced: false });
+            self.segments.push_back(Segment { first, length, records, defining, synced: false });
         }
         Ok(())
     }
@@ -266,38 +308,23 @@ impl Inner {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let batch = Batch { origin: self.node.clone(), epoch: self.epoch, sequence, series: series.into(), events };
-        let wire = self.dictionary.encode(&batch);
-        // Compression of bytes in memory has no way to fail but for the lack of it.
-        let bytes = self.compress(&wire).unwrap_or_default();
-        self.memory.push_back(Waiting { sequence, at: now, bytes });
-        // Whoever took the one before right away takes this one: it is synced here, where waiting for the disk holds up
-        // nobody, as it would be before it is sent.
-        let is_awaited = self.fresh.replace(batch).is_none();
+        self.memory.push_back(Waiting { at: now, batch });
+        self.unsynced += 1;
         self.drain_memory();
         while self.memory.len() > self.limits.memory_batches {
             self.memory.pop_front();
             self.lost += 1;
         }
         self.shed(now);
-        if is_awaited || self.synced.elapsed() >= self.limits.sync_interval {
+        if self.unsynced >= UNSYNCED_MAXIMUM || self.synced.elapsed() >= self.limits.sync_interval {
             self.sync();
         }
         sequence
     }
 
-    fn compress(&mut self, wire: &[u8]) -> io::Result<Vec<u8>> {
-        let compressor = match &mut self.compressor {
-            Some(compressor) => compressor,
-            none => none.insert(Compressor::new(COMPRESSION)?),
-        };
-        compressor.compress(wire)
-    }
-
     fn ready_after(&mut self, after: u64) -> Option<Next> {
         let sequence = after + 1;
-        let written = self.segments.back()?;
-        let is_synced = written.synced && written.records.back().is_some_and(|record| record.sequence == sequence);
-        if !is_synced || self.is_safe(sequence) {
+        if self.is_safe(sequence) {
             return None;
         }
         let batch = self.fresh.take_if(|fresh| fresh.sequence == sequence)?;
@@ -305,17 +332,16 @@ impl Inner {
     }
 
     fn drain_memory(&mut self) {
-        while let Some(waiting) = self.memory.front() {
-            let record = encode_record(waiting);
-            let (sequence, at) = (waiting.sequence, waiting.at);
-            match self.write(sequence, at, &record) {
+        while let Some(waiting) = self.memory.pop_front() {
+            match self.write(&waiting) {
                 Ok(()) => {
-                    self.memory.pop_front();
+                    self.fresh = Some(waiting.batch);
                     if self.trouble.take().is_some() {
                         info!("the spool's disk takes batches again");
                     }
                 }
                 Err(error) => {
+                    self.memory.push_front(waiting);
                     if self.trouble.is_none() {
                         warn!(%error, "the spool's disk takes nothing; batches stay in memory, sampling goes on");
                     }
@@ -326,34 +352,54 @@ impl Inner {
         }
     }
 
-    fn write(&mut self, sequence: u64, at: Time, record: &[u8]) -> io::Result<()> {
+    fn write(&mut self, waiting: &Waiting) -> io::Result<()> {
+        let Waiting { at, batch } = waiting;
         let full = SEGMENT_BYTES.min(self.limits.bytes / 4);
-        if self.segments.back().is_none_or(|segment| segment.length >= full) {
-            self.sync();
-            let segment = Segment { first: sequence, length: 0, records: VecDeque::new(), synced: true };
-            self.segments.push_back(segment);
-        }
+        let mut writer = match (self.writer.take(), self.segments.back()) {
+            (Some(writer), Some(last))
+                if last.length < full && writer.defined + batch.series.len() <= SERIES_MAXIMUM =>
+            {
+                writer
+            }
+            (writer, _) => {
+                self.sync();
+                // One that is empty yet has the name that the next would have.
+                if self.segments.back().is_none_or(|last| last.first < batch.sequence) {
+                    self.segments.push_back(Segment::new(batch.sequence));
+                }
+                Writer::of_next(writer)?
+            }
+        };
         let Some(segment) = self.segments.back_mut() else { return Err(io::Error::other("no segment is open")) };
-        if let Err(error) = self.medium.append(segment.first, record) {
-            // A part may have been written: cut it off, so that what follows can be read.
+        let (record, defines) = writer.record(batch, *at)?;
+        if let Err(error) = self.medium.append(segment.first, &record) {
+            // A part may have been written: cut it off, so that what was before can be read. What this defines is not
+            // there, so that the next begins a segment.
             let _ = self.medium.truncate(segment.first, segment.length);
+            if segment.records.is_empty() {
+                let _ = self.segments.pop_back().map(|segment| self.medium.remove(segment.first));
+            }
             return Err(error);
         }
-        let length = record.len();
-        segment.records.push_back(Record { sequence, at, offset: segment.length, length });
-        segment.length += length as u64;
+        let span = Span { offset: segment.length, length: record.len() };
+        segment.records.push_back(Record { sequence: batch.sequence, at: *at, span });
+        segment.defining.extend(defines.then_some(span));
+        segment.length += record.len() as u64;
         segment.synced = false;
+        self.writer = Some(writer);
         Ok(())
     }
 
-    fn sync(&mut self) {
-        self.synced = Stopwatch::start();
+    /// Whether all is synced.
+    fn sync(&mut self) -> bool {
+        (self.synced, self.unsynced) = (Stopwatch::start(), 0);
         for segment in self.segments.iter_mut().filter(|segment| !segment.synced && !segment.records.is_empty()) {
             match self.medium.sync(segment.first) {
                 Ok(()) => segment.synced = true,
                 Err(error) => warn!(%error, segment = segment.first, "the spool could not be synced"),
             }
         }
+        self.memory.is_empty() && self.segments.iter().all(|segment| segment.synced || segment.records.is_empty())
     }
 
     /// Drops the oldest segments beyond the limits. The one that is written to stays.
@@ -393,18 +439,11 @@ impl Inner {
                 Some((index, place, record.sequence))
             });
             let Some((index, place, sequence)) = on_disk else {
-                let waiting = self.memory.iter().find(|waiting| waiting.sequence > after)?;
-                let (sequence, batch) = (waiting.sequence, decode(&self.node, &waiting.bytes));
-                match batch {
-                    Some(batch) => return Some(Next { batch, lost_before: sequence - after - 1 }),
-                    None => self.memory.retain(|waiting| waiting.sequence != sequence),
-                }
-                self.lost += 1;
-                continue;
+                // What was kept for reading is needed no more, mostly.
+                self.reader = None;
+                let waiting = self.memory.iter().find(|waiting| waiting.sequence() > after)?;
+                return Some(Next { batch: waiting.batch.clone(), lost_before: waiting.sequence() - after - 1 });
             };
-            if !self.segments[index].synced {
-                self.sync();
-            }
             let batch = self.fresh.take_if(|fresh| fresh.sequence == sequence).or_else(|| self.read(index, place));
             if let Some(batch) = batch {
                 return Some(Next { batch, lost_before: sequence - after - 1 });
@@ -416,11 +455,16 @@ impl Inner {
     }
 
     /// The batch of a record on disk, if it is whole.
-    fn read(&self, segment: usize, record: usize) -> Option<Batch> {
-        let segment = self.segments.get(segment)?;
-        let record = segment.records.get(record)?;
-        let bytes = self.medium.read_at(segment.first, record.offset, record.length).ok()?;
-        check(&bytes).and_then(|found| decode(&self.node, found.payload))
+    fn read(&mut self, segment: usize, record: usize) -> Option<Batch> {
+        let Segment { first, records, defining, .. } = self.segments.get(segment)?;
+        let span = records.get(record)?.span;
+        let mut reader = match self.reader.take() {
+            Some(reader) if reader.segment == *first => reader,
+            _ => Reader::of(*first),
+        };
+        let batch = reader.read(&*self.medium, defining, span, &self.node);
+        self.reader = Some(reader);
+        batch
     }
 
     fn is_safe(&self, sequence: u64) -> bool {
@@ -429,26 +473,35 @@ impl Inner {
     }
 
     fn acknowledge(&mut self, ack: &v1::TelemetryAck) -> bool {
-        let v1::TelemetryAck { epoch, sequence, beyond } = ack;
-        if *epoch != self.epoch {
+        if ack.epoch != self.epoch {
             return false;
         }
-        self.acknowledged = self.acknowledged.max((*sequence).min(self.next_sequence - 1));
-        self.beyond = beyond.iter().map(|range| (range.first, range.last)).collect();
+        self.take_in(ack);
+        self.let_go();
+        true
+    }
+
+    fn take_in(&mut self, ack: &v1::TelemetryAck) {
+        self.acknowledged = self.acknowledged.max(ack.sequence.min(self.next_sequence - 1));
+        self.beyond = ack.beyond.iter().map(|range| (range.first, range.last)).collect();
+    }
+
+    /// Of what the host has.
+    fn let_go(&mut self) {
         while self.segments.len() > 1
             && self.segments[0].records.iter().rev().all(|record| self.is_safe(record.sequence))
         {
             self.remove_oldest();
         }
         let mut memory = std::mem::take(&mut self.memory);
-        memory.retain(|waiting| !self.is_safe(waiting.sequence));
+        memory.retain(|waiting| !self.is_safe(waiting.sequence()));
         self.memory = memory;
-        true
     }
 
     fn resume(&mut self, ack: &v1::TelemetryAck) -> u64 {
         self.acknowledged = 0;
         self.beyond.clear();
+        let is_first = !std::mem::replace(&mut self.resumed, true);
         if ack.epoch != self.epoch {
             // A host that knows nothing of this spool, or of another: all that is here is news to it.
             return 0;
@@ -456,20 +509,16 @@ impl Inner {
         let seen = ack.beyond.iter().map(|range| range.last).fold(ack.sequence, u64::max);
         let is_behind = seen >= self.next_sequence;
         self.next_sequence = self.next_sequence.max(seen.saturating_add(1));
-        let in_memory = self.memory.len();
-        self.acknowledge(ack);
-        if is_behind {
-            // Batches were sent from memory and lost with it; the host takes what has their numbers now for them.
-            let kept = self.segments.iter().flat_map(|segment| &segment.records).map(|record| record.sequence);
-            let kept = kept.filter(|n| *n >= self.opened_at && self.is_safe(*n)).count();
-            let taken_for_others = (kept + in_memory - self.memory.len()) as u64;
-            warn!(
-                seen,
-                lost = taken_for_others,
-                "the host has seen numbers that this spool has not given yet; it goes on after"
-            );
-            self.lost += taken_for_others;
+        self.take_in(ack);
+        // Of this life nothing was sent before: the host takes what has these numbers for others, which were lost.
+        let of_this_life = |sequence: &u64| is_first && *sequence >= self.opened_at && self.is_safe(*sequence);
+        let kept = self.segments.iter().flat_map(|segment| &segment.records).map(|record| record.sequence);
+        let lost = kept.chain(self.memory.iter().map(Waiting::sequence)).filter(of_this_life).count() as u64;
+        if is_behind || lost > 0 {
+            warn!(seen, lost, "the host has seen numbers that this spool has not given yet; it goes on after");
         }
+        self.lost += lost;
+        self.let_go();
         ack.sequence
     }
 
@@ -478,62 +527,8 @@ impl Inner {
         for segment in &mut self.segments {
             segment.records.retain(|record| record.sequence != sequence);
         }
-        self.memory.retain(|waiting| waiting.sequence != sequence);
+        self.memory.retain(|waiting| waiting.sequence() != sequence);
     }
-}
-
-fn encode_record(waiting: &Waiting) -> Vec<u8> {
-    let Waiting { sequence, at, bytes } = waiting;
-    let mut body = Vec::with_capacity(16 + bytes.len());
-    body.extend(sequence.to_le_bytes());
-    body.extend(at.0.to_le_bytes());
-    body.extend(bytes);
-    let mut record = Vec::with_capacity(8 + body.len());
-    record.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-    record.extend(crc32fast::hash(&body).to_le_bytes());
-    record.extend(body);
-    record
-}
-
-struct Found<'a> {
-    sequence: u64,
-    at: Time,
-    payload: &'a [u8],
-    length: usize,
-}
-
-/// The record at the beginning of `bytes`, if a whole one is there.
-fn check(bytes: &[u8]) -> Option<Found<'_>> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (checksum, rest) = rest.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= RECORD_BYTES_MAXIMUM)?;
-    let body = rest.get(..16 + length)?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
-        return None;
-    }
-    let (sequence, rest) = body.split_first_chunk::<8>()?;
-    let (at, payload) = rest.split_first_chunk::<8>()?;
-    let (sequence, at) = (u64::from_le_bytes(*sequence), Time(i64::from_le_bytes(*at)));
-    Some(Found { sequence, at, payload, length: HEADER_BYTES + length })
-}
-
-/// The whole records of a segment and where they end.
-fn scan(bytes: &[u8]) -> (VecDeque<Record>, u64) {
-    let (mut records, mut offset) = (VecDeque::<Record>::new(), 0);
-    while let Some(Found { sequence, at, payload: _, length }) = check(&bytes[offset..]) {
-        if records.back().is_some_and(|last| last.sequence >= sequence) {
-            break;
-        }
-        records.push_back(Record { sequence, at, offset: offset as u64, length });
-        offset += length;
-    }
-    (records, offset as u64)
-}
-
-fn decode(node: &NodeId, payload: &[u8]) -> Option<Batch> {
-    let wire = zstd::bulk::decompress(payload, RECORD_BYTES_MAXIMUM).ok()?;
-    let wire = v1::TelemetryBatch::decode(wire.as_slice()).ok()?;
-    Decoder::default().decode(node, &wire).ok()
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ fn series(value: f64) -> Vec<SeriesSamples> {
 }
 
 fn open(path: &Path) -> Spool {
-    Spool::open(path, NodeId::new("node-a"), limits()).unwrap()
+    Spool::open(path, NodeId::new("node-a"), "a boot".into(), limits()).unwrap()
 }
 
 fn fill(spool: &Spool, count: usize) {
@@ -168,7 +168,7 @@ fn what_the_host_has_beyond_a_gap_is_not_sent_again_and_counts_no_more() {
 fn the_oldest_goes_first_and_the_gap_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let small = SpoolLimits { bytes: 4_000, ..limits() };
-    let spool = Spool::open(folder.path(), NodeId::new("node-a"), small).unwrap();
+    let spool = Spool::open(folder.path(), NodeId::new("node-a"), "a boot".into(), small).unwrap();
     fill(&spool, 200);
     let drained = drain(&spool, 0);
     let (first, lost) = drained[0];
@@ -184,7 +184,7 @@ fn the_oldest_goes_first_and_the_gap_is_told() {
 fn what_is_too_old_goes() {
     let folder = tempfile::tempdir().unwrap();
     let small = SpoolLimits { bytes: 40_000, age: Duration::from_secs(60), ..limits() };
-    let spool = Spool::open(folder.path(), NodeId::new("node-a"), small).unwrap();
+    let spool = Spool::open(folder.path(), NodeId::new("node-a"), "a boot".into(), small).unwrap();
     fill(&spool, 200);
     spool.append(series(1.0), vec![], Time(100_000));
     let (first, lost) = drain(&spool, 0)[0];
@@ -231,7 +231,12 @@ fn a_full_disk_stops_nothing_and_loses_only_what_memory_cannot_hold() {
     let full = Arc::new(AtomicBool::new(false));
     let path = folder.path().to_owned();
     let disk = Filling { inner: Folder::at(&path), full: full.clone() };
-    let spool = Spool::over(Box::new(disk), NodeId::new("node-a"), 7, limits()).unwrap();
+    let over = |disk| {
+        let mut inner = Inner::new(disk, NodeId::new("node-a"), 7, limits());
+        inner.recover().unwrap();
+        Spool::over(inner, path.join("spool.json"))
+    };
+    let spool = over(Box::new(disk));
     fill(&spool, 2);
     full.store(true, Ordering::SeqCst);
     fill(&spool, 5);
@@ -244,8 +249,7 @@ fn a_full_disk_stops_nothing_and_loses_only_what_memory_cannot_hold() {
     fill(&spool, 1);
     assert_eq!(spool.depth().trouble, None);
     drop(spool);
-    let disk = Folder::at(&path);
-    let spool = Spool::over(Box::new(disk), NodeId::new("node-a"), 7, limits()).unwrap();
+    let spool = over(Box::new(Folder::at(&path)));
     assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (5, 2), (6, 0), (7, 0), (8, 0)]);
 }
 
