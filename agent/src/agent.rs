@@ -13,26 +13,22 @@ use crate::{
         snapshot::ahead::Ahead,
         verbs::Executor,
     },
-    blocking::blocking,
     capabilities::{self, Findings, Probed},
     clock,
-    collect::{Collector, Pressed, Watched, inventory},
+    collect::{Collector, Watched},
     config::Config,
     drill::{self, Drills, Stage},
-    durable, signals,
+    durable,
+    sampler::Sampler,
+    signals,
     spool::{self, Spool},
     state::{self, StateFolder},
-    uplink::{self, Parts, Uplink, Wishes},
+    uplink::{self, Parts, Uplink},
     workloads::{self, Registry},
 };
-use aether_core::{catalogue::fact, metric};
-use aether_proto::v1::CapabilityReport;
 use std::{sync::Arc, time::Duration};
 use thiserror::Error;
-use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, sleep_until},
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
@@ -42,8 +38,6 @@ const INBOUND_MAXIMUM: usize = 256;
 const DRILLS_MAXIMUM: usize = 8;
 /// How long the end may take before what hangs is left behind.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(20);
-/// That sources fail, or work again, is told to the host this often at most.
-const NEWS_EVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -195,8 +189,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         concurrent_maximum: config.concurrent_maximum,
     };
 
+    let sampler = Sampler::begin(collector, spool.clone(), ends.wishes, report).map_err(Error::Thread)?;
     let tasks = TaskTracker::new();
-    tasks.spawn(collect(collector, spool.clone(), ends.wishes, report, shutdown.clone()));
+    tasks.spawn(sampler.run(shutdown.clone()));
     tasks.spawn(signals::run(config.signals.clone(), config.node.clone(), spool.clone(), shutdown.clone()));
     tasks.spawn(uplink.run(shutdown.clone()));
     tasks.spawn(desk.run(orders, shutdown.clone()));
@@ -267,100 +262,4 @@ async fn find_criu(config: &Config, state: &std::path::Path) -> Result<Criu, Mis
     found.unwrap_or_else(|error| {
         Err(Missing { code: "criu.broken", reason: error.to_string(), advice: "see the agent's log".into() })
     })
-}
-
-/// Samples at a steady pace, and puts a batch into the spool whenever one is due.
-async fn collect(
-    collector: Collector,
-    spool: Arc<Spool>,
-    mut wishes: watch::Receiver<Wishes>,
-    report: Arc<watch::Sender<CapabilityReport>>,
-    shutdown: CancellationToken,
-) {
-    let mut collector = Some(collector);
-    let mut due = Instant::now();
-    let mut news = false;
-    let mut news_due = due;
-    let mut followed = 0;
-    let mut inventory_due = due + inventory::EVERY;
-    let mut batch_due = due + wishes.borrow().batch_interval;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = sleep_until(due) => {}
-            Ok(()) = wishes.changed() => {
-                // A shorter interval does not wait for the end of the long one before it.
-                let wanted = wishes.borrow_and_update();
-                due = due.min(Instant::now() + wanted.sample_interval);
-                batch_due = batch_due.min(Instant::now() + wanted.batch_interval);
-                continue;
-            }
-        }
-        let wanted = wishes.borrow().clone();
-        let now = Instant::now();
-        // A machine that slept, or was too busy, is not sampled many times to make up for it.
-        due = (due + wanted.sample_interval).max(now);
-        let flush = now >= batch_due;
-        if flush {
-            batch_due = now + wanted.batch_interval.saturating_sub(wanted.sample_interval / 2);
-        }
-        if now >= inventory_due {
-            inventory_due = now + inventory::EVERY;
-            if let Some(facts) = blocking(|| inventory::facts(&inventory::Roots::default())).await {
-                report.send_if_modified(|report| {
-                    let is_news = facts.iter().any(|(name, value)| report.facts.get(name) != Some(value));
-                    report.facts.extend(facts);
-                    is_news
-                });
-            }
-        }
-        let Some(mut taken) = collector.take() else { return };
-        if wanted.version != followed {
-            followed = wanted.version;
-            let mut withheld = wanted.withheld.clone();
-            withheld.extend(taken.follow(&wanted.intervals, wanted.bpf_budget));
-            info!(version = followed, ?withheld, "the host wants other telemetry");
-            let standings = taken.standings(&wanted.disabled_sources);
-            report.send_modify(|report| {
-                capabilities::renew(report, &standings);
-                report.facts.insert(fact::CONFIG_VERSION.into(), followed.to_string());
-                report.facts.remove(fact::CONFIG_WITHHELD);
-                if !withheld.is_empty() {
-                    report.facts.insert(fact::CONFIG_WITHHELD.into(), withheld.join("; "));
-                }
-            });
-        }
-        let spool = spool.clone();
-        let disabled = wanted.disabled_sources.clone();
-        let sampled = tokio::task::spawn_blocking(move || {
-            let at = clock::now();
-            taken.sample(at, &disabled, Pressed(wanted.pressure_percent));
-            if flush {
-                let depth = spool.depth();
-                taken.note(at, metric::SPOOL_DEPTH, "{batch}", depth.batches as f64);
-                let age = depth.oldest.map_or(0, |oldest| at.since_ms(oldest));
-                taken.note(at, metric::SPOOL_AGE, "s", age as f64 / 1_000.0);
-                taken.note(at, metric::SPOOL_LOST, "{batch}", depth.lost as f64);
-                let (series, events) = taken.take();
-                spool.append(series, events, at);
-            }
-            taken
-        });
-        match sampled.await {
-            Ok(mut back) => {
-                news |= back.has_news();
-                // One that comes and goes each second is not told each second.
-                if news && now >= news_due {
-                    let standings = back.standings(&wanted.disabled_sources);
-                    report.send_modify(|report| capabilities::renew(report, &standings));
-                    (news, news_due) = (false, now + NEWS_EVERY);
-                }
-                collector = Some(back);
-            }
-            Err(error) => {
-                error!(%error, "the collector failed; this agent samples no more until it is started again");
-                return;
-            }
-        }
-    }
 }

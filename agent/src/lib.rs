@@ -6,6 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`collect`] | where numbers come from |
+//! | `sampler` | how often they are taken |
 //! | [`spool`] | numbers that are not safe at the host yet |
 //! | [`uplink`] | the one connection |
 //! | [`act`] | orders: checked, journaled, carried out |
@@ -25,6 +26,7 @@ pub mod drill;
 mod durable;
 pub mod privileges;
 pub mod process;
+mod sampler;
 pub mod signals;
 pub mod spool;
 pub mod state;

@@ -68,7 +68,8 @@ pub(super) fn once<'a>(path: &Path, bytes: &'a mut Vec<u8>) -> io::Result<&'a st
     str::from_utf8(&bytes[..length]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn fill(file: &File, bytes: &mut Vec<u8>) -> io::Result<usize> {
+/// Reads a file from its beginning, and says how much that is.
+pub(super) fn fill(file: &File, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let mut length = 0;
     loop {
         if bytes.len() - length < SHORT_BYTES {

@@ -8,14 +8,15 @@
 //! holds its own memory map makes it wait in turn.
 
 use super::{
-    file::once,
+    file::{fill, once},
     names::{Names, plain},
     source::{Missing, Sink, Source},
 };
 use aether_core::{metric, subject::SubjectRef, time::Time};
 use std::{
     collections::{BTreeMap, HashMap},
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -34,6 +35,8 @@ const TOP: usize = 5;
 const NAMES_MAXIMUM: usize = 48;
 /// Processes that are looked at; more are only counted.
 const PROCESSES_MAXIMUM: usize = 16_384;
+/// Processes whose `stat` stays open from one look to the next: the kernel keeps a page and a little more for each.
+const OPEN_MAXIMUM: usize = 256;
 /// Processes whose memory map and descriptors are looked at in one round.
 const MAPS_MAXIMUM: usize = 64;
 /// Resident memory that is walked through in one round.
@@ -49,7 +52,7 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 pub(super) struct Programs {
     proc: PathBuf,
     names: Names,
-    /// Start time, ticks used, and bytes of I/O, by pid.
+    /// By pid.
     before: HashMap<u32, Before>,
     looked: Option<Time>,
     slow: Option<Time>,
@@ -61,8 +64,10 @@ pub(super) struct Programs {
     buffer: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+/// What is known of a process.
+#[derive(Debug, Default)]
 struct Before {
+    stat: Option<File>,
     start: u64,
     ticks: u64,
     io: Option<u64>,
@@ -122,6 +127,25 @@ impl Programs {
             .map_err(|error| Missing::new(format!("{} cannot be listed: {error}", self.proc.display())))?;
         let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         Ok(pids.collect())
+    }
+
+    /// The program of a process, what its `stat` says, and the file that said so. None: it has ended.
+    ///
+    /// A file that stays open is of the process that it was opened of, and of no later one with its number.
+    fn stat(&mut self, pid: u32) -> Option<(String, Stat, File)> {
+        let kept = self.before.get_mut(&pid).and_then(|known| known.stat.take());
+        let kept = kept.and_then(|file| Some((fill(&file, &mut self.buffer).ok()?, file)));
+        let (length, file) = match kept {
+            Some(read) => read,
+            None => {
+                let file = File::open(self.proc.join(format!("{pid}/stat"))).ok()?;
+                (fill(&file, &mut self.buffer).ok()?, file)
+            }
+        };
+        let text = String::from_utf8_lossy(&self.buffer[..length]);
+        let (comm, stat) = parse(&text)?;
+        let name = if stat.kernel { KERNEL.into() } else { plain(comm) };
+        Some((name, stat, file))
     }
 
     /// Bytes that a process read from and wrote to disks. None: not for us to know.
@@ -219,7 +243,7 @@ impl Source for Programs {
         let mut states: BTreeMap<&str, u64> = BTreeMap::new();
         let mut programs: BTreeMap<String, Program> = BTreeMap::new();
         let mut denied = 0;
-        let mut path = PathBuf::new();
+        let mut open = self.before.values().filter(|known| known.stat.is_some()).count();
         for pid in pids.iter().copied().take(PROCESSES_MAXIMUM) {
             if !is_slow
                 && let Some(known) = self.before.get_mut(&pid)
@@ -229,18 +253,21 @@ impl Source for Programs {
                 *states.entry(state(did)).or_default() += 1;
                 continue;
             }
-            path.clone_from(&self.proc);
-            path.push(format!("{pid}/stat"));
+            let was_open = self.before.get(&pid).is_some_and(|known| known.stat.is_some());
             // It may have ended meanwhile.
-            let Some((comm, stat)) = self.read(&path).ok().and_then(parse) else { continue };
+            let Some((name, stat, file)) = self.stat(pid) else { continue };
             *states.entry(state(stat.state)).or_default() += 1;
             let kernel = stat.kernel.then_some(stat.state);
+            let stays_open = !stat.kernel && (was_open || open < OPEN_MAXIMUM);
+            open += usize::from(stays_open && !was_open);
+            let file = stays_open.then_some(file);
+            let mut now = Before { stat: file, start: stat.start, ticks: stat.ticks, io: None, kernel, seen: true };
             if !is_slow && stat.kernel {
                 // One that is new: all of them are told of the next time.
-                self.before.insert(pid, Before { start: stat.start, ticks: stat.ticks, io: None, kernel, seen: true });
+                self.before.insert(pid, now);
                 continue;
             }
-            let program = programs.entry(if stat.kernel { KERNEL.into() } else { plain(comm) }).or_default();
+            let program = programs.entry(name).or_default();
             program.pids.push(pid);
             program.resident += stat.resident_pages * procfs::page_size();
             let io = if is_slow && !stat.kernel {
@@ -259,8 +286,8 @@ impl Source for Programs {
                 program.ticks += stat.ticks.saturating_sub(known.ticks);
                 program.io += io.zip(known.io).map_or(0, |(now, before)| now.saturating_sub(before));
             }
-            let io = io.or(known.io.filter(|_| known.start == stat.start));
-            *known = Before { start: stat.start, ticks: stat.ticks, io, kernel, seen: true };
+            now.io = io.or(known.io.filter(|_| known.start == stat.start));
+            *known = now;
         }
         self.before.retain(|_, before| std::mem::take(&mut before.seen));
 

@@ -134,7 +134,8 @@ impl Node {
             let config = Arc::new(self.config());
             let state = Arc::new(StateFolder::open(&config.state)?);
             let registry = Arc::new(Registry::open(&state.registry(), "the one boot".into())?);
-            let spool = Arc::new(Spool::open(&state.spool(), config.node.clone(), "the one boot".into(), config.spool)?);
+            let spool =
+                Arc::new(Spool::open(&state.spool(), config.node.clone(), "the one boot".into(), config.spool)?);
             self.what_is_left_of_the_journal(&state)?;
             let witness: Arc<dyn Witness> = fuse.clone();
             let journal = Journal::open_before(&state.journal(), Some(witness)).context("the journal of orders")?;
