@@ -448,6 +448,37 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_stays_open_is_of_one_process_alone_and_there_are_not_many() {
+        let kept = |programs: &Programs| programs.before.values().filter(|known| known.stat.is_some()).count();
+        let mut scene = Scene::new();
+        let count = u32::try_from(OPEN_MAXIMUM).unwrap() + 44;
+        (0..count).for_each(|pid| scene.process(100 + pid, "many", 5, 100, 10, 0));
+        let counts = key(metric::PROCESS_COUNT, "sleeping");
+        for at in [0, 5_000] {
+            assert_eq!(scene.sample(at)[&counts], f64::from(count));
+            assert_eq!(kept(&scene.programs), OPEN_MAXIMUM);
+        }
+        (0..count).for_each(|pid| fs::remove_dir_all(scene.proc.path().join((100 + pid).to_string())).unwrap());
+        assert_eq!(scene.sample(10_000).get(&counts), None);
+        assert_eq!(kept(&scene.programs), 0);
+
+        let mut programs = Programs::default();
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let (pid, node) = (child.id(), NodeId::new("node-a"));
+        let mut look = |at| {
+            programs.sample(&mut Sink { node: &node, at: Time(at), readings: &mut Readings::default() }).ok();
+            programs.stat(pid).map(|(name, _, file)| {
+                programs.before.get_mut(&pid).unwrap().stat = Some(file);
+                name
+            })
+        };
+        assert_eq!([look(0), look(5_000)].map(|name| name.unwrap()), ["sleep", "sleep"]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(look(10_000), None);
+    }
+
+    #[test]
     fn what_is_not_permitted_is_missing_until_it_is() {
         let mut scene = Scene::new();
         scene.process(10, "trainer", 5, 100, 10, 1_000);

@@ -6,7 +6,7 @@
 //!
 //! **What is synced when.** Every `sync_interval_ms`, and after [`UNSYNCED_MAXIMUM`] batches at the latest. A crash of the
 //! agent alone costs nothing. One of the machine costs what was neither synced nor sent; and since numbers may have been
-//! given that the disk has not seen, so many are left out afterwards, and none is another's.
+//! given that the disk has not seen, so many are left out afterwards, and none is given twice.
 //!
 //! **A full disk** stops nothing: batches stay in a small ring in memory, are sent from there, and go to disk when it
 //! takes them again. What the ring cannot hold is dropped, counted and told.
@@ -102,6 +102,8 @@ struct Inner {
     node: NodeId,
     medium: Box<dyn Medium>,
     limits: SpoolLimits,
+    /// After so many a segment is closed.
+    segment_bytes: u64,
     epoch: u64,
     next_sequence: u64,
     /// What `next_sequence` was when the spool was opened.
@@ -267,6 +269,7 @@ impl Inner {
         Self {
             node,
             medium,
+            segment_bytes: SEGMENT_BYTES.min(limits.bytes / 4),
             limits,
             epoch,
             next_sequence: 1,
@@ -309,8 +312,8 @@ impl Inner {
         self.next_sequence += 1;
         let batch = Batch { origin: self.node.clone(), epoch: self.epoch, sequence, series: series.into(), events };
         self.memory.push_back(Waiting { at: now, batch });
-        self.unsynced += 1;
         self.drain_memory();
+        self.unsynced += 1;
         while self.memory.len() > self.limits.memory_batches {
             self.memory.pop_front();
             self.lost += 1;
@@ -354,10 +357,9 @@ impl Inner {
 
     fn write(&mut self, waiting: &Waiting) -> io::Result<()> {
         let Waiting { at, batch } = waiting;
-        let full = SEGMENT_BYTES.min(self.limits.bytes / 4);
         let mut writer = match (self.writer.take(), self.segments.back()) {
             (Some(writer), Some(last))
-                if last.length < full && writer.defined + batch.series.len() <= SERIES_MAXIMUM =>
+                if last.length < self.segment_bytes && writer.defined + batch.series.len() <= SERIES_MAXIMUM =>
             {
                 writer
             }

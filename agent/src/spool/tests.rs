@@ -37,7 +37,23 @@ fn series(value: f64) -> Vec<SeriesSamples> {
 }
 
 fn open(path: &Path) -> Spool {
-    Spool::open(path, NodeId::new("node-a"), "a boot".into(), limits()).unwrap()
+    open_in(path, "a boot")
+}
+
+fn open_in(path: &Path, boot: &str) -> Spool {
+    Spool::open(path, NodeId::new("node-a"), boot.into(), limits()).unwrap()
+}
+
+fn named(metric: &str, value: f64) -> SeriesSamples {
+    let [mut named] = <[_; 1]>::try_from(series(value)).unwrap();
+    named.key = Arc::new(SeriesKey { metric: metric.into(), ..(*named.key).clone() });
+    named
+}
+
+/// Metrics of a batch, and its first value.
+fn told(batch: &Batch) -> (Vec<String>, Option<f64>) {
+    let metrics = batch.series.layout().keys().map(|key| key.metric.clone()).collect();
+    (metrics, batch.series.values().first().copied())
 }
 
 fn fill(spool: &Spool, count: usize) {
@@ -89,9 +105,7 @@ fn batches_come_out_in_order_and_survive_a_kill() {
 fn what_is_sent_at_once_is_what_the_disk_has() {
     let folder = tempfile::tempdir().unwrap();
     let spool = open(folder.path());
-    let mut told = series(1.0);
-    told.extend(series(f64::NAN));
-    told[1].key = Arc::new(SeriesKey { metric: "n".into(), ..(*told[0].key).clone() });
+    let told = vec![named("m", 1.0), named("n", f64::NAN)];
     let attributes = [("process.pid".to_owned(), "7".to_owned())].into();
     let event = DiscreteEvent { subject: SubjectRef::node("node-a"), name: "e".into(), at: Time(999), attributes };
     spool.append(told, vec![event], Time(1_000));
@@ -110,6 +124,127 @@ fn numbers_go_on_after_all_was_acknowledged() {
     let spool = open(folder.path());
     fill(&spool, 1);
     assert_eq!(drain(&spool, 5), [(6, 0)]);
+}
+
+#[test]
+fn after_the_machine_crashed_no_number_is_given_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open_in(folder.path(), "first");
+    fill(&spool, 3);
+    // They were sent, and the disk has nothing of it.
+    std::mem::forget(spool);
+    std::fs::write(segments(folder.path()).pop().unwrap(), []).unwrap();
+    // An agent that ends before its first batch leaves the same behind.
+    std::mem::forget(open_in(folder.path(), "second"));
+    let spool = open_in(folder.path(), "second");
+    fill(&spool, 2);
+    assert_eq!(drain(&spool, spool.resume(&ack(spool.epoch(), 3, &[]))), [(9, 5), (10, 0)]);
+    assert_eq!(spool.depth().lost, 0, "of those before, the host has all that were made");
+    // A kill, which costs nothing, and a machine that was shut down in order.
+    std::mem::forget(spool);
+    let spool = open_in(folder.path(), "second");
+    spool.close();
+    let spool = open_in(folder.path(), "third");
+    fill(&spool, 1);
+    assert_eq!(drain(&spool, 8), [(9, 0), (10, 0), (11, 0)]);
+}
+
+#[test]
+fn not_more_is_unsynced_than_numbers_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = Arc::new(Mutex::new(vec![]));
+    let disk = Watching { inner: Folder::at(folder.path()), seen: seen.clone() };
+    let mut inner = Inner::new(Box::new(disk), NodeId::new("node-a"), 7, limits());
+    inner.recover().unwrap();
+    let spool = Spool::over(inner, folder.path().join("spool.json"));
+    fill(&spool, 100);
+    let seen = seen.lock().unwrap();
+    let longest = seen.split(|did| *did == "sync").map(<[_]>::len).max().unwrap();
+    assert_eq!((seen.iter().filter(|did| **did == "append").count(), longest), (100, 8));
+}
+
+/// A disk that says what was done to it.
+struct Watching {
+    inner: Folder,
+    seen: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Medium for Watching {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        self.inner.list()
+    }
+    fn read(&self, segment: u64) -> io::Result<Vec<u8>> {
+        self.inner.read(segment)
+    }
+    fn read_at(&self, segment: u64, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.inner.read_at(segment, offset, length)
+    }
+    fn append(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
+        self.seen.lock().unwrap().push("append");
+        self.inner.append(segment, bytes)
+    }
+    fn truncate(&mut self, segment: u64, length: u64) -> io::Result<()> {
+        self.inner.truncate(segment, length)
+    }
+    fn sync(&mut self, segment: u64) -> io::Result<()> {
+        self.seen.lock().unwrap().push("sync");
+        self.inner.sync(segment)
+    }
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.inner.remove(segment)
+    }
+}
+
+#[test]
+fn a_segment_of_a_former_version_is_read() {
+    // Each record of it is compressed with a dictionary of its own; frozen, and never refreshed.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("spool.json"), r#"{"epoch": 77}"#).unwrap();
+    let frozen = include_bytes!("golden/segment-of-whole-records.bin");
+    std::fs::write(folder.path().join(format!("{:020}.segment", 1)), frozen).unwrap();
+    let spool = open(folder.path());
+    spool.append(vec![named("d", 10.0)], vec![], Time(4_000));
+    let read = |after| spool.next_after(after).map(|next| told(&next.batch)).unwrap();
+    let metrics = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    // In any order, and again.
+    for after in [2, 0, 1, 3, 0, 2] {
+        let (names, value): (&[&str], _) =
+            [(&["a", "b"][..], 1.0), (&["b"], 4.0), (&["c", "a"], 6.0), (&["d"], 10.0)][after];
+        assert_eq!(read(after as u64), (metrics(names), Some(value)), "{after}");
+    }
+    let event = &spool.next_after(1).unwrap().batch.events[0];
+    assert_eq!((event.name.as_str(), event.attributes["process.pid"].as_str()), ("e", "7"));
+    assert_eq!(spool.depth().batches, 4);
+}
+
+#[test]
+fn what_a_damaged_record_defined_takes_with_it_only_what_builds_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    for metrics in [&["a"][..], &["b"], &["a", "b"], &["b"], &["b"]] {
+        spool.append(metrics.iter().map(|metric| named(metric, 1.0)).collect(), vec![], Time(1_000));
+    }
+    let file = segments(folder.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[30] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert_eq!(drain(&spool, 0), [(2, 1), (4, 1), (5, 0)]);
+    assert_eq!(spool.depth().lost, 2);
+}
+
+#[test]
+fn a_segment_defines_no_more_series_than_a_stream_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = SpoolLimits { bytes: 1 << 30, ..limits() };
+    let spool = Spool::open(folder.path(), NodeId::new("node-a"), "a boot".into(), large).unwrap();
+    let count = SERIES_MAXIMUM / 2 - 1;
+    for round in 0..5 {
+        let series = (0..count).map(|index| named(&format!("{round}/{index}"), 1.0));
+        spool.append(series.collect(), vec![], Time(1_000));
+    }
+    assert_eq!(segments(folder.path()).len(), 3);
+    let counts = (0..5).map(|after| spool.next_after(after).unwrap().batch.series.len());
+    assert_eq!(counts.collect::<Vec<_>>(), [count; 5]);
 }
 
 #[test]
@@ -239,7 +374,10 @@ fn a_full_disk_stops_nothing_and_loses_only_what_memory_cannot_hold() {
     let spool = over(Box::new(disk));
     fill(&spool, 2);
     full.store(true, Ordering::SeqCst);
-    fill(&spool, 5);
+    // Of a series that the disk has not heard of, and of one that it has.
+    for metric in ["n", "m", "n", "m", "n"] {
+        spool.append(vec![named(metric, 1.0)], vec![], Time(1_000));
+    }
     let depth = spool.depth();
     assert!(depth.trouble.as_deref().unwrap().contains("No space left"), "{depth:?}");
     assert_eq!((depth.batches, depth.lost), (5, 2));
@@ -251,10 +389,44 @@ fn a_full_disk_stops_nothing_and_loses_only_what_memory_cannot_hold() {
     drop(spool);
     let spool = over(Box::new(Folder::at(&path)));
     assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (5, 2), (6, 0), (7, 0), (8, 0)]);
+    let metrics = [0, 4, 5, 6, 7].map(|after| told(&spool.next_after(after).unwrap().batch).0.concat());
+    assert_eq!(metrics, ["m", "n", "m", "n", "m"]);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever series come and go, over segments and lives, a batch that is read is the one that was put in.
+    #[test]
+    fn what_is_read_was_put_in(
+        batches in proptest::collection::vec((proptest::collection::btree_set(0u8..40, 0..12), any::<bool>()), 1..40),
+        looks in proptest::collection::vec(any::<prop::sample::Index>(), 1..40),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let small = SpoolLimits { bytes: 4_000_000, ..limits() };
+        let open = || {
+            let mut spool = Spool::open(folder.path(), NodeId::new("node-a"), "a boot".into(), small).unwrap();
+            // Segments of some batches each, and none that is dropped.
+            spool.inner.get_mut().unwrap().segment_bytes = 600;
+            spool
+        };
+        let mut spool = open();
+        for (sequence, (metrics, dies)) in batches.iter().enumerate() {
+            let series = metrics.iter().map(|metric| named(&format!("m{metric}"), sequence as f64));
+            spool.append(series.collect(), vec![], Time(1_000));
+            if *dies {
+                drop(spool);
+                spool = open();
+            }
+        }
+        for look in looks {
+            let at = look.index(batches.len());
+            let Next { batch, lost_before } = spool.next_after(at as u64).unwrap();
+            let metrics: Vec<String> = batches[at].0.iter().map(|metric| format!("m{metric}")).collect();
+            let value = (!metrics.is_empty()).then_some(at as f64);
+            prop_assert_eq!((batch.sequence, lost_before, told(&batch)), (at as u64 + 1, 0, (metrics, value)));
+        }
+    }
+
     /// Whatever happens to the tail, what comes out was put in, in order, and numbers are not given twice.
     #[test]
     fn any_damage_is_survived(count in 1usize..12, cut in 0u64..600, flip in proptest::option::of(0usize..2_000)) {
