@@ -88,6 +88,35 @@ async fn telemetry_survives_a_lost_host_and_a_killed_agent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_the_machine_crashed_numbers_go_on_beyond_all_that_the_host_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Host::start().await;
+    let mut agent = Agent::new(folder.path(), "node-a", &host.address, &["--criu", "/nowhere"]);
+    host.wait("two batches", batches("node-a", 2)).await;
+    agent.kill();
+    // What the disk had not seen is gone, and the machine has another boot.
+    let spool = folder.path().join("node-a/spool");
+    let segment = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|ends| ends == "segment")).max().unwrap();
+    std::fs::write(segment, []).unwrap();
+    let file = spool.join("spool.json");
+    let boot = aether_agent::capabilities::boot_id();
+    let said = std::fs::read_to_string(&file).unwrap();
+    assert!(said.contains(&boot), "{said}");
+    std::fs::write(&file, said.replace(&boot, "the boot before")).unwrap();
+    agent.start(None);
+    // It begins anew at the first number, less eight that are left out.
+    let told = host.wait("two beyond them", |world| {
+        let batches = world.nodes["node-a"].batches.iter().map(|(batch, lost)| (batch.sequence, *lost));
+        let (before, beyond): (Vec<_>, Vec<_>) = batches.partition(|(sequence, _)| *sequence < 9);
+        (beyond.len() >= 2).then_some((before, beyond))
+    });
+    let (before, beyond) = told.await;
+    assert_eq!(beyond[..2], [(9, 8 - before.len() as u64), (10, 0)], "{before:?}");
+    assert!(agent.log_text().contains("numbers are left out"), "{}", agent.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_never_taken_is_skipped_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let host = Host::start().await;
