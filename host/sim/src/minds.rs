@@ -79,6 +79,10 @@ impl Panels for Minds {
         &self.runbooks
     }
 
+    fn at_once(&self) -> usize {
+        2
+    }
+
     fn in_force(&self) -> (Vec<Arc<dyn Panel>>, Digest) {
         let roles = [Role::PolicyGate, Role::RemediationPlanner, Role::RiskScorer, Role::Router];
         let mind = |role| -> Arc<dyn Panel> {

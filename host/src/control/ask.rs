@@ -56,6 +56,9 @@ pub trait Panels: Send + Sync {
     /// The runbooks of the bundle.
     fn runbooks(&self) -> &Runbooks;
 
+    /// How many may be asked at one time, so that everything else has its turn.
+    fn at_once(&self) -> usize;
+
     fn of(&self, role: Role) -> Vec<Arc<dyn Panel>> {
         self.in_force().0.into_iter().filter(|panel| panel.role() == role).collect()
     }
@@ -74,6 +77,7 @@ struct Inner {
     /// One at a time is enough for what has no effect.
     shadowing: Arc<Semaphore>,
     shadows_waiting: Arc<Semaphore>,
+    at_once: usize,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -87,6 +91,10 @@ struct Seat {
 impl Panels for Components {
     fn runbooks(&self) -> &Runbooks {
         self.0.slots.runbooks()
+    }
+
+    fn at_once(&self) -> usize {
+        self.0.at_once
     }
 
     fn in_force(&self) -> (Vec<Arc<dyn Panel>>, Digest) {
@@ -131,11 +139,15 @@ impl Components {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let evaluations = usize::try_from(evaluations).unwrap_or(1);
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self(Arc::new(Inner {
             slots,
             store,
             recorder,
-            evaluating: Arc::new(Semaphore::new(usize::try_from(evaluations).unwrap_or(1))),
+            evaluating: Arc::new(Semaphore::new(evaluations)),
+            // One processor is left: telemetry that waits is worse than a score that does.
+            at_once: evaluations.min(processors - 1).max(1),
             shadowing: Arc::new(Semaphore::new(1)),
             shadows_waiting: Arc::new(Semaphore::new(SHADOWS_WAITING)),
             tasks,

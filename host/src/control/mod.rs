@@ -65,7 +65,8 @@ pub struct Settings {
     /// A host that has not renewed its lease for so long counts as gone, and another on the same database takes over.
     /// Default 10,000; 1,000 to 600,000.
     pub lease_ms: u64,
-    /// Evaluations at one time. Default 2; 1 to 256.
+    /// Evaluations at one time. Default 2; 1 to 256. So many nodes are scored at one time, but for one processor that is
+    /// left for everything else: a fleet that is not scored each `tick_ms` may want more, where there are processors.
     pub evaluations: u32,
     /// Nodes that routers are asked about for one incident; of a larger fleet, so many are drawn. Default 64; 2 to 1,024.
     pub candidates: u32,

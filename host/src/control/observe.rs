@@ -16,8 +16,10 @@ use aether_core::{
     subject::{Subject, SubjectKind},
     time::Time,
 };
+use futures::{StreamExt as _, stream};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -30,35 +32,68 @@ const GIVES_WAY: u32 = 2;
 /// Events of one opening that are kept in its summary.
 const SUMMARY_EVENTS_MAXIMUM: usize = 20;
 
+/// What the components of a panel said.
+type Said = Arc<[Envelope]>;
+
+/// A node, and what was said of it.
+struct Look {
+    node: NodeView,
+    subject: Subject,
+    now: Time,
+    said: Vec<(Arc<dyn Panel>, Said)>,
+}
+
 impl Control {
+    /// Some nodes at a time, and what comes of it is seen to one after the other, in their order.
     pub(super) async fn score_nodes(&self) {
         let mut patience = Duration::from_millis(self.0.settings.tick_ms) / GIVES_WAY;
         let known: Vec<NodeId> = self.0.fabric.survey(|nodes| nodes.map(|node| node.id.clone()).collect());
-        for node in known {
-            patience = self.give_way(patience).await;
+        patience = self.give_way(patience).await;
+        let at_once = self.0.panels.at_once();
+        let mut looks = pin!(stream::iter(known).map(|node| self.look(node)).buffered(at_once));
+        while let Some(look) = looks.next().await {
             if self.0.stop.is_cancelled() {
                 return;
             }
-            let Some(node) = self.0.fabric.node(&node) else { continue };
-            let subject = node_subject(&node);
-            let now = clock::now();
-            if !node.live {
-                let why = match &node.asleep {
-                    Some(asleep) => match asleep.overdue_ms(now) {
-                        None => format!("it sleeps on order, {}, so nothing fresh is known", asleep.how()),
-                        Some(late_ms) => format!(
-                            "it was put to sleep on order, {}, and its alarm was to wake it {late_ms} ms ago: look at it",
-                            asleep.how()
-                        ),
-                    },
-                    None => "the node's agent has no live session, so nothing fresh is known".to_string(),
-                };
-                self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), Arc::default());
-                continue;
+            if let Some(look) = look {
+                self.see_to(look).await;
             }
+            patience = self.give_way(patience).await;
+        }
+    }
+
+    /// Asks the scorers about a node, if it is still known.
+    async fn look(&self, node: NodeId) -> Option<Look> {
+        let node = self.0.fabric.node(&node)?;
+        let (subject, now) = (node_subject(&node), clock::now());
+        let mut said = Vec::new();
+        if node.live {
+            let question = |inputs: &[Input]| Question::Score(self.observation(&subject, inputs, now));
             for panel in self.0.panels.of(Role::RiskScorer) {
-                self.score(&node, &subject, &*panel, now).await;
+                let envelopes = panel.ask(now, &question).await.into();
+                said.push((panel, envelopes));
             }
+        }
+        Some(Look { node, subject, now, said })
+    }
+
+    async fn see_to(&self, look: Look) {
+        let Look { node, subject, now, said } = look;
+        if !node.live {
+            let why = match &node.asleep {
+                Some(asleep) => match asleep.overdue_ms(now) {
+                    None => format!("it sleeps on order, {}, so nothing fresh is known", asleep.how()),
+                    Some(late_ms) => format!(
+                        "it was put to sleep on order, {}, and its alarm was to wake it {late_ms} ms ago: look at it",
+                        asleep.how()
+                    ),
+                },
+                None => "the node's agent has no live session, so nothing fresh is known".to_string(),
+            };
+            self.0.risks.tell(subject.subject(), now, Scored::Unknown(why), Arc::default());
+        }
+        for (panel, envelopes) in said {
+            self.weigh(&node, &subject, (&*panel, envelopes), now).await;
         }
     }
 
@@ -75,9 +110,7 @@ impl Control {
         patience.saturating_sub(begun.elapsed())
     }
 
-    async fn score(&self, node: &NodeView, subject: &Subject, panel: &dyn Panel, now: Time) {
-        let question = |inputs: &[Input]| Question::Score(self.observation(subject, inputs, now));
-        let envelopes: Arc<[Envelope]> = panel.ask(now, &question).await.into();
+    async fn weigh(&self, node: &NodeView, subject: &Subject, (panel, envelopes): (&dyn Panel, Said), now: Time) {
         let answers: Vec<(String, Result<Assessment, Fault>)> = envelopes
             .iter()
             .map(|envelope| {
