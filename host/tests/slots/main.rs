@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "guests for the runtime's own tests, too")]
 mod guest;
 mod live;
+mod rounds;
 mod starting;
 
 use aether_core::{
@@ -204,6 +205,14 @@ struct Fleet {
 
 impl Fleet {
     async fn start(folder: &Path, nodes: usize) -> Self {
+        Self::start_with(folder, nodes, |components| Arc::new(components)).await
+    }
+
+    async fn start_with(
+        folder: &Path,
+        nodes: usize,
+        panels: impl FnOnce(control::Components) -> Arc<dyn control::Panels>,
+    ) -> Self {
         let plant = Plant::open(folder).await;
         let data = folder.join("data");
         let segments = aether_recorder::local_store(&data.join("segments")).unwrap();
@@ -230,7 +239,7 @@ impl Fleet {
             store: plant.store.clone(),
             recorder,
             fabric,
-            panels: Arc::new(components),
+            panels: panels(components),
         };
         let control = Control::start(parts, events, plant.tasks.clone(), stop.clone()).await.unwrap();
         let mut fleet = Self { plant, control, url, stop, nodes: vec![], _serving: serving };
