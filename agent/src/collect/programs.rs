@@ -3,9 +3,9 @@
 //!
 //! By program and not by process: pids come and go, and each would be a series. On the fast path only `/proc/<pid>/stat`
 //! is read; what costs more (`io` of all) is on the slow path, and so are threads of the kernel, which are mostly more than
-//! all else and do little; descriptors and `smaps_rollup` of those on top are on slower ones. For `smaps_rollup` the kernel walks every page of a process, and what that one maps or unmaps meanwhile
-//! waits: 10 ms for each GiB. So it is asked about few of them at a time. On a thread of its own, since a process that
-//! holds its own memory map makes it wait in turn.
+//! all else and do little; descriptors and `smaps_rollup` of those on top are on slower ones. For `smaps_rollup` the kernel
+//! walks every page of a process, and what that one maps or unmaps meanwhile waits: 10 ms for each GiB. So it is asked
+//! about few of them at a time. On a thread of its own, since a process that holds its own memory map makes it wait in turn.
 
 use super::{
     file::{fill, once},

@@ -6,7 +6,8 @@
 //!
 //! **What is synced when.** Every `sync_interval_ms`, and after [`UNSYNCED_MAXIMUM`] batches at the latest. A crash of the
 //! agent alone costs nothing. One of the machine costs what was neither synced nor sent; and since numbers may have been
-//! given that the disk has not seen, so many are left out afterwards, and none is given twice.
+//! given that the disk has not seen, so many are left out afterwards, and none is given twice. Where the disk had taken
+//! nothing for longer, the host's first word says how far it is, and what was put in before that may be lost, and is counted.
 //!
 //! **A full disk** stops nothing: batches stay in a small ring in memory, are sent from there, and go to disk when it
 //! takes them again. What the ring cannot hold is dropped, counted and told.
@@ -465,7 +466,7 @@ impl Inner {
             _ => Reader::of(*first),
         };
         let batch = reader.read(&*self.medium, defining, span, &self.node);
-        self.reader = Some(reader);
+        self.reader = Some(reader).filter(|reader| !reader.lacks);
         batch
     }
 

@@ -123,11 +123,13 @@ pub(super) struct Reader {
     decoder: Decoder,
     /// How many of the records that define series were looked at.
     looked: usize,
+    /// One of them could not be read: what builds on it may be readable another time, by another reader.
+    pub(super) lacks: bool,
 }
 
 impl Reader {
     pub(super) fn of(segment: u64) -> Self {
-        Self { segment, decoder: Decoder::default(), looked: 0 }
+        Self { segment, decoder: Decoder::default(), looked: 0, lacks: false }
     }
 
     /// The batch of a record, if it is whole and all of its series were defined. `defining`: all records of the segment
@@ -144,9 +146,8 @@ impl Reader {
             self.looked += 1;
             // Where one is damaged, those that build on it cannot be read, and others can.
             let found = bytes(*span);
-            if let Some(batch) = found.as_deref().and_then(Found::of).and_then(|found| found.batch()) {
-                let _ = self.decoder.define(&batch.dictionary);
-            }
+            let defining = found.as_deref().and_then(Found::of).and_then(|found| found.batch());
+            self.lacks |= defining.is_none_or(|batch| self.decoder.define(&batch.dictionary).is_err());
         }
         let batch = Found::of(&bytes(wanted)?)?.batch()?;
         self.decoder.decode(node, &batch).ok()

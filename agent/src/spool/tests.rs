@@ -152,47 +152,13 @@ fn after_the_machine_crashed_no_number_is_given_twice() {
 #[test]
 fn not_more_is_unsynced_than_numbers_are_left_out() {
     let folder = tempfile::tempdir().unwrap();
-    let seen = Arc::new(Mutex::new(vec![]));
-    let disk = Watching { inner: Folder::at(folder.path()), seen: seen.clone() };
-    let mut inner = Inner::new(Box::new(disk), NodeId::new("node-a"), 7, limits());
-    inner.recover().unwrap();
-    let spool = Spool::over(inner, folder.path().join("spool.json"));
+    let disk = Watched::at(folder.path());
+    let did = disk.did.clone();
+    let spool = over(disk);
     fill(&spool, 100);
-    let seen = seen.lock().unwrap();
-    let longest = seen.split(|did| *did == "sync").map(<[_]>::len).max().unwrap();
-    assert_eq!((seen.iter().filter(|did| **did == "append").count(), longest), (100, 8));
-}
-
-/// A disk that says what was done to it.
-struct Watching {
-    inner: Folder,
-    seen: Arc<Mutex<Vec<&'static str>>>,
-}
-
-impl Medium for Watching {
-    fn list(&self) -> io::Result<Vec<u64>> {
-        self.inner.list()
-    }
-    fn read(&self, segment: u64) -> io::Result<Vec<u8>> {
-        self.inner.read(segment)
-    }
-    fn read_at(&self, segment: u64, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        self.inner.read_at(segment, offset, length)
-    }
-    fn append(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
-        self.seen.lock().unwrap().push("append");
-        self.inner.append(segment, bytes)
-    }
-    fn truncate(&mut self, segment: u64, length: u64) -> io::Result<()> {
-        self.inner.truncate(segment, length)
-    }
-    fn sync(&mut self, segment: u64) -> io::Result<()> {
-        self.seen.lock().unwrap().push("sync");
-        self.inner.sync(segment)
-    }
-    fn remove(&mut self, segment: u64) -> io::Result<()> {
-        self.inner.remove(segment)
-    }
+    let did = did.lock().unwrap();
+    let longest = did.split(|did| *did == "sync").map(<[_]>::len).max().unwrap();
+    assert_eq!((did.iter().filter(|did| **did == "append").count(), longest), (100, 8));
 }
 
 #[test]
@@ -230,6 +196,21 @@ fn what_a_damaged_record_defined_takes_with_it_only_what_builds_on_it() {
     std::fs::write(&file, bytes).unwrap();
     assert_eq!(drain(&spool, 0), [(2, 1), (4, 1), (5, 0)]);
     assert_eq!(spool.depth().lost, 2);
+}
+
+#[test]
+fn what_could_not_be_read_once_is_looked_for_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    (0..4).for_each(|_| spool.append(vec![named("a", 1.0)], vec![], Time(1_000)));
+    let file = segments(folder.path()).pop().unwrap();
+    let away = folder.path().join("away");
+    std::fs::rename(&file, &away).unwrap();
+    // The newest is in memory until it is read.
+    assert_eq!(spool.next_after(1).map(|next| next.batch.sequence), Some(4));
+    std::fs::rename(&away, &file).unwrap();
+    assert_eq!(spool.next_after(3).map(|next| next.batch.sequence), Some(4), "it builds on the first");
+    assert_eq!((drain(&spool, 0), spool.depth().lost), (vec![(1, 0), (4, 2)], 2));
 }
 
 #[test]
@@ -326,13 +307,20 @@ fn what_is_too_old_goes() {
     assert!(first > 1 && lost == first - 1);
 }
 
-/// A disk that takes nothing while it is full, and tears what is written at that moment.
-struct Filling {
+/// A disk that takes nothing while it is full, and tears what is written at that moment. It says what was done to it.
+struct Watched {
     inner: Folder,
     full: Arc<AtomicBool>,
+    did: Arc<Mutex<Vec<&'static str>>>,
 }
 
-impl Medium for Filling {
+impl Watched {
+    fn at(path: &Path) -> Self {
+        Self { inner: Folder::at(path), full: Arc::default(), did: Arc::default() }
+    }
+}
+
+impl Medium for Watched {
     fn list(&self) -> io::Result<Vec<u64>> {
         self.inner.list()
     }
@@ -343,6 +331,7 @@ impl Medium for Filling {
         self.inner.read_at(segment, offset, length)
     }
     fn append(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()> {
+        self.did.lock().unwrap().push("append");
         if self.full.load(Ordering::SeqCst) {
             self.inner.append(segment, &bytes[..bytes.len() / 2])?;
             return Err(rustix::io::Errno::NOSPC.into());
@@ -353,6 +342,7 @@ impl Medium for Filling {
         self.inner.truncate(segment, length)
     }
     fn sync(&mut self, segment: u64) -> io::Result<()> {
+        self.did.lock().unwrap().push("sync");
         self.inner.sync(segment)
     }
     fn remove(&mut self, segment: u64) -> io::Result<()> {
@@ -360,18 +350,18 @@ impl Medium for Filling {
     }
 }
 
+fn over(disk: impl Medium + 'static) -> Spool {
+    let mut inner = Inner::new(Box::new(disk), NodeId::new("node-a"), 7, limits());
+    inner.recover().unwrap();
+    Spool::over(inner, PathBuf::new())
+}
+
 #[test]
 fn a_full_disk_stops_nothing_and_loses_only_what_memory_cannot_hold() {
     let folder = tempfile::tempdir().unwrap();
-    let full = Arc::new(AtomicBool::new(false));
-    let path = folder.path().to_owned();
-    let disk = Filling { inner: Folder::at(&path), full: full.clone() };
-    let over = |disk| {
-        let mut inner = Inner::new(disk, NodeId::new("node-a"), 7, limits());
-        inner.recover().unwrap();
-        Spool::over(inner, path.join("spool.json"))
-    };
-    let spool = over(Box::new(disk));
+    let disk = Watched::at(folder.path());
+    let full = disk.full.clone();
+    let spool = over(disk);
     fill(&spool, 2);
     full.store(true, Ordering::SeqCst);
     // Of a series that the disk has not heard of, and of one that it has.
@@ -387,7 +377,7 @@ fn a_full_disk_stops_nothing_and_loses_only_what_memory_cannot_hold() {
     fill(&spool, 1);
     assert_eq!(spool.depth().trouble, None);
     drop(spool);
-    let spool = over(Box::new(Folder::at(&path)));
+    let spool = over(Folder::at(folder.path()));
     assert_eq!(drain(&spool, 0), [(1, 0), (2, 0), (5, 2), (6, 0), (7, 0), (8, 0)]);
     let metrics = [0, 4, 5, 6, 7].map(|after| told(&spool.next_after(after).unwrap().batch).0.concat());
     assert_eq!(metrics, ["m", "n", "m", "n", "m"]);

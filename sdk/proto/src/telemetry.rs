@@ -96,7 +96,7 @@ impl Encoder {
 }
 
 /// Of a batch whose series have these numbers.
-pub fn columns(batch: &Batch, series: Vec<u32>) -> v1::SampleColumns {
+fn columns(batch: &Batch, series: Vec<u32>) -> v1::SampleColumns {
     let times = batch.series.times().map(|times| {
         let mut last = 0;
         let deltas_ms = times.iter().map(|at| at.0 - std::mem::replace(&mut last, at.0)).collect();
@@ -237,7 +237,7 @@ fn times_of(times: &[v1::Times], place: u32) -> Result<&[i64], Malformed> {
 }
 
 /// What a series' number stands for.
-pub fn define(id: u32, key: &SeriesKey) -> v1::SeriesDefinition {
+fn define(id: u32, key: &SeriesKey) -> v1::SeriesDefinition {
     let SeriesKey { subject, metric, unit, attributes } = key;
     v1::SeriesDefinition {
         id,
